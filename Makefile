@@ -1,0 +1,84 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs in .venv, once; a second call goes
+# straight to work. `make help` lists the rest.
+#
+# constraints.txt pins the tested versions. Its `torch` is what your package index gives for that version: on PyPI for
+# Linux the CUDA build, which also runs without a GPU; a smaller CPU build from another index satisfies the same pin,
+# e.g. PIP_INDEX_URL=https://download.pytorch.org/whl/cpu with PIP_EXTRA_INDEX_URL=https://pypi.org/simple.
+
+PYTHON ?= python3
+VENV ?= .venv
+MODALITY ?= vision
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+ACCELERATE := $(BIN)/accelerate
+# One process, on the GPU where there is one. Said in full, or accelerate warns about each default it picks.
+LAUNCH := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+MODALITIES := vision text audio
+ifeq ($(filter $(MODALITY),$(MODALITIES)),)
+$(error MODALITY=$(MODALITY) is not one of: $(MODALITIES). Say e.g. `make demo MODALITY=text`)
+endif
+
+.PHONY: help demo test test-slow check format constraints clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo                 pretrain on data that needs no download, then say what was learnt (vision)"
+	@echo "make demo MODALITY=text   the same on text; MODALITY=audio: on synthesised speech"
+	@echo "make demo ARGS='--field value'   override single fields of the recipe"
+	@echo "make test                 the tests; ARGS='-k name' picks some"
+	@echo "make test-slow            the tests left out above"
+	@echo "make check                formatting, lint and types, as CI does; make format mends the first two"
+	@echo "make constraints          write the versions now in $(VENV) to constraints.txt"
+	@echo "make clean                remove $(VENV) and the caches; runs/ stays"
+
+# accelerate gives a process a single CPU thread unless told; the number is fixed so that a result can be repeated.
+demo: export OMP_NUM_THREADS ?= 2
+demo: $(VENV)/.installed $(if $(filter audio,$(MODALITY)),$(VENV)/.installed-speech-demo)
+	$(ACCELERATE) launch $(LAUNCH) pretraining/run.py pretraining/recipes/demo_$(MODALITY).yaml $(ARGS)
+
+# A file stays on one worker, so that its fixtures are made once.
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+
+test: $(VENV)/.installed-test
+	$(PYTEST) $(ARGS)
+
+test-slow: $(VENV)/.installed-test
+	$(PYTEST) -m slow $(ARGS)
+
+check: $(VENV)/.installed-dev .typecheck/data2vec
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# To move to newer versions: upgrade them in .venv by hand, `make test check`, then this. The touch: what was just
+# written down need not be installed again.
+constraints: $(VENV)/.installed-dev $(VENV)/.installed-speech-demo
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > $(VENV)/constraints.txt
+	( echo "# The exact versions that were tested. Written by make constraints."; cat $(VENV)/constraints.txt ) > constraints.txt
+	@for stamp in $(VENV)/.installed*; do touch $$stamp; done
+
+clean:
+	rm -rf $(VENV) .typecheck .pytest_cache .mypy_cache .ruff_cache build dist data2vec.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up. A stamp file per extra says that it is installed; it is redone when the requirements change.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (once; a few minutes, most of it downloading PyTorch) ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	@echo "Adding what [$*] needs ..."
+	@$(PIP_INSTALL) --editable ".[$*]"
+	@touch $@
+
+.typecheck/data2vec:
+	@mkdir -p .typecheck && ln -s .. $@

@@ -1,0 +1,1 @@
+"""Pretraining: data, masks in the loader, the trainer and the recipes. Start with `run.py`."""
