@@ -1,0 +1,125 @@
+"""The numbers of the data2vec objective: one strict dataclass, stored as `config.objective` beside the weights.
+
+Both families share it. A stock `transformers` config keeps it as an unknown key, so a folder that carries it still
+opens without this package.
+"""
+
+import difflib
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+
+from .masking import Masking, masking_from_dict
+
+
+TargetTap = Literal["ffn", "ffn_residual", "end_of_block", "self_attention"]
+TargetNorm = Literal["instance", "layer", "batch"]
+EmaScope = Literal["blocks", "encoder", "all"]
+
+
+@strict
+@dataclass(kw_only=True)
+class ObjectiveConfig:
+    """What the student predicts, how far off it is, how the teacher follows and what is hidden.
+
+    Args:
+        masking ([`Masking`]): what is hidden; `{"method": ..., **numbers}` in a file, one of [`masking.MASKINGS`].
+        views (`int`, *optional*): masked views per sample and teacher pass (data2vec 2.0, section 3.3). `None` is
+            data2vec 1: one mask per sample, hidden tokens replaced in place by the mask embedding.
+        top_k_layers (`int`): K, the number of top blocks whose features are averaged (data2vec, section 3.3).
+        target_tap (`str`): where a block's feature is taken: `"ffn"` (FFN output before the residual; the paper's
+            default), `"ffn_residual"` (after the residual, before the final norm), `"end_of_block"`,
+            `"self_attention"` (before the residual); data2vec, table 5.
+        target_layer_norm (`str`, *optional*): normalisation of each layer's feature before averaging: `"instance"`
+            (over time, per sample and channel), `"layer"` (over channels), `"batch"` (over samples and time).
+        target_norm (`str`, *optional*): normalisation of the average, same choices.
+        original_padding (`bool`): let padding act as in the original: it takes part in those statistics and, in speech,
+            leaks through the stacked positional convolutions. Off: a padded row is the same as the row alone.
+        loss_beta (`float`): 0 is the squared error, above 0 the Smooth-L1 threshold (data2vec, equation 4).
+        loss_scale (`float`, *optional*): factor of the loss summed over channels; `None` is 1/sqrt(dim).
+        head_layers (`int`): linear layers between student and prediction (data2vec 1): 0 none, 1 linear, n > 1 with
+            GELU in between and twice the width inside.
+        ema_decay, ema_end_decay, ema_anneal_steps: the decay rises linearly from the first to the second over that
+            many updates, then stays (data2vec, section 3.3).
+        ema_scope (`str`): what the teacher averages: `"blocks"`, `"encoder"` (blocks and positions, not the
+            convolutional front end) or `"all"`. What is outside is the student's own.
+
+    Raises:
+        ValueError: a value of the wrong type or outside its range; the message names the field.
+    """
+
+    masking: Masking
+    views: int | None = None
+    top_k_layers: int = 8
+    target_tap: TargetTap = "ffn"
+    target_layer_norm: TargetNorm | None = "instance"
+    target_norm: TargetNorm | None = None
+    original_padding: bool = False
+    loss_beta: float | int = 0.0
+    loss_scale: float | int | None = None
+    head_layers: int = 1
+    ema_decay: float | int = 0.999
+    ema_end_decay: float | int = 0.9999
+    ema_anneal_steps: int = 30_000
+    ema_scope: EmaScope = "blocks"
+
+    def validate_ranges(self) -> None:
+        checks = {
+            "views": (self.views is None or self.views >= 1, "use 1 or more, or null for data2vec 1"),
+            "top_k_layers": (self.top_k_layers >= 1, "use 1 to the number of blocks"),
+            "loss_beta": (self.loss_beta >= 0, "use 0 for the squared error or a positive threshold"),
+            "loss_scale": (self.loss_scale is None or self.loss_scale > 0, "use a positive number or null"),
+            "head_layers": (self.head_layers >= 0, "use 0 or more"),
+            "ema_decay": (0 <= self.ema_decay <= 1, "use a decay between 0 and 1"),
+            "ema_end_decay": (self.ema_decay <= self.ema_end_decay <= 1, "use ema_decay <= ema_end_decay <= 1"),
+            "ema_anneal_steps": (self.ema_anneal_steps >= 0, "use 0 or more updates"),
+        }
+        for name, (holds, fix) in checks.items():
+            if not holds:
+                raise ValueError(f"objective.{name} = {getattr(self, name)!r} is not possible: {fix}.")
+
+    def check_model(self, num_hidden_layers: int, scopes: tuple[str, ...]) -> None:
+        """Raise a ValueError where the objective does not fit an encoder of `num_hidden_layers` blocks.
+
+        `scopes` are the values of `ema_scope` that the encoder offers.
+        """
+        if self.top_k_layers > num_hidden_layers:
+            raise ValueError(
+                f"objective.top_k_layers = {self.top_k_layers} is more than the encoder's num_hidden_layers = "
+                f"{num_hidden_layers}: use {num_hidden_layers} or less, or a deeper encoder."
+            )
+        if self.ema_scope not in scopes:
+            raise ValueError(f"objective.ema_scope = {self.ema_scope!r} is not offered here: use one of {scopes}.")
+
+    def decay_at(self, step: int) -> float:
+        """Decay of the teacher's move after update `step` (1-based), linear up to `ema_anneal_steps`."""
+        if step >= self.ema_anneal_steps:
+            return float(self.ema_end_decay)
+        return self.ema_decay + (self.ema_end_decay - self.ema_decay) * step / self.ema_anneal_steps
+
+    def scale_for(self, dim: int) -> float:
+        return 1 / math.sqrt(dim) if self.loss_scale is None else float(self.loss_scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {"masking": self.masking.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ObjectiveConfig":
+        """Build from a plain dict; an unknown key is a ValueError that names the nearest known one."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}."
+                raise ValueError(f"objective.{key} is not a field of the objective: {hint}")
+        if "masking" not in values:
+            raise ValueError('objective.masking is missing: give {"method": ..., ...}.')
+        try:
+            return cls(**values | {"masking": masking_from_dict(values["masking"])})
+        except StrictDataclassError as error:
+            # the cause of a failed cross-field check is our own message; of a type check, the library's
+            raise ValueError(f"objective: {error.__cause__ or error}") from error

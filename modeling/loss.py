@@ -1,0 +1,35 @@
+"""The regression loss on masked positions and the spread of what is compared (data2vec, equation 4)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def regression_loss(predictions: Tensor, targets: Tensor, beta: float, scale: float) -> Tensor:
+    """Sum over positions and channels of the squared error or the Smooth-L1 loss, times `scale`.
+
+    Args:
+        predictions, targets: `(positions, dim)`; compared in fp32.
+        beta: 0 is the squared error (without 1/2); above 0 it is 0.5 * d^2 / beta below beta, |d| - 0.5 * beta above.
+        scale: factor of the sum over channels, 1/sqrt(dim) in most recipes.
+
+    Returns:
+        scalar fp32. Divide by the number of positions of the whole effective batch, not of one micro-batch.
+    """
+    predictions, targets = predictions.float(), targets.float()
+    if beta == 0:
+        return F.mse_loss(predictions, targets, reduction="sum") * scale
+    return F.smooth_l1_loss(predictions, targets, reduction="sum", beta=beta) * scale
+
+
+@torch.no_grad()
+def spread(states: Tensor) -> Tensor:
+    """Mean over channels of sqrt(unbiased variance over positions + 1e-6): `(..., dim)` -> scalar fp32.
+
+    Near zero the states say the same everywhere, which is a collapse (data2vec, section 3.3). Fewer than two
+    positions have no spread: NaN.
+    """
+    rows = states.detach().float().flatten(0, -2)  # (positions, dim)
+    if len(rows) < 2:
+        return rows.new_full((), float("nan"))
+    return (rows.var(dim=0) + 1e-6).sqrt().mean()

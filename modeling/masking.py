@@ -1,0 +1,337 @@
+"""Which tokens are hidden from the student: one strategy class per published masking law.
+
+- A mask is bool (batch, views, time), True = hidden; the teacher never sees it.
+- A row (one view of one example) is a pure function of its seed, its number of maskable tokens and the strategy's
+  numbers: neither the other rows, nor padding, nor the number of loader workers can change it.
+- Padding and everything else that is not `maskable` is never hidden. In 1-D the law runs over the row's sequence of
+  maskable tokens, as if the others were not there.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
+
+from .masking_functions import (
+    GAMMA,
+    cell_noise,
+    dilate,
+    draw_rectangles,
+    draw_spans,
+    maskable_tokens,
+    mix64,
+    real_tokens,
+    smallest,
+    stochastic_count,
+    uniforms,
+)
+
+
+Law = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]  # (seeds (rows,), sizes (rows,), grid) -> bool (rows, time)
+
+
+class Masking(ABC):
+    """What every strategy offers. A wrong number raises `ValueError` when the strategy is built."""
+
+    method: ClassVar[str]
+    grid_axes: ClassVar[tuple[int, ...]]  # the numbers of axes of the token grids that the law is defined on
+    uses_neighbours: ClassVar[bool] = True  # False: the law does not care where in the grid a token is
+
+    def sample(
+        self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
+    ) -> Tensor:
+        """Bool (batch, views, time) on the device of `seeds`, True = hidden from the student.
+
+        `grid` is the token grid: (time,) for audio and text, (height, width) for images; time = prod(grid).
+        `seeds` (batch, views) int64 are from `mask_seeds`, `lengths` (batch,) int64 count the real tokens of
+        right-padded rows, `maskable` (batch, time) bool is False where nothing may be hidden. `ValueError` where
+        these do not fit each other or the strategy.
+        """
+        return self._in_rows(self.hide, grid, seeds, lengths, maskable)
+
+    @abstractmethod
+    def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """The law: bool (rows, time) with True among each row's first `sizes` tokens; seeds, sizes (rows,) int64."""
+
+    def check(self, grid: tuple[int, ...]) -> None:
+        """Raise `ValueError`, naming the field, where this mask cannot fit the grid (of the shortest clip)."""
+        if len(grid) not in self.grid_axes or min(grid) < 1:
+            axes = " or ".join(f"{axes}-D" for axes in self.grid_axes)
+            raise ValueError(f"masking {self.method!r} covers {axes} token grids, not {grid}: use another method")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `masking_from_dict` reads back, as plain JSON types."""
+        return {"method": self.method, **asdict(self)}  # type: ignore[call-overload]
+
+    def _require(self, holds: bool, field: str, fix: str) -> None:
+        if not holds:
+            raise ValueError(f"masking {self.method!r}: {field}={getattr(self, field)!r} {fix}")
+
+    def _in_rows(
+        self, law: Law, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None, maskable: Tensor | None
+    ) -> Tensor:
+        """Runs `law` on rows squeezed to their maskable tokens and puts the result back in place."""
+        Masking.check(self, grid)  # the axes only: a clip too short for `check` still gets a mask
+        if seeds.dim() != 2 or seeds.dtype != torch.int64:
+            raise ValueError(f"seeds is {seeds.dtype} {tuple(seeds.shape)}: pass int64 (batch, views) from mask_seeds")
+        (batch, views), time = seeds.shape, prod(grid)
+        allowed = maskable_tokens(batch, time, lengths, maskable).to(seeds.device)  # (batch, time)
+        if len(grid) > 1 and self.uses_neighbours and not allowed.all():
+            raise ValueError(
+                f"lengths / maskable leave out tokens of a {grid} grid: {self.method!r} needs all of them"
+            )
+        allowed = allowed.repeat_interleave(views, dim=0)  # (batch * views, time)
+        squeezed = law(seeds.flatten(), allowed.sum(-1), grid)  # (batch * views, time)
+        place = (allowed.cumsum(-1) - 1).clamp(min=0)  # (batch * views, time) index into the squeezed row
+        return (squeezed.gather(-1, place) & allowed).view(batch, views, time)
+
+
+@strict
+@dataclass(kw_only=True)
+class SpanMasking(Masking):
+    """Spans of `length` frames that may overlap: data2vec 1 speech (section 4; wav2vec 2.0, section 3.1).
+
+    A row of n frames gets int(prob * n / length + u) spans, u uniform in [0, 1), at distinct starts in
+    0..n - length, so prob = 0.65 hides about 49 % of the frames. A row too short for that many starts has its last
+    spans cut at its end. In a row of 2 or more frames at least one is hidden and at least one is visible.
+
+    Unlike the original, rows are not equalised to the smallest count of their batch (45 % is left of 49 % in a batch
+    of 8): a row must not depend on its neighbours, and a student that keeps all tokens needs no equal counts. Also
+    unlike it, the last frame of a row can be hidden (its range of starts is one short).
+    """
+
+    method: ClassVar[str] = "span"
+    grid_axes: ClassVar[tuple[int, ...]] = (1,)
+    prob: float | int = 0.65
+    length: int = 10
+    min_spans: int = 1
+
+    def __post_init__(self) -> None:
+        self._require(0 < self.prob <= 1, "prob", "must be in (0, 1]: it is the expected share of spans * length")
+        self._require(self.length >= 1, "length", "must be at least 1 frame")
+        self._require(self.min_spans >= 1, "min_spans", "must be at least 1, or a short row has no loss")
+
+    def check(self, grid: tuple[int, ...]) -> None:
+        super().check(grid)
+        self._require(self.length < prod(grid), "length", f"must be below the {prod(grid)} frames of a row: lower it")
+        fits = self.min_spans < prod(grid)
+        self._require(fits, "min_spans", f"must be below the {prod(grid)} frames of a row: lower it")
+
+    def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        spans = stochastic_count(seeds, sizes, self.prob / self.length).clamp(min=self.min_spans)
+        spans = spans.minimum((sizes - 1).clamp(min=0))
+        starts = torch.maximum(sizes - self.length + 1, spans + 1)  # (rows,) how many starts to choose from
+        hidden = draw_spans(seeds, sizes, spans, starts, prod(grid), self.length)
+        whole = hidden.sum(-1) == sizes  # one frame, at random, is given back to a row that lost them all
+        return hidden & ~smallest(cell_noise(seeds, sizes, prod(grid), stream=3), whole.long().minimum(sizes))
+
+
+@strict
+@dataclass(kw_only=True)
+class BeitBlockMasking(Masking):
+    """Rectangles on an image's patches, as in BEiT (algorithm 1): data2vec 1 vision (section 4).
+
+    Rectangles of uniform area in [min_patches, what is left to hide] and log-uniform aspect in
+    [min_aspect, 1 / min_aspect], each with ten attempts to fit, until int(ratio * patches) are hidden or none fits:
+    the count varies slightly (115 to 120 of 120). The recipe hides 120 of 196 patches, hence ratio = 0.6125. A first
+    rectangle is tried for until it fits, so that no image is without a loss.
+    """
+
+    method: ClassVar[str] = "beit_block"
+    grid_axes: ClassVar[tuple[int, ...]] = (2,)
+    ratio: float = 0.6125
+    min_patches: int = 16
+    min_aspect: float | int = 0.3
+    max_patches: int | None = None
+
+    def __post_init__(self) -> None:
+        self._require(0 < self.ratio < 1, "ratio", "must be in (0, 1): it is the share of hidden patches")
+        self._require(self.min_patches >= 1, "min_patches", "must be at least 1 patch")
+        self._require(0 < self.min_aspect <= 1, "min_aspect", "must be in (0, 1]: the largest aspect is its inverse")
+        at_least = self.max_patches is None or self.max_patches >= self.min_patches
+        self._require(at_least, "max_patches", f"must be None or at least min_patches={self.min_patches}")
+
+    def check(self, grid: tuple[int, ...]) -> None:
+        super().check(grid)
+        target = int(self.ratio * prod(grid))
+        fix = f"must be at most the {target} patches to hide of a {grid} grid: lower it or raise ratio={self.ratio}"
+        self._require(self.min_patches <= target, "min_patches", fix)
+        self.sample(grid, mask_seeds(0, 0, range(16), 1))  # raises where no rectangle fits
+
+    def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        target = int(self.ratio * prod(grid))
+        largest = target if self.max_patches is None else min(target, self.max_patches)
+        return draw_rectangles(seeds, grid, target, self.min_patches, largest, self.min_aspect).flatten(1)
+
+
+@strict
+@dataclass(kw_only=True)
+class TokenMasking(Masking):
+    """Words, or spans of words: data2vec 1 text (section 4: BERT's 15 % of single tokens, or spans of 4 of 35 %).
+
+    int(prob * n / length + u) spans start at distinct maskable tokens of a row's n, and are cut at the row's end.
+    Of the chosen tokens a share `random_prob` is replaced by random ids (`sample_replaced`) and a share `keep_prob`
+    is left as it is. Neither counts as hidden: the loss covers only what the student sees as the mask token. As in
+    the original, a very short row may have nothing hidden, or all of it.
+    """
+
+    method: ClassVar[str] = "token"
+    grid_axes: ClassVar[tuple[int, ...]] = (1,)
+    prob: float | int = 0.15
+    length: int = 1
+    keep_prob: float | int = 0.0
+    random_prob: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        self._require(0 < self.prob <= 1, "prob", "must be in (0, 1]: it is the expected share of spans * length")
+        self._require(self.length >= 1, "length", "must be at least 1 token")
+        self._require(self.keep_prob >= 0, "keep_prob", "must be 0 or more")
+        self._require(self.random_prob >= 0, "random_prob", "must be 0 or more")
+        below = self.keep_prob + self.random_prob < 1
+        self._require(below, "keep_prob", f"plus random_prob={self.random_prob} must be below 1, or nothing is hidden")
+
+    def check(self, grid: tuple[int, ...]) -> None:
+        super().check(grid)
+        self._require(self.length < prod(grid), "length", f"must be below the {prod(grid)} tokens of a row: lower it")
+
+    def sample_replaced(
+        self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
+    ) -> Tensor:
+        """Bool (batch, views, time): what to replace by random ids; same arguments as, and disjoint from, `sample`."""
+        return self._in_rows(self._replace, grid, seeds, lengths, maskable)
+
+    def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        chosen, fate = self._choose(seeds, sizes, grid)
+        return chosen & (fate >= self.random_prob + self.keep_prob)
+
+    def _replace(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        chosen, fate = self._choose(seeds, sizes, grid)
+        return chosen & (fate < self.random_prob)
+
+    def _choose(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        spans = stochastic_count(seeds, sizes, self.prob / self.length).minimum(sizes)
+        chosen = draw_spans(seeds, sizes, spans, sizes, prod(grid), self.length)  # (rows, time)
+        return chosen, uniforms(seeds, prod(grid), stream=3)
+
+
+@strict
+@dataclass(kw_only=True)
+class BlockMasking(Masking):
+    """Blocks of `length` (1-D) or `length` x `length` (2-D) tokens, exact counts: data2vec 2.0's (inverse) blocks.
+
+    With `inverse` the blocks are what stays visible. Let share = prob (inverse: 1 - prob): of a row's n tokens
+    int(n * (share + adjust) / length**axes) block centres are drawn with replacement, blocks are cut at the borders,
+    then single tokens, uniform over the row, are added or removed until int(n * share) are covered. Image base
+    (0.8, 3, 0.07, inverse) keeps 39 and hides 157 of 196; audio (0.5, 5, 0.05) hides half.
+
+    The count is exact for each row's own length: padding is never hidden and rows of different lengths keep
+    different numbers of tokens. At least one token of a row of 2 or more is hidden, and at least one visible.
+    """
+
+    method: ClassVar[str] = "block"
+    grid_axes: ClassVar[tuple[int, ...]] = (1, 2)
+    prob: float
+    length: int
+    adjust: float | int = 0.0
+    inverse: bool = False
+
+    def __post_init__(self) -> None:
+        self._require(0 < self.prob < 1, "prob", "must be in (0, 1): it is the share of hidden tokens")
+        self._require(self.length >= 2, "length", "must be at least 2 tokens; for single tokens use method 'random'")
+        self._require(self._share + self.adjust > 0, "adjust", f"must be above -{self._share:g}, or there is no block")
+
+    @property
+    def _share(self) -> float:
+        return 1 - self.prob if self.inverse else self.prob
+
+    def check(self, grid: tuple[int, ...]) -> None:
+        super().check(grid)
+        self._require(self.length < min(grid), "length", f"must be below the shortest side of a {grid} grid: lower it")
+        blocks = int(prod(grid) * ((self._share + self.adjust) / self.length ** len(grid)))
+        fix = f"leaves no block in a {grid} grid: lower it or raise adjust={self.adjust}"
+        self._require(blocks > 0, "length", fix)
+
+    def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        blocks = (sizes.double() * ((self._share + self.adjust) / self.length ** len(grid))).long()  # (rows,)
+        columns = torch.arange(int(blocks.max()), device=seeds.device)
+        centres = (uniforms(seeds, len(columns)) * sizes[:, None]).long()  # (rows, blocks)
+        centres = torch.where(columns < blocks[:, None], centres, prod(grid))  # a column past the end for no block
+        marks = torch.zeros(len(seeds), prod(grid) + 1, dtype=torch.bool, device=seeds.device)
+        marks = marks.scatter(1, centres, True)[:, :-1].view(-1, *grid)
+        covered = dilate(marks, self.length, before=self.length // 2).flatten(1)  # (rows, time)
+        count = (sizes.double() * self._share).long().clamp(min=1).minimum(sizes - 1).clamp(min=0)
+        # Covered tokens sort first: too many are thinned at random, too few are filled up at random.
+        covered = smallest(cell_noise(seeds, sizes, prod(grid), stream=2) - covered.double(), count)
+        if not self.inverse:
+            return covered
+        return real_tokens(sizes, prod(grid)) & ~covered & (sizes > 1)[:, None]
+
+
+@strict
+@dataclass(kw_only=True)
+class RandomMasking(Masking):
+    """Single tokens, uniform, exact counts: data2vec 2.0 text, as in MAE.
+
+    int(n * (1 - prob)) of a row's n maskable tokens stay visible. In a row of 2 or more at least one is hidden and
+    at least one visible. Unlike in the original, padding is neither hidden nor counted.
+    """
+
+    method: ClassVar[str] = "random"
+    grid_axes: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    uses_neighbours: ClassVar[bool] = False
+    prob: float
+
+    def __post_init__(self) -> None:
+        self._require(0 < self.prob < 1, "prob", "must be in (0, 1): it is the share of hidden tokens")
+
+    def check(self, grid: tuple[int, ...]) -> None:
+        super().check(grid)
+        self._require(prod(grid) > 1, "prob", f"cannot hide a part of a {grid} grid: it needs 2 tokens or more")
+
+    def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        visible = (sizes.double() * (1 - self.prob)).long().clamp(min=1)
+        count = (sizes - visible).clamp(min=1).minimum(sizes - 1).clamp(min=0)
+        return smallest(cell_noise(seeds, sizes, prod(grid), stream=2), count)
+
+
+MASKINGS: dict[str, type[Masking]] = {
+    "span": SpanMasking,
+    "beit_block": BeitBlockMasking,
+    "token": TokenMasking,
+    "block": BlockMasking,
+    "random": RandomMasking,
+}
+
+
+def masking_from_dict(numbers: Mapping[str, Any]) -> Masking:
+    """{"method": "span", "prob": 0.65, ...} -> strategy; `ValueError` on an unknown method, field, type or value."""
+    given = dict(numbers)
+    method = given.pop("method", None)
+    if method not in MASKINGS:
+        raise ValueError(f"masking method={method!r} is unknown: use one of {', '.join(MASKINGS)}")
+    strategy: Any = MASKINGS[method]
+    try:
+        return strategy(**given)
+    except (TypeError, StrictDataclassError) as error:  # an unknown or missing field; a value of a wrong type
+        known = ", ".join(field.name for field in fields(strategy))
+        raise ValueError(f"masking {method!r} cannot be built from {given}: {error}. Its fields: {known}") from error
+
+
+def mask_seeds(seed: int, epoch: int, examples: Sequence[int] | Tensor, views: int) -> Tensor:
+    """Seeds of the masks of some examples: (batch, views) int64, not negative.
+
+    A 64-bit mix of the run's seed, the epoch, the example's index (`examples`, (batch,)) and the view's number:
+    resuming, or another number of workers or ranks, repeats exactly the same masks.
+    """
+    if views < 1:
+        raise ValueError(f"views={views} must be at least 1: use 1 where each sample is masked once")
+    state = torch.zeros((), dtype=torch.int64)
+    for word in (torch.tensor(seed), torch.tensor(epoch), torch.as_tensor(examples)[:, None], torch.arange(views)):
+        state = mix64(state ^ mix64(word.long() + GAMMA))
+    return state & (2**63 - 1)  # (batch, views)

@@ -1,0 +1,165 @@
+"""data2vec 1 in speech: `transformers`' Data2VecAudioModel as the student, with its teacher and head."""
+
+import torch
+from torch import Tensor, nn
+from transformers import Data2VecAudioConfig, Data2VecAudioModel
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.data2vec.modeling_data2vec_audio import (
+    Data2VecAudioEncoderLayer,
+    Data2VecAudioPositionalConvEmbedding,
+    Data2VecAudioPreTrainedModel,
+)
+
+from .head import regression_head
+from .modeling_pretraining import BlockFeatures, Data2VecForPreTrainingOutput, PreTrainingMixin
+
+
+class Data2VecAudioTeacherLayer(Data2VecAudioEncoderLayer):
+    """A block that returns its four features."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> BlockFeatures:
+        attention = self.dropout(self.attention(hidden_states, attention_mask=attention_mask)[0])
+        hidden_states = self.layer_norm(hidden_states + attention)
+        ffn = self.feed_forward(hidden_states)
+        residual = hidden_states + ffn
+        return BlockFeatures(attention, ffn, residual, self.final_layer_norm(residual))
+
+
+class Data2VecAudioTeacherEncoder(nn.Module):
+    """Positions and blocks, parameters named as in the student's."""
+
+    def __init__(self, config: Data2VecAudioConfig):
+        super().__init__()
+        self.pos_conv_embed = Data2VecAudioPositionalConvEmbedding(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList([Data2VecAudioTeacherLayer(config) for _ in range(config.num_hidden_layers)])
+
+
+class Data2VecAudioTeacher(nn.Module):
+    def __init__(self, config: Data2VecAudioConfig):
+        super().__init__()
+        self.encoder = Data2VecAudioTeacherEncoder(config)
+
+
+class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel):
+    """Student, teacher and head of data2vec 1 in speech (arXiv 2202.03555, section 4.2).
+
+    One pass of the convolutional front end feeds both. The teacher averages the blocks and the encoder's layer norm;
+    its positional convolutions are copied from the student (`ema_scope="blocks"`, LibriSpeech) or averaged as well
+    (`"encoder"`, AudioSet). What `save_encoder` writes opens in stock `transformers`.
+
+    Raises:
+        ValueError: `config.objective` is invalid, or `config.mask_time_prob` and `mask_feature_prob` are both 0 (the
+            encoder then has no mask embedding).
+    """
+
+    default_objective = {
+        "masking": {"method": "span", "prob": 0.65, "length": 10},
+        "top_k_layers": 8,
+        "target_layer_norm": "instance",
+        "ema_decay": 0.999,
+        "ema_end_decay": 0.9999,
+        "ema_anneal_steps": 30_000,
+    }
+    ema_scopes = {"blocks": ("encoder.layers.", "encoder.layer_norm."), "encoder": ("encoder.",)}
+    _no_split_modules = ["Data2VecAudioEncoderLayer", "Data2VecAudioTeacherLayer"]
+
+    def __init__(self, config: Data2VecAudioConfig):
+        super().__init__(config)
+        if config.mask_time_prob == 0 and config.mask_feature_prob == 0:
+            raise ValueError(
+                "mask_time_prob = 0 and mask_feature_prob = 0 leave the encoder without the mask embedding that "
+                "pretraining needs: set mask_time_prob above 0 (it is used in fine-tuning only)."
+            )
+        self.init_objective()
+        self.data2vec_audio = Data2VecAudioModel(config)
+        self.head = regression_head(config.hidden_size, self.objective.head_layers)
+        self.teacher = Data2VecAudioTeacher(config)
+        self.post_init()
+        self.post_init_teacher()
+
+    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+        """Frames that the front end makes of so many samples (320 samples a frame at the default strides)."""
+        return self._get_feat_extract_output_lengths(samples, add_adapter=False)
+
+    def _add_positions(self, hidden: Tensor, real: Tensor | None, pos_conv_embed: nn.Module) -> Tensor:
+        """Add the output of the stacked convolutions, with the padding zero in front of each of them.
+
+        The original zeroes it in front of the first alone, so that the others smear their answer to it over the last
+        real frames: `objective.original_padding`.
+        """
+        if real is None:
+            return hidden + pos_conv_embed(hidden)
+        padding = ~real.unsqueeze(-1)  # (batch, time, 1)
+        hidden = hidden.masked_fill(padding, 0)
+        if self.objective.original_padding:
+            return hidden + pos_conv_embed(hidden)
+        positions = hidden.transpose(1, 2)  # (batch, dim, time)
+        for layer in pos_conv_embed.layers:
+            positions = layer(positions).masked_fill(padding.transpose(1, 2), 0)
+        return hidden + positions.transpose(1, 2)
+
+    def _student_blocks(self, hidden: Tensor, attention_mask: Tensor | None, kept_layers: list[bool] | None) -> Tensor:
+        layers = self.data2vec_audio.encoder.layers
+        if kept_layers is None and self.training and self.config.layerdrop > 0:
+            kept_layers = (torch.rand(len(layers)) >= self.config.layerdrop).tolist()
+        for i, layer in enumerate(layers):
+            if kept_layers is None or kept_layers[i]:
+                hidden = layer(hidden, attention_mask=attention_mask)
+        return hidden
+
+    def _teacher_layers(self, features: Tensor, real: Tensor | None) -> tuple[Tensor, ...]:
+        teacher = self.teacher.encoder
+        hidden = self._add_positions(features.to(teacher.layer_norm.weight.dtype), real, teacher.pos_conv_embed)
+        hidden = teacher.layer_norm(hidden)
+        attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
+        taps = []
+        for layer in teacher.layers:
+            block: BlockFeatures = layer(hidden, attention_mask=attention_mask)
+            taps.append(getattr(block, self.objective.target_tap))  # (batch, time, dim)
+            hidden = block.end_of_block
+        return tuple(taps)
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        masked: Tensor | None = None,
+        kept_layers: list[bool] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        output_teacher_layers: bool = False,
+    ) -> Data2VecForPreTrainingOutput:
+        """
+        Args:
+            input_values: `(batch, samples)` float, 16 kHz, zero mean and unit variance per clip, zeros as padding.
+            attention_mask: `(batch, samples)`, 1 = real; `None` if nothing is padded.
+            masked: bool `(batch, time)`, True = hidden from the student; sampled from the objective if `None`.
+            kept_layers: one bool a block, False = dropped (LayerDrop); drawn with `config.layerdrop` if `None`.
+            num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
+            output_teacher_layers: also return the taps of all blocks.
+        """
+        encoder = self.data2vec_audio
+        features = encoder.feature_extractor(input_values).transpose(1, 2)  # (batch, time, conv dim)
+        real = None
+        if attention_mask is not None:
+            real = self._get_feature_vector_attention_mask(features.shape[1], attention_mask, add_adapter=False)
+        if masked is None:
+            lengths = None if real is None else real.sum(1)
+            masked = self.sample_masked((features.shape[1],), len(features), lengths).to(features.device)
+
+        projection = encoder.feature_projection
+        features = projection.projection(projection.layer_norm(features))  # (batch, time, dim)
+        with torch.no_grad():
+            layers = self._teacher_layers(features.detach(), real)
+
+        hidden = projection.dropout(features)
+        hidden = torch.where(masked.unsqueeze(-1), encoder.masked_spec_embed.to(hidden.dtype), hidden)
+        hidden = self._add_positions(hidden, real, encoder.encoder.pos_conv_embed)
+        hidden = encoder.encoder.dropout(encoder.encoder.layer_norm(hidden))
+        block_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
+        hidden = self._student_blocks(hidden, block_mask, kept_layers)  # (batch, time, dim)
+
+        output = self.compare(self.head(hidden[masked]), layers, masked, real, num_items_in_batch)
+        output.last_hidden_state = hidden
+        output.teacher_layers = layers if output_teacher_layers else None
+        return output

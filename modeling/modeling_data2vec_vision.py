@@ -1,0 +1,163 @@
+"""data2vec 1 in vision: `transformers`' Data2VecVisionModel as the student, with its teacher and head."""
+
+import torch
+from torch import Tensor, nn
+from transformers import Data2VecVisionConfig, Data2VecVisionModel
+from transformers.models.data2vec.modeling_data2vec_vision import (
+    Data2VecVisionEmbeddings,
+    Data2VecVisionLayer,
+    Data2VecVisionPreTrainedModel,
+    Data2VecVisionRelativePositionBias,
+)
+
+from .head import regression_head
+from .modeling_pretraining import BlockFeatures, Data2VecForPreTrainingOutput, PreTrainingMixin
+
+
+class Data2VecVisionTeacherLayer(Data2VecVisionLayer):
+    """A pre-norm block that returns its four features; "after the residual" and "end of block" are the same here."""
+
+    def forward(
+        self, hidden_states: Tensor, relative_position_bias: Tensor | None, resolution: tuple[int, int]
+    ) -> BlockFeatures:
+        attention = self.attention(
+            self.layernorm_before(hidden_states), relative_position_bias=relative_position_bias, resolution=resolution
+        )[0]
+        attention = attention if self.lambda_1 is None else self.lambda_1 * attention
+        hidden_states = hidden_states + attention
+        ffn = self.output(self.intermediate(self.layernorm_after(hidden_states)))
+        ffn = ffn if self.lambda_2 is None else self.lambda_2 * ffn
+        return BlockFeatures(attention, ffn, hidden_states + ffn, hidden_states + ffn)
+
+
+class Data2VecVisionTeacherEncoder(nn.Module):
+    """The averaged blocks with their position bias, parameters named as in the student's."""
+
+    def __init__(self, config: Data2VecVisionConfig, window_size: tuple[int, int]):
+        super().__init__()
+        self.relative_position_bias = (
+            Data2VecVisionRelativePositionBias(config, window_size=window_size)
+            if config.use_shared_relative_position_bias
+            else None
+        )
+        own_window = window_size if config.use_relative_position_bias else None
+        self.layer = nn.ModuleList(
+            [Data2VecVisionTeacherLayer(config, own_window) for _ in range(config.num_hidden_layers)]
+        )
+
+
+class Data2VecVisionTeacher(nn.Module):
+    def __init__(self, config: Data2VecVisionConfig, window_size: tuple[int, int], own_embeddings: bool):
+        super().__init__()
+        self.embeddings = Data2VecVisionEmbeddings(config) if own_embeddings else None
+        self.encoder = Data2VecVisionTeacherEncoder(config, window_size)
+        # no target is taken behind it; kept so that the teacher is a whole encoder
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedModel):
+    """Student, teacher and head of data2vec 1 in vision (arXiv 2202.03555, section 4.1).
+
+    The teacher averages the blocks with their position bias and reads the student's patch embedding
+    (`ema_scope="blocks"`), or averages that too (`"all"`, the published recipe). The CLS token is neither hidden nor predicted. Two values of the configuration
+    are set to what pretraining needs: `use_mask_token=True`, and `use_mean_pooling=False`, so that the encoder has the
+    final norm that the head reads.
+    """
+
+    default_objective = {
+        "masking": {"method": "beit_block", "ratio": 0.6125, "min_patches": 16},
+        "top_k_layers": 6,
+        "target_tap": "end_of_block",
+        "target_layer_norm": "layer",
+        "target_norm": "layer",
+        "loss_beta": 2.0,
+        "loss_scale": 1 / 768,  # the published loss is a plain mean over the 768 channels
+        "ema_decay": 0.9998,
+        "ema_end_decay": 0.9998,
+        "ema_anneal_steps": 0,
+        "ema_scope": "all",
+    }
+    ema_scopes = {"blocks": ("encoder.", "layernorm."), "all": ("",)}
+    _no_split_modules = ["Data2VecVisionLayer", "Data2VecVisionTeacherLayer"]
+
+    def __init__(self, config: Data2VecVisionConfig):
+        config.use_mask_token = True
+        config.use_mean_pooling = False
+        super().__init__(config)
+        self.init_objective()
+        self.data2vec_vision = Data2VecVisionModel(config)
+        self.head = regression_head(config.hidden_size, self.objective.head_layers)
+        window_size = self.data2vec_vision.embeddings.patch_embeddings.patch_shape
+        self.teacher = Data2VecVisionTeacher(config, window_size, own_embeddings=self.objective.ema_scope == "all")
+        self.post_init()
+        self.post_init_teacher()
+
+    def _position_bias(self, encoder: nn.Module, resolution: tuple[int, int], time: int) -> Tensor | None:
+        """The bias that all blocks share, made once a pass: `(1, heads, 1 + time, 1 + time)`."""
+        if encoder.relative_position_bias is None:
+            return None
+        window = tuple(size // self.config.patch_size for size in resolution)
+        return encoder.relative_position_bias(window, dim_size=time)
+
+    def _student_blocks(self, hidden: Tensor, resolution: tuple[int, int]) -> Tensor:
+        encoder = self.data2vec_vision.encoder
+        bias = self._position_bias(encoder, resolution, hidden.shape[1]) if encoder.has_relative_position_bias else None
+        for layer in encoder.layer:
+            hidden = layer(hidden, relative_position_bias=bias, resolution=resolution)[0]
+        return hidden
+
+    def _teacher_layers(self, hidden: Tensor, resolution: tuple[int, int]) -> tuple[Tensor, ...]:
+        teacher = self.teacher.encoder
+        hidden = hidden.to(teacher.layer[0].layernorm_before.weight.dtype)
+        bias = self._position_bias(teacher, resolution, hidden.shape[1])
+        taps = []
+        for layer in teacher.layer:
+            block: BlockFeatures = layer(hidden, relative_position_bias=bias, resolution=resolution)
+            taps.append(getattr(block, self.objective.target_tap)[:, 1:])  # (batch, patches, dim), CLS removed
+            hidden = block.end_of_block
+        return tuple(taps)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        masked: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        output_teacher_layers: bool = False,
+    ) -> Data2VecForPreTrainingOutput:
+        """
+        Args:
+            pixel_values: `(batch, channels, height, width)` float, normalised.
+            masked: bool `(batch, patches)`, row-major over the patch grid, True = hidden from the student; sampled from
+                the objective if `None`.
+            num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
+            output_teacher_layers: also return the taps of all blocks, `(batch, patches, dim)` each.
+        """
+        embeddings, resolution = self.data2vec_vision.embeddings, tuple(pixel_values.shape[2:])
+        patches, grid = embeddings.patch_embeddings(pixel_values)  # (batch, patches, dim), (height, width) in patches
+        if masked is None:
+            masked = self.sample_masked(grid, len(patches)).to(patches.device)
+
+        with torch.no_grad():
+            own = self.teacher.embeddings
+            if own is None:
+                unmasked = _add_cls(embeddings, patches.detach(), resolution)
+            else:
+                unmasked = _add_cls(own, own.patch_embeddings(pixel_values)[0], resolution)
+            layers = self._teacher_layers(unmasked, resolution)
+
+        hidden = torch.where(masked.unsqueeze(-1), embeddings.mask_token.to(patches.dtype), patches)
+        hidden = embeddings.dropout(_add_cls(embeddings, hidden, resolution))  # (batch, 1 + patches, dim)
+        hidden = self.data2vec_vision.layernorm(self._student_blocks(hidden, resolution))
+
+        output = self.compare(self.head(hidden[:, 1:][masked]), layers, masked, None, num_items_in_batch)
+        output.last_hidden_state = hidden
+        output.teacher_layers = layers if output_teacher_layers else None
+        return output
+
+
+def _add_cls(embeddings: Data2VecVisionEmbeddings, patches: Tensor, resolution: tuple[int, int]) -> Tensor:
+    """CLS in front and absolute positions where the encoder has them: `(batch, 1 + patches, dim)`."""
+    hidden = torch.cat((embeddings.cls_token.to(patches.dtype).expand(len(patches), -1, -1), patches), dim=1)
+    if embeddings.position_embeddings is not None:
+        hidden = hidden + embeddings.interpolate_pos_encoding(hidden, *resolution)
+    return hidden

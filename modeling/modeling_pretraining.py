@@ -1,0 +1,158 @@
+"""What every `...ForPreTraining` model does alike: hold the objective, own the teacher, compare, report.
+
+A family adds the encoder, the masking of the student and the taps of the teacher. The teacher is a sub-module, so it
+is saved, moved and sharded with the rest; it has no gradient, stays in eval mode and in fp32.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from .configuration_objective import ObjectiveConfig
+from .ema import copy_student, ema_update
+from .loss import regression_loss, spread
+from .masking import mask_seeds
+from .targets import average_top_k
+
+
+class BlockFeatures(NamedTuple):
+    """The four features of one block that can become a target, each `(batch, time, dim)` (data2vec, table 5)."""
+
+    self_attention: Tensor  # before the residual
+    ffn: Tensor  # before the residual
+    ffn_residual: Tensor  # after the residual, before the block's final norm
+    end_of_block: Tensor
+
+
+@dataclass
+class Data2VecForPreTrainingOutput(ModelOutput):
+    """
+    Args:
+        loss: scalar fp32, the mean over masked positions (or the sum over `num_items_in_batch`, if that was given).
+        predictions, targets: `(masked positions, dim)`, rows in row-major order of `masked`.
+        masked: bool, True = hidden from the student; `(batch, time)` in data2vec 1, `(batch, views, time)` in 2.0.
+        real: bool `(batch, time)`, True on real steps; `None` if nothing is padded.
+        target_std, prediction_std: scalar fp32, see [`loss.spread`].
+        all_targets: `(batch, time, dim)` fp32, the targets of every step.
+        last_hidden_state: the student's, `(batch, time, dim)` in data2vec 1.
+        teacher_layers: the tap of every block, `(batch, time, dim)` each, with `output_teacher_layers=True`.
+    """
+
+    loss: Tensor | None = None
+    predictions: Tensor | None = None
+    targets: Tensor | None = None
+    masked: Tensor | None = None
+    real: Tensor | None = None
+    target_std: Tensor | None = None
+    prediction_std: Tensor | None = None
+    all_targets: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    teacher_layers: tuple[Tensor, ...] | None = None
+
+
+class PreTrainingMixin(PreTrainedModel):
+    """The part of a pretraining model that knows no modality.
+
+    A subclass calls `init_objective` before it builds its modules and `post_init_teacher` after them, has a
+    `base_model` (the student's encoder) and a `teacher` whose parameters are named as in `base_model`.
+    """
+
+    default_objective: dict[str, Any]  # the published base recipe of the modality
+    ema_scopes: dict[str, tuple[str, ...]]  # scope -> prefixes of the teacher's tensors that are averaged
+    objective: ObjectiveConfig
+    teacher: nn.Module
+
+    # the Trainer passes `num_items_in_batch` and leaves the division to the model
+    accepts_loss_kwargs = True
+    # an average with decay 0.999 and more does not move in half precision
+    _keep_in_fp32_modules_strict = {"teacher"}
+
+    def init_objective(self) -> None:
+        """Read `config.objective`, or write the default there so that it is saved; check it against the encoder."""
+        stored = getattr(self.config, "objective", None)
+        self.objective = ObjectiveConfig.from_dict(self.default_objective if stored is None else stored)
+        self.objective.check_model(self.config.num_hidden_layers, tuple(self.ema_scopes))
+        self.config.objective = self.objective.to_dict()
+
+    def post_init_teacher(self) -> None:
+        self.teacher.requires_grad_(False)
+        if next(self.teacher.parameters()).device.type != "meta":  # else `from_pretrained` fills it
+            self.reset_teacher()
+
+    def reset_teacher(self) -> None:
+        """Start the teacher anew as a copy of the student."""
+        copy_student(self.teacher, self.base_model)
+
+    def update_teacher(self, decay: float) -> None:
+        """Move the teacher once: to be called after each optimizer step, with `objective.decay_at(step)`.
+
+        What `objective.ema_scope` names is averaged, the rest of the teacher is copied from the student.
+        """
+        ema_update(self.teacher, self.base_model, decay, self.ema_scopes[self.objective.ema_scope])
+
+    def train(self, mode: bool = True) -> "PreTrainingMixin":
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        # A plain encoder was loaded: its teacher is not missing, it starts as the student.
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        expected = {f"teacher.{name}" for name in self.teacher.state_dict()}
+        missing = {key for key in loading_info.missing_keys if key.startswith("teacher.")}
+        if missing == expected:
+            self.reset_teacher()
+            loading_info.missing_keys = loading_info.missing_keys - missing
+        elif missing:
+            raise ValueError(
+                f"The checkpoint holds only a part of the teacher: {len(missing)} of {len(expected)} tensors are "
+                f"missing, {min(missing)!r} among them. Use a complete checkpoint, or remove every 'teacher.' tensor "
+                "from it to start the teacher as a copy of the student."
+            )
+
+    def sample_masked(self, grid: tuple[int, ...], batch: int, lengths: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Masks for a batch that came without: `(batch, time)` or `(batch, views, time)`, from torch's global generator."""
+        start = int(torch.randint(2**31, ()))
+        seeds = mask_seeds(start, 0, range(batch), self.objective.views or 1)  # (batch, views)
+        masked = self.objective.masking.sample(grid, seeds, lengths, **kwargs)  # (batch, views, time)
+        return masked.squeeze(1) if self.objective.views is None else masked
+
+    def compare(
+        self,
+        predictions: Tensor,
+        layers: tuple[Tensor, ...],
+        masked: Tensor,
+        real: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> Data2VecForPreTrainingOutput:
+        """Targets, loss and spreads of one batch of data2vec 1.
+
+        Args:
+            predictions: `(masked positions, dim)`.
+            layers: the teacher's taps, `(batch, time, dim)` each.
+            masked, real: bool `(batch, time)`.
+            num_items_in_batch: masked positions of the whole effective batch; `None` takes this batch's.
+        """
+        all_targets = average_top_k(layers, self.objective, real)  # (batch, time, dim) fp32, no grad
+        targets = all_targets[masked]  # (masked positions, dim)
+        scale = self.objective.scale_for(targets.shape[-1])
+        total = regression_loss(predictions, targets, self.objective.loss_beta, scale)
+        count = max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch
+        return Data2VecForPreTrainingOutput(
+            loss=total / count,
+            predictions=predictions,
+            targets=targets,
+            masked=masked,
+            real=real,
+            target_std=spread(targets),
+            prediction_std=spread(predictions),
+            all_targets=all_targets,
+        )
+
+    def save_encoder(self, save_directory: str, **kwargs: Any) -> None:
+        """Save the student's encoder alone, as a folder that the Auto classes open without this package (data2vec 1)."""
+        self.base_model.save_pretrained(save_directory, **kwargs)
