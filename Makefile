@@ -2,8 +2,7 @@
 # straight to work. `make help` lists the rest.
 #
 # constraints.txt pins the tested versions. Its `torch` is what your package index gives for that version: on PyPI for
-# Linux the CUDA build, which also runs without a GPU; a smaller CPU build from another index satisfies the same pin,
-# e.g. PIP_INDEX_URL=https://download.pytorch.org/whl/cpu with PIP_EXTRA_INDEX_URL=https://pypi.org/simple.
+# Linux the CUDA build, which uses a GPU and runs without one too. A CPU build from another index satisfies the same pin.
 
 PYTHON ?= python3
 VENV ?= .venv

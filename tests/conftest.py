@@ -17,5 +17,6 @@ os.environ["MPLBACKEND"] = "Agg"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     cache = tempfile.TemporaryDirectory(prefix="data2vec-tests-")  # removed when the process ends
     os.environ["HF_HOME"] = cache.name
+    os.environ["DATA2VEC_CACHE"] = os.path.join(cache.name, "data2vec")
     os.environ.pop("HF_DATASETS_CACHE", None)
     os.environ.pop("HF_HUB_CACHE", None)
