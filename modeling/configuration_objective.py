@@ -6,12 +6,13 @@ opens without this package.
 
 import difflib
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
+from .decoder import DecoderConfig, decoder_from_dict
 from .masking import Masking, masking_from_dict
 
 
@@ -36,12 +37,19 @@ class ObjectiveConfig:
         target_layer_norm (`str`, *optional*): normalisation of each layer's feature before averaging: `"instance"`
             (over time, per sample and channel), `"layer"` (over channels), `"batch"` (over samples and time).
         target_norm (`str`, *optional*): normalisation of the average, same choices.
-        original_padding (`bool`): let padding act as in the original: it takes part in those statistics and, in speech,
-            leaks through the stacked positional convolutions. Off: a padded row is the same as the row alone.
+        original_padding (`bool`): let padding act as in the original: it takes part in those statistics and leaks
+            through stacked convolutions (positions of speech, decoders; in 2.0 the student's tokens hold it too).
+            Off: a padded row is the same as the row alone.
         loss_beta (`float`): 0 is the squared error, above 0 the Smooth-L1 threshold (data2vec, equation 4).
         loss_scale (`float`, *optional*): factor of the loss summed over channels; `None` is 1/sqrt(dim).
-        head_layers (`int`): linear layers between student and prediction (data2vec 1): 0 none, 1 linear, n > 1 with
-            GELU in between and twice the width inside.
+        cls_loss_weight (`float`): weight of the loss of the student's last extra token (CLS, utterance) against the
+            average target of its sample, relative to a mean over samples (data2vec 2.0; EAT, section 3.3). The
+            original's number is smaller by the samples of a process times `views`: 2.56 = 0.01 * 16 * 16 for images.
+        head_layers (`int`): linear layers between student and prediction, in 2.0 between decoder and prediction:
+            0 none, 1 linear, n > 1 with GELU in between and twice the width inside.
+        decoder ([`DecoderConfig`], *optional*): the convolutions that fill in what the student did not see
+            (data2vec 2.0, section 3.2); `None` is data2vec 1.
+        mask_noise_std (`float`): standard deviation of what the decoder reads at hidden positions (data2vec 2.0).
         ema_decay, ema_end_decay, ema_anneal_steps: the decay rises linearly from the first to the second over that
             many updates, then stays (data2vec, section 3.3).
         ema_scope (`str`): what the teacher averages: `"blocks"`, `"encoder"` (blocks and positions, not the
@@ -60,7 +68,10 @@ class ObjectiveConfig:
     original_padding: bool = False
     loss_beta: float | int = 0.0
     loss_scale: float | int | None = None
+    cls_loss_weight: float | int = 0.0
     head_layers: int = 1
+    decoder: DecoderConfig | None = None
+    mask_noise_std: float | int = 0.01
     ema_decay: float | int = 0.999
     ema_end_decay: float | int = 0.9999
     ema_anneal_steps: int = 30_000
@@ -72,6 +83,8 @@ class ObjectiveConfig:
             "top_k_layers": (self.top_k_layers >= 1, "use 1 to the number of blocks"),
             "loss_beta": (self.loss_beta >= 0, "use 0 for the squared error or a positive threshold"),
             "loss_scale": (self.loss_scale is None or self.loss_scale > 0, "use a positive number or null"),
+            "cls_loss_weight": (self.cls_loss_weight >= 0, "use 0 or more"),
+            "mask_noise_std": (self.mask_noise_std >= 0, "use 0 or more"),
             "head_layers": (self.head_layers >= 0, "use 0 or more"),
             "ema_decay": (0 <= self.ema_decay <= 1, "use a decay between 0 and 1"),
             "ema_end_decay": (self.ema_decay <= self.ema_end_decay <= 1, "use ema_decay <= ema_end_decay <= 1"),
@@ -105,7 +118,8 @@ class ObjectiveConfig:
 
     def to_dict(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return values | {"masking": self.masking.to_dict()}
+        decoder = None if self.decoder is None else asdict(self.decoder)
+        return values | {"masking": self.masking.to_dict(), "decoder": decoder}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ObjectiveConfig":
@@ -119,7 +133,8 @@ class ObjectiveConfig:
         if "masking" not in values:
             raise ValueError('objective.masking is missing: give {"method": ..., ...}.')
         try:
-            return cls(**values | {"masking": masking_from_dict(values["masking"])})
+            decoder = None if values.get("decoder") is None else decoder_from_dict(values["decoder"])
+            return cls(**values | {"masking": masking_from_dict(values["masking"]), "decoder": decoder})
         except StrictDataclassError as error:
             # the cause of a failed cross-field check is our own message; of a type check, the library's
             raise ValueError(f"objective: {error.__cause__ or error}") from error

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """The shard of a tensor on this rank. Teacher and student are sharded alike, so shards can be averaged as they are."""
+    """The shard of a tensor on this rank; teacher and student are sharded alike, so shards can be averaged."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
@@ -25,21 +25,23 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, averaged: t
     Tensors are paired by name: the student has every one that the teacher has.
 
     Args:
-        averaged: prefixes of the names that are averaged, all by default; the others are copied.
+        averaged: prefixes of the parameters that are averaged, all by default; the others, and buffers, are copied.
 
     Raises:
         ValueError: the student lacks a tensor that the teacher has.
     """
     moving: list[tuple[Tensor, Tensor]] = []
     copied: list[tuple[Tensor, Tensor]] = []
+    parameters = {name for name, _ in teacher.named_parameters()}
     for name, pair in _pairs(teacher, student).items():
-        (moving if name.startswith(averaged) else copied).append(pair)
+        (moving if name in parameters and name.startswith(averaged) else copied).append(pair)
     if moving:
         targets, weights = zip(*moving, strict=True)
         weights = tuple(weight.to(target.dtype) for target, weight in moving)
         torch._foreach_lerp_(targets, weights, 1.0 - decay)
     if copied:
-        torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
+        targets, weights = zip(*copied, strict=True)
+        torch._foreach_copy_(targets, weights)
 
 
 def copy_student(teacher: nn.Module, student: nn.Module) -> None:

@@ -1,5 +1,7 @@
 """data2vec 1 in speech: `transformers`' Data2VecAudioModel as the student, with its teacher and head."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import Data2VecAudioConfig, Data2VecAudioModel
@@ -11,7 +13,8 @@ from transformers.models.data2vec.modeling_data2vec_audio import (
 )
 
 from .head import regression_head
-from .modeling_pretraining import BlockFeatures, Data2VecForPreTrainingOutput, PreTrainingMixin
+from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .targets import BlockFeatures
 
 
 class Data2VecAudioTeacherLayer(Data2VecAudioEncoderLayer):
@@ -62,6 +65,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         "ema_anneal_steps": 30_000,
     }
     ema_scopes = {"blocks": ("encoder.layers.", "encoder.layer_norm."), "encoder": ("encoder.",)}
+    teacher: Data2VecAudioTeacher
     _no_split_modules = ["Data2VecAudioEncoderLayer", "Data2VecAudioTeacherLayer"]
 
     def __init__(self, config: Data2VecAudioConfig):
@@ -78,7 +82,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         self.post_init()
         self.post_init_teacher()
 
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: int | torch.LongTensor) -> int | Tensor:
         """Frames that the front end makes of so many samples (320 samples a frame at the default strides)."""
         return self._get_feat_extract_output_lengths(samples, add_adapter=False)
 
@@ -99,7 +103,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
             positions = layer(positions).masked_fill(padding.transpose(1, 2), 0)
         return hidden + positions.transpose(1, 2)
 
-    def _student_blocks(self, hidden: Tensor, attention_mask: Tensor | None, kept_layers: list[bool] | None) -> Tensor:
+    def _student_blocks(self, hidden: Tensor, attention_mask: Any, kept_layers: list[bool] | None) -> Tensor:
         layers = self.data2vec_audio.encoder.layers
         if kept_layers is None and self.training and self.config.layerdrop > 0:
             kept_layers = (torch.rand(len(layers)) >= self.config.layerdrop).tolist()
@@ -123,7 +127,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
     def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
         masked: Tensor | None = None,
         kept_layers: list[bool] | None = None,
         num_items_in_batch: Tensor | int | None = None,

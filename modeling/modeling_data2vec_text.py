@@ -11,7 +11,8 @@ from transformers.models.data2vec.modeling_data2vec_text import (
 )
 
 from .head import regression_head
-from .modeling_pretraining import BlockFeatures, Data2VecForPreTrainingOutput, PreTrainingMixin
+from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .targets import BlockFeatures
 
 
 class Data2VecTextTeacherLayer(Data2VecTextLayer):
@@ -45,9 +46,9 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
     """Student, teacher and head of data2vec 1 in language (arXiv 2202.03555, section 4.3).
 
     The teacher sees the whole sequence, as the paper describes (the original code fed it the masked positions alone).
-    It averages the blocks; its embeddings are copied from the student (`ema_scope="blocks"`) or averaged too (`"all"`).
-    The student reads `config.mask_token_id` at masked positions; unless set, it is the last id of the vocabulary, as
-    in RoBERTa.
+    It averages the blocks; its embeddings are copied from the student (`ema_scope="blocks"`) or averaged as well
+    (`"all"`). The student reads `config.mask_token_id` at masked positions; unless set, it is the last id of the
+    vocabulary, as in RoBERTa.
 
     Raises:
         ValueError: `config.objective` is invalid, or `config.mask_token_id` is not in the vocabulary.
@@ -64,7 +65,9 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         "ema_end_decay": 0.9999,
         "ema_anneal_steps": 300_000,
     }
+    config_fields = ("mask_token_id",)
     ema_scopes = {"blocks": ("encoder.",), "all": ("",)}
+    teacher: Data2VecTextTeacher
     _no_split_modules = ["Data2VecTextLayer", "Data2VecTextTeacherLayer"]
 
     def __init__(self, config: Data2VecTextConfig):

@@ -11,7 +11,8 @@ from transformers.models.data2vec.modeling_data2vec_vision import (
 )
 
 from .head import regression_head
-from .modeling_pretraining import BlockFeatures, Data2VecForPreTrainingOutput, PreTrainingMixin
+from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .targets import BlockFeatures
 
 
 class Data2VecVisionTeacherLayer(Data2VecVisionLayer):
@@ -59,9 +60,12 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
     """Student, teacher and head of data2vec 1 in vision (arXiv 2202.03555, section 4.1).
 
     The teacher averages the blocks with their position bias and reads the student's patch embedding
-    (`ema_scope="blocks"`), or averages that too (`"all"`, the published recipe). The CLS token is neither hidden nor predicted. Two values of the configuration
-    are set to what pretraining needs: `use_mask_token=True`, and `use_mean_pooling=False`, so that the encoder has the
-    final norm that the head reads.
+    (`ema_scope="blocks"`), or averages that too (`"all"`, the published recipe). The CLS token is neither hidden nor
+    predicted. Two values of the configuration are set to what pretraining needs: `use_mask_token=True`, and
+    `use_mean_pooling=False`, so that the encoder has the final norm that the head reads.
+
+    Raises:
+        ValueError: `config.objective` is invalid.
     """
 
     default_objective = {
@@ -78,6 +82,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         "ema_scope": "all",
     }
     ema_scopes = {"blocks": ("encoder.", "layernorm."), "all": ("",)}
+    teacher: Data2VecVisionTeacher
     _no_split_modules = ["Data2VecVisionLayer", "Data2VecVisionTeacherLayer"]
 
     def __init__(self, config: Data2VecVisionConfig):
@@ -90,7 +95,16 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         window_size = self.data2vec_vision.embeddings.patch_embeddings.patch_shape
         self.teacher = Data2VecVisionTeacher(config, window_size, own_embeddings=self.objective.ema_scope == "all")
         self.post_init()
+        if self.device.type != "meta":  # else `from_pretrained` fills them
+            self._init_tokens()
         self.post_init_teacher()
+
+    def _init_tokens(self) -> None:
+        """Start these at random, as BEiT does: the stock encoder's zeros are slow to learn where a patch is."""
+        embeddings = self.data2vec_vision.embeddings
+        for token in (embeddings.cls_token, embeddings.mask_token, embeddings.position_embeddings):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=self.config.initializer_range)
 
     def _position_bias(self, encoder: nn.Module, resolution: tuple[int, int], time: int) -> Tensor | None:
         """The bias that all blocks share, made once a pass: `(1, heads, 1 + time, 1 + time)`."""
@@ -101,14 +115,16 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
 
     def _student_blocks(self, hidden: Tensor, resolution: tuple[int, int]) -> Tensor:
         encoder = self.data2vec_vision.encoder
-        bias = self._position_bias(encoder, resolution, hidden.shape[1]) if encoder.has_relative_position_bias else None
+        bias = (
+            self._position_bias(encoder, resolution, hidden.shape[1]) if encoder.has_relative_position_bias else None
+        )
         for layer in encoder.layer:
             hidden = layer(hidden, relative_position_bias=bias, resolution=resolution)[0]
         return hidden
 
     def _teacher_layers(self, hidden: Tensor, resolution: tuple[int, int]) -> tuple[Tensor, ...]:
         teacher = self.teacher.encoder
-        hidden = hidden.to(teacher.layer[0].layernorm_before.weight.dtype)
+        hidden = hidden.to(self.teacher.layernorm.weight.dtype)
         bias = self._position_bias(teacher, resolution, hidden.shape[1])
         taps = []
         for layer in teacher.layer:
@@ -127,12 +143,13 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         """
         Args:
             pixel_values: `(batch, channels, height, width)` float, normalised.
-            masked: bool `(batch, patches)`, row-major over the patch grid, True = hidden from the student; sampled from
-                the objective if `None`.
+            masked: bool `(batch, patches)`, row-major over the patch grid, True = hidden from the student; sampled
+                from the objective if `None`.
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks, `(batch, patches, dim)` each.
         """
-        embeddings, resolution = self.data2vec_vision.embeddings, tuple(pixel_values.shape[2:])
+        embeddings: Data2VecVisionEmbeddings = self.data2vec_vision.embeddings
+        resolution: tuple[int, int] = (pixel_values.shape[2], pixel_values.shape[3])
         patches, grid = embeddings.patch_embeddings(pixel_values)  # (batch, patches, dim), (height, width) in patches
         if masked is None:
             masked = self.sample_masked(grid, len(patches)).to(patches.device)

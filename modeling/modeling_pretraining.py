@@ -5,10 +5,11 @@ is saved, moved and sharded with the rest; it has no gradient, stays in eval mod
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
@@ -16,16 +17,10 @@ from .configuration_objective import ObjectiveConfig
 from .ema import copy_student, ema_update
 from .loss import regression_loss, spread
 from .masking import mask_seeds
-from .targets import average_top_k
+from .targets import average_top_k, mean_over_time
 
 
-class BlockFeatures(NamedTuple):
-    """The four features of one block that can become a target, each `(batch, time, dim)` (data2vec, table 5)."""
-
-    self_attention: Tensor  # before the residual
-    ffn: Tensor  # before the residual
-    ffn_residual: Tensor  # after the residual, before the block's final norm
-    end_of_block: Tensor
+ALWAYS_GIVEN: Any = None  # `ModelOutput` wants a default
 
 
 @dataclass
@@ -38,20 +33,28 @@ class Data2VecForPreTrainingOutput(ModelOutput):
         real: bool `(batch, time)`, True on real steps; `None` if nothing is padded.
         target_std, prediction_std: scalar fp32, see [`loss.spread`].
         all_targets: `(batch, time, dim)` fp32, the targets of every step.
-        last_hidden_state: the student's, `(batch, time, dim)` in data2vec 1.
+        cls_predictions, cls_targets: `(batch * views, dim)`, with `objective.cls_loss_weight` above 0.
+        last_hidden_state: the student's; `(batch, time, dim)` in data2vec 1; in 2.0 `(batch * views, extra + kept,
+            dim)`, what it saw in order.
         teacher_layers: the tap of every block, `(batch, time, dim)` each, with `output_teacher_layers=True`.
+        decoder_input: `(batch * views, time, dim)`, with `output_decoder_states=True`.
+        decoder_output: `(batch * views, time, dim)`, predictions at all positions, with the same.
     """
 
-    loss: Tensor | None = None
-    predictions: Tensor | None = None
-    targets: Tensor | None = None
-    masked: Tensor | None = None
+    loss: Tensor = ALWAYS_GIVEN
+    predictions: Tensor = ALWAYS_GIVEN
+    targets: Tensor = ALWAYS_GIVEN
+    masked: Tensor = ALWAYS_GIVEN
     real: Tensor | None = None
-    target_std: Tensor | None = None
-    prediction_std: Tensor | None = None
-    all_targets: Tensor | None = None
+    target_std: Tensor = ALWAYS_GIVEN
+    prediction_std: Tensor = ALWAYS_GIVEN
+    all_targets: Tensor = ALWAYS_GIVEN
+    cls_predictions: Tensor | None = None
+    cls_targets: Tensor | None = None
     last_hidden_state: Tensor | None = None
     teacher_layers: tuple[Tensor, ...] | None = None
+    decoder_input: Tensor | None = None
+    decoder_output: Tensor | None = None
 
 
 class PreTrainingMixin(PreTrainedModel):
@@ -63,6 +66,7 @@ class PreTrainingMixin(PreTrainedModel):
 
     default_objective: dict[str, Any]  # the published base recipe of the modality
     ema_scopes: dict[str, tuple[str, ...]]  # scope -> prefixes of the teacher's tensors that are averaged
+    config_fields: tuple[str, ...] = ()  # of the configuration, beside those that its class declares
     objective: ObjectiveConfig
     teacher: nn.Module
 
@@ -75,8 +79,19 @@ class PreTrainingMixin(PreTrainedModel):
         """Read `config.objective`, or write the default there so that it is saved; check it against the encoder."""
         stored = getattr(self.config, "objective", None)
         self.objective = ObjectiveConfig.from_dict(self.default_objective if stored is None else stored)
-        self.objective.check_model(self.config.num_hidden_layers, tuple(self.ema_scopes))
+        self.check_objective(self.config, self.objective)
         self.config.objective = self.objective.to_dict()
+
+    @classmethod
+    def check_objective(cls, config: PreTrainedConfig, objective: ObjectiveConfig) -> None:
+        """Raise a ValueError where a model of this class with such an encoder cannot be trained with the objective."""
+        objective.check_model(config.num_hidden_layers, tuple(cls.ema_scopes))
+        for name in ("views", "decoder", "cls_loss_weight"):
+            if getattr(objective, name):
+                raise ValueError(
+                    f"objective.{name} = {getattr(objective, name)!r} is data2vec 2.0's: leave it out with "
+                    f"model type {config.model_type!r}."
+                )
 
     def post_init_teacher(self) -> None:
         self.teacher.requires_grad_(False)
@@ -115,7 +130,7 @@ class PreTrainingMixin(PreTrainedModel):
             )
 
     def sample_masked(self, grid: tuple[int, ...], batch: int, lengths: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Masks for a batch that came without: `(batch, time)` or `(batch, views, time)`, from torch's global generator."""
+        """Masks for a batch that came without, from torch's generator: `(batch, time)` or `(batch, views, time)`."""
         start = int(torch.randint(2**31, ()))
         seeds = mask_seeds(start, 0, range(batch), self.objective.views or 1)  # (batch, views)
         masked = self.objective.masking.sample(grid, seeds, lengths, **kwargs)  # (batch, views, time)
@@ -125,34 +140,52 @@ class PreTrainingMixin(PreTrainedModel):
         self,
         predictions: Tensor,
         layers: tuple[Tensor, ...],
-        masked: Tensor,
+        scored: Tensor,
         real: Tensor | None,
         num_items_in_batch: Tensor | int | None,
+        cls_predictions: Tensor | None = None,
     ) -> Data2VecForPreTrainingOutput:
-        """Targets, loss and spreads of one batch of data2vec 1.
+        """Targets, loss and spreads of one batch.
 
         Args:
-            predictions: `(masked positions, dim)`.
+            predictions: `(scored positions, dim)`, rows in row-major order of `scored`.
             layers: the teacher's taps, `(batch, time, dim)` each.
-            masked, real: bool `(batch, time)`.
-            num_items_in_batch: masked positions of the whole effective batch; `None` takes this batch's.
+            scored: bool, where the loss is taken: `(batch, time)`, or `(batch, views, time)` in data2vec 2.0.
+            real: bool `(batch, time)`.
+            num_items_in_batch: scored positions of the whole effective batch; `None` takes this batch's.
+            cls_predictions: `(batch * views, dim)`, the student's guess at the mean over time of a sample's targets.
         """
-        all_targets = average_top_k(layers, self.objective, real)  # (batch, time, dim) fp32, no grad
-        targets = all_targets[masked]  # (masked positions, dim)
-        scale = self.objective.scale_for(targets.shape[-1])
-        total = regression_loss(predictions, targets, self.objective.loss_beta, scale)
+        objective = self.objective
+        all_targets = average_top_k(layers, objective, real)  # (batch, time, dim) fp32, no grad
+        batch, time, dim = all_targets.shape
+        views = scored.numel() // (batch * time)
+        targets = all_targets.unsqueeze(1).expand(-1, views, -1, -1)[scored.view(batch, views, time)]
+        scale = objective.scale_for(dim)
+        total = regression_loss(predictions, targets, objective.loss_beta, scale)
+        cls_targets = None
+        if cls_predictions is not None:
+            cls_targets = mean_over_time(all_targets, None if objective.original_padding else real)  # (batch, dim)
+            cls_targets = cls_targets.repeat_interleave(views, dim=0)  # (batch * views, dim)
+            mean = regression_loss(cls_predictions, cls_targets, objective.loss_beta, scale) / len(cls_targets)
+            # `total` is divided by scored positions, so that the mean over samples has to count once for each
+            total = total + objective.cls_loss_weight * len(targets) * mean
         count = max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch
         return Data2VecForPreTrainingOutput(
             loss=total / count,
             predictions=predictions,
             targets=targets,
-            masked=masked,
+            masked=scored,
             real=real,
             target_std=spread(targets),
             prediction_std=spread(predictions),
             all_targets=all_targets,
+            cls_predictions=cls_predictions,
+            cls_targets=cls_targets,
         )
 
     def save_encoder(self, save_directory: str, **kwargs: Any) -> None:
-        """Save the student's encoder alone, as a folder that the Auto classes open without this package (data2vec 1)."""
+        """Save the student's encoder alone: a folder that the Auto classes open without this package.
+
+        That of data2vec 2.0 carries its code, which needs `trust_remote_code=True` there.
+        """
         self.base_model.save_pretrained(save_directory, **kwargs)

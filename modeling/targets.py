@@ -1,6 +1,7 @@
 """Targets: normalise each of the top K layers, average them, normalise the average (data2vec, section 3.3)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,15 @@ from .configuration_objective import ObjectiveConfig
 
 
 EPS = 1e-5  # of every normalisation of targets, as in the original
+
+
+class BlockFeatures(NamedTuple):
+    """The four features of one block that can become a target, each `(batch, time, dim)` (data2vec, table 5)."""
+
+    self_attention: Tensor  # before the residual
+    ffn: Tensor  # before the residual
+    ffn_residual: Tensor  # after the residual, before the block's final norm
+    end_of_block: Tensor
 
 
 def _standardize(features: Tensor, dims: tuple[int, ...], real: Tensor | None) -> Tensor:
@@ -69,3 +79,11 @@ def average_top_k(layers: Sequence[Tensor], objective: ObjectiveConfig, real: Te
     for layer in layers[-k:]:
         average += normalize(layer.float(), objective.target_layer_norm, statistics_over)
     return normalize(average.div_(k), objective.target_norm, statistics_over)
+
+
+def mean_over_time(targets: Tensor, real: Tensor | None) -> Tensor:
+    """Mean over the steps where bool `real` `(batch, time)` is True: `(batch, time, dim)` -> `(batch, dim)`."""
+    if real is None:
+        return targets.mean(1)
+    weight = real.unsqueeze(-1).to(targets.dtype)  # (batch, time, 1)
+    return (targets * weight).sum(1) / weight.sum(1).clamp(min=1)

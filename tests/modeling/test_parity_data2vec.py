@@ -13,7 +13,7 @@ from data2vec.modeling import (
     Data2VecVisionConfig,
     Data2VecVisionForPreTraining,
 )
-from tests.reference import load_case, part, renamed
+from data2vec.tests.reference import load_case, part, renamed
 
 
 def objective_of(m: dict, **kwargs) -> dict:

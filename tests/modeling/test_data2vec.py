@@ -1,0 +1,323 @@
+"""data2vec 1 as `transformers` users expect a model to behave."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForPreTraining,
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    Data2VecTextConfig,
+    Data2VecTextModel,
+    Data2VecVisionConfig,
+    Data2VecVisionModel,
+)
+
+from data2vec.modeling import (
+    Data2VecAudioForPreTraining,
+    Data2VecTextForPreTraining,
+    Data2VecVisionForPreTraining,
+)
+
+
+def audio_config(**kwargs):
+    values = {"top_k_layers": 2, "masking": {"method": "span", "prob": 0.65, "length": 3}} | kwargs.pop(
+        "objective", {}
+    )
+    return Data2VecAudioConfig(
+        hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=40, conv_dim=(16, 16),
+        conv_kernel=(10, 3), conv_stride=(5, 2), num_conv_pos_embeddings=2, conv_pos_kernel_size=3,
+        num_conv_pos_embedding_groups=4, objective=values, **kwargs,
+    )  # fmt: skip
+
+
+def text_config(**kwargs):
+    values = {"top_k_layers": 2, "masking": {"method": "token", "prob": 0.35, "length": 2}} | kwargs.pop(
+        "objective", {}
+    )
+    return Data2VecTextConfig(
+        vocab_size=53, hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=40,
+        max_position_embeddings=37, objective=values, **kwargs,
+    )  # fmt: skip
+
+
+def vision_config(**kwargs):
+    values = {"top_k_layers": 2, "masking": {"method": "beit_block", "ratio": 0.5, "min_patches": 2}}
+    values |= kwargs.pop("objective", {})
+    return Data2VecVisionConfig(
+        hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=40, image_size=20, patch_size=4,
+        use_shared_relative_position_bias=True, objective=values, **kwargs,
+    )  # fmt: skip
+
+
+def inputs(kind: str, batch: int = 5) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(3)
+    if kind == "audio":
+        return {
+            "input_values": torch.randn(batch, 307, generator=g),
+            "masked": torch.rand(batch, 29, generator=g) < 0.5,
+        }
+    if kind == "text":
+        ids = torch.randint(4, 52, (batch, 23), generator=g)
+        return {"input_ids": ids, "masked": torch.rand(batch, 23, generator=g) < 0.5}
+    return {
+        "pixel_values": torch.randn(batch, 3, 20, 20, generator=g),
+        "masked": torch.rand(batch, 25, generator=g) < 0.5,
+    }
+
+
+KINDS = {
+    "audio": (Data2VecAudioForPreTraining, Data2VecAudioModel, audio_config),
+    "text": (Data2VecTextForPreTraining, Data2VecTextModel, text_config),
+    "vision": (Data2VecVisionForPreTraining, Data2VecVisionModel, vision_config),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    torch.manual_seed(0)
+    return request.param
+
+
+def build(kind: str, **kwargs):
+    cls, _, config = KINDS[kind]
+    return cls(config(**kwargs))
+
+
+def moved(model):
+    """A model whose teacher differs from its student."""
+    with torch.no_grad():
+        for p in model.base_model.parameters():
+            p.add_(0.01 * torch.randn_like(p))
+    return model
+
+
+def same(a, b) -> bool:
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_new_teacher_equals_the_student(kind):
+    model = build(kind)
+    weights = dict(model.base_model.named_parameters())
+    for name, tensor in model.teacher.named_parameters():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_teacher_has_no_gradient_and_stays_in_eval_mode(kind):
+    model = build(kind).train()
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+    assert not any(m.training for m in model.teacher.modules())
+    assert model.base_model.training
+
+
+def test_save_and_load_restores_everything(kind, tmp_path):
+    model = moved(build(kind)).eval()
+    model.save_pretrained(tmp_path)
+    loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert same(model, loaded)
+    assert loaded.objective == model.objective
+    assert torch.equal(model(**inputs(kind)).loss, loaded.eval()(**inputs(kind)).loss)
+    assert (tmp_path / "model.safetensors").exists()
+    assert type(AutoModelForPreTraining.from_pretrained(tmp_path)) is type(model)
+
+
+def test_objective_is_in_config_json_under_one_key(kind, tmp_path):
+    build(kind).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())["objective"]
+    assert stored["top_k_layers"] == 2 and stored["masking"]["method"] in ("span", "token", "beit_block")
+
+
+def test_continues_from_a_plain_encoder(kind, tmp_path):
+    cls, encoder_cls, config = KINDS[kind]
+    extra = {"use_mask_token": True, "use_mean_pooling": False} if kind == "vision" else {}
+    encoder = encoder_cls(config(**extra))
+    encoder.save_pretrained(tmp_path)
+    model, info = cls.from_pretrained(tmp_path, output_loading_info=True)
+    assert all(key.startswith("head.") for key in info["missing_keys"]), info["missing_keys"]
+    weights = encoder.state_dict()
+    assert all(torch.equal(t, weights[n]) for n, t in model.base_model.named_parameters())
+    assert all(torch.equal(t, weights[n]) for n, t in model.teacher.named_parameters())
+
+
+def test_half_a_teacher_is_refused(kind, tmp_path):
+    model = build(kind)
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("teacher.encoder.layer")}
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ValueError, match="only a part of the teacher"):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_saved_encoders_open_without_this_package(tmp_path):
+    """A fresh process that cannot import data2vec: no weight missing or left over, the same output."""
+    for kind in KINDS:
+        torch.manual_seed(0)
+        model = moved(build(kind)).eval()
+        model.save_encoder(tmp_path / kind)
+        batch = {k: v for k, v in inputs(kind).items() if k != "masked"}
+        torch.save({"inputs": batch, "expected": model.base_model(**batch).last_hidden_state}, tmp_path / f"{kind}.pt")
+    code = """
+        import sys
+        class Blocked:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] == "data2vec":
+                    raise ImportError("not installed here")
+        sys.meta_path.insert(0, Blocked())
+        import torch
+        from transformers import AutoModel
+        for kind in ("audio", "text", "vision"):
+            model, info = AutoModel.from_pretrained(f"{sys.argv[1]}/{kind}", output_loading_info=True)
+            io = torch.load(f"{sys.argv[1]}/{kind}.pt", weights_only=True)
+            assert torch.equal(model.eval()(**io["inputs"]).last_hidden_state, io["expected"]), kind
+            # stock Data2VecTextModel always makes a pooler, which no pretraining trains
+            pooler = ["pooler.dense.bias", "pooler.dense.weight"] if kind == "text" else []
+            assert sorted(info["missing_keys"]) == pooler and not info["unexpected_keys"], (kind, info)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": ""})
+
+
+def test_plain_auto_model_opens_a_pretraining_checkpoint(kind, tmp_path):
+    model = build(kind)
+    model.save_pretrained(tmp_path)
+    encoder = AutoModel.from_pretrained(tmp_path)
+    weights = encoder.state_dict()
+    assert all(torch.equal(t, weights[n]) for n, t in model.base_model.named_parameters())
+
+
+def test_half_precision_keeps_the_teacher_in_fp32(kind, tmp_path):
+    model = build(kind)
+    model.save_pretrained(tmp_path)
+    half = type(model).from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {p.dtype for p in half.teacher.parameters()} == {torch.float32}
+    assert {p.dtype for p in half.base_model.parameters()} == {torch.bfloat16}
+    batch = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs(kind).items()}
+    out = half(**batch)
+    out.loss.backward()
+    assert out.loss.dtype == torch.float32 and out.loss.isfinite()
+
+
+def test_gradient_checkpointing_changes_nothing(kind):
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    if kind == "audio":
+        quiet = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop"), 0.0)
+    if kind == "vision":
+        quiet["drop_path_rate"] = 0.0
+    model = build(kind, **quiet).train()
+
+    def gradients():
+        model.zero_grad()
+        model(**inputs(kind)).loss.backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    model.activation_checkpointing_enable()
+    checkpointed = gradients()
+    assert plain.keys() == checkpointed.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, msg=name)
+
+
+def test_eager_equals_sdpa(kind):
+    model = build(kind).eval()
+    losses = []
+    for implementation in ("eager", "sdpa"):
+        torch.manual_seed(0)
+        other = type(model)._from_config(model.config, attn_implementation=implementation)
+        other.load_state_dict(model.state_dict())
+        losses.append(other.eval()(**inputs(kind)).loss)
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-5)
+
+
+def test_only_masked_positions_are_compared(kind):
+    model, batch = build(kind).eval(), inputs(kind)
+    out = model(**batch)
+    assert out.predictions.shape == out.targets.shape == (int(batch["masked"].sum()), 24)
+    assert torch.equal(out.targets, out.all_targets[batch["masked"]])
+    whole = model(**batch, num_items_in_batch=1).loss
+    torch.testing.assert_close(whole / batch["masked"].sum(), out.loss)
+
+
+def test_the_student_does_not_see_what_is_masked(kind):
+    """Changing a masked input changes targets, not predictions. In speech neighbours hear it: all are masked."""
+    model, batch = build(kind).eval(), inputs(kind)
+    before = model(**batch)
+    if kind == "text":
+        batch["input_ids"] = torch.where(batch["masked"], 4 + (batch["input_ids"] + 7) % 48, batch["input_ids"])
+    elif kind == "vision":
+        hidden = batch["masked"].view(5, 1, 5, 5).repeat_interleave(4, 2).repeat_interleave(4, 3)
+        batch["pixel_values"] = batch["pixel_values"] + hidden
+    else:
+        batch["masked"] = torch.ones_like(batch["masked"])
+        before = model(**batch)
+        batch["input_values"] = batch["input_values"].flip(1)
+    after = model(**batch)
+    torch.testing.assert_close(after.predictions, before.predictions)
+    assert (after.targets - before.targets).abs().max() > 1e-3
+
+
+def test_masks_are_sampled_when_not_given(kind):
+    model, batch = build(kind).eval(), inputs(kind)
+    shape = batch.pop("masked").shape
+    torch.manual_seed(1)
+    first = model(**batch).masked
+    torch.manual_seed(1)
+    assert torch.equal(first, model(**batch).masked)
+    assert first.shape == shape and first.dtype == torch.bool and 0.1 < first.float().mean() < 0.9
+    assert not torch.equal(first, model(**batch).masked)
+
+
+def test_layerdrop_skips_what_it_is_told_to():
+    model = build("audio", layerdrop=0.0).eval()
+    batch = inputs("audio")
+    assert torch.equal(model(**batch, kept_layers=[True] * 3).loss, model(**batch).loss)
+    assert not torch.equal(model(**batch, kept_layers=[True, False, True]).loss, model(**batch).loss)
+
+
+@pytest.mark.parametrize("tap", ["ffn", "ffn_residual", "end_of_block", "self_attention"])
+def test_taps_are_the_four_of_the_paper(kind, tap):
+    """Against hooks on stock modules: where a block's feature is taken."""
+    model = build(kind, objective={"target_tap": tap}).eval()
+    found = []
+    layer = model.teacher.encoder.layers[-1] if kind == "audio" else model.teacher.encoder.layer[-1]
+    module = {
+        "audio": {"ffn": "feed_forward", "self_attention": "attention.out_proj", "end_of_block": "final_layer_norm"},
+        "text": {
+            "ffn": "output.dense",
+            "self_attention": "attention.output.dense",
+            "end_of_block": "output.LayerNorm",
+        },
+        "vision": {"ffn": "output", "self_attention": "attention"},
+    }[kind].get(tap)
+    residual = {"audio": "final_layer_norm", "text": "output.LayerNorm"}.get(kind)
+    if module is not None:
+        layer.get_submodule(module).register_forward_hook(
+            lambda m, i, o: found.append(o[0] if isinstance(o, tuple) else o)
+        )
+    elif residual is not None:  # what goes into the last norm
+        layer.get_submodule(residual).register_forward_pre_hook(lambda m, i: found.append(i[0]))
+    else:  # vision's blocks end without a norm
+        layer.register_forward_hook(lambda m, i, o: found.append(o.end_of_block))
+    out = model(**inputs(kind), output_teacher_layers=True)
+    expected = found[0][:, 1:] if kind == "vision" else found[0]
+    if kind == "vision" and tap in ("ffn", "self_attention"):  # with LayerScale, as in the original
+        expected = expected * (layer.lambda_2 if tap == "ffn" else layer.lambda_1)
+    torch.testing.assert_close(out.teacher_layers[-1], expected)
+
+
+def test_configuration_that_cannot_pretrain_is_refused():
+    with pytest.raises(ValueError, match="mask_time_prob"):
+        build("audio", mask_time_prob=0.0)
+    with pytest.raises(ValueError, match="mask_token_id = 53"):
+        build("text", mask_token_id=53)
+    with pytest.raises(ValueError, match="top_k_layers = 4"):
+        build("audio", objective={"top_k_layers": 4})
+    with pytest.raises(ValueError, match="ema_scope"):
+        build("text", objective={"ema_scope": "encoder"})
