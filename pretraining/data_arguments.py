@@ -1,0 +1,177 @@
+"""What a recipe says about data: the fields that every modality shares, and the check of all fields.
+
+`AudioDataArguments`, `ImageDataArguments` and `TextDataArguments` add their own. All are plain dataclasses that take
+what a YAML file holds: `sources` and `probe` may be given as dicts.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self, get_type_hints
+
+from huggingface_hub.dataclasses import type_validator
+
+
+class CheckedArguments:
+    """Base of the argument dataclasses: every value has its field's type, and an error names field, value and fix."""
+
+    where: ClassVar[str]  # how the recipe names this group of fields
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in fields(self):  # type: ignore[arg-type]
+            value, expected = getattr(self, f.name), hints[f.name]
+            if expected in (float, float | None) and type(value) is int:
+                value = float(value)  # YAML's 20 where 20.0 is meant
+            elif expected in (list[float], list[float] | None) and isinstance(value, list | tuple):
+                value = [float(number) if type(number) is int else number for number in value]
+            setattr(self, f.name, value)
+            try:
+                type_validator(f.name, value, expected)
+            except TypeError:
+                wanted = getattr(expected, "__name__", str(expected))
+                self.refuse(f.name, f"give a value of type {wanted}")
+
+    def require(self, holds: bool, name: str, fix: str) -> None:
+        if not holds:
+            self.refuse(name, fix)
+
+    def refuse(self, name: str, fix: str) -> None:
+        raise ValueError(f"{self.where}.{name} = {getattr(self, name)!r} is not possible: {fix}.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a recipe's dict; an unknown or missing key is a ValueError that names it."""
+        known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{cls.where} = {values!r} is not possible: give fields, of {', '.join(known)}.")
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(known)}."
+                raise ValueError(f"{cls.where}.{key} = {values[key]!r} is not a field: {hint}")
+        try:
+            return cls(**values)
+        except TypeError as error:  # what is left: a field without a default was not given
+            raise ValueError(f"{cls.where}: {error}. Add it.") from error
+
+
+@dataclass(kw_only=True)
+class Source(CheckedArguments):
+    """One place that examples come from."""
+
+    where: ClassVar[str] = "data.sources"
+
+    path: str = field(
+        metadata={
+            "help": "a folder of audio or image files; a file or pattern (txt, jsonl, csv, parquet); a folder written "
+            "by save_to_disk; a Hugging Face dataset by name or folder; or one of builtin:digits, "
+            "builtin:python-docs, builtin:espeak-digits"
+        }
+    )
+    name: str | None = field(default=None, metadata={"help": "configuration of a Hugging Face dataset"})
+    split: str | None = field(
+        default=None, metadata={"help": "split of the dataset (default: train), or a sub-folder of a folder of files"}
+    )
+    column: str | None = field(
+        default=None, metadata={"help": "column that holds the audio, images or text (default: found by its type)"}
+    )
+    weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "share of the examples drawn from this source, relative to the others' (1 where another source "
+            "has a weight); no source with a weight: every example once an epoch"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(bool(self.path), "path", "name a folder, a file or a dataset")
+        self.require(
+            self.weight is None or self.weight > 0, "weight", "use a positive number, or leave the source out"
+        )
+
+
+@dataclass(kw_only=True)
+class ProbeArguments(CheckedArguments):
+    """A labelled dataset on which the frozen encoder is probed; never trained on."""
+
+    where: ClassVar[str] = "data.probe"
+
+    path: str = field(
+        metadata={"help": "as in sources; the class of a file in a folder of files is its folder's name"}
+    )
+    name: str | None = field(default=None, metadata={"help": "configuration of a Hugging Face dataset"})
+    train_split: str = field(default="train", metadata={"help": "split that the probe is fitted on"})
+    test_split: str = field(default="test", metadata={"help": "split that its accuracy is measured on"})
+    column: str | None = field(default=None, metadata={"help": "as in sources"})
+    label_column: str = field(default="label", metadata={"help": "column of class labels"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        differ = self.test_split != self.train_split
+        self.require(differ, "test_split", "use another split than train_split, or the probe is tested on what it saw")
+
+    def source(self, split: str) -> Source:
+        return Source(path=self.path, name=self.name, split=split, column=self.column)
+
+
+@dataclass(kw_only=True)
+class DataArguments(CheckedArguments):
+    """The fields of every modality."""
+
+    where: ClassVar[str] = "data"
+
+    sources: list[Source] = field(metadata={"help": "where the pretraining examples come from"})
+    eval_sources: list[Source] = field(
+        default_factory=list, metadata={"help": "held-out examples: always the same masks, no augmentation"}
+    )
+    probe: ProbeArguments | None = field(default=None, metadata={"help": "labelled data for the online probe"})
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "read the sources as streams: nothing is downloaded whole, order is shuffled in a buffer"},
+    )
+    shuffle_buffer: int = field(default=1000, metadata={"help": "examples that a stream is shuffled among"})
+    skip_bad: bool = field(
+        default=False,
+        metadata={"help": "leave unusable files out, counted and named in the log, instead of stopping at the first"},
+    )
+    num_proc: int = field(default=1, metadata={"help": "processes that read durations or tokenise beforehand"})
+
+    def __post_init__(self) -> None:
+        self.sources = _list_of_sources(self.sources, "data.sources")
+        self.eval_sources = _list_of_sources(self.eval_sources, "data.eval_sources")
+        if isinstance(self.probe, Mapping):
+            self.probe = ProbeArguments.from_dict(self.probe)
+        super().__post_init__()
+        self.require(bool(self.sources), "sources", "name at least one: - path: FOLDER_OR_DATASET")
+        self.require(self.shuffle_buffer >= 1, "shuffle_buffer", "use 1 (no shuffling inside a shard) or more")
+        self.require(self.num_proc >= 1, "num_proc", "use 1 or more")
+        if self.streaming and len(self.sources) > 1 and any(source.weight is None for source in self.sources):
+            raise ValueError(
+                "data.sources: a stream does not know its length, so with data.streaming = true each of several "
+                "sources needs a weight: add weight: 1.0 to each for equal shares."
+            )
+
+    @property
+    def batch_cost(self) -> int | None:
+        """The most a padded batch may hold, rows * longest, in samples or tokens; None where examples are alike."""
+        return None
+
+    @property
+    def bucket_width(self) -> float:
+        """How much the lengths in a batch may differ, as a share."""
+        return 0.1
+
+    def shares(self) -> list[float] | None:
+        """Each source's share of the examples, or None: every example once an epoch."""
+        if all(source.weight is None for source in self.sources):
+            return None
+        weights = [1.0 if source.weight is None else source.weight for source in self.sources]
+        return [weight / sum(weights) for weight in weights]
+
+
+def _list_of_sources(values: Any, where: str) -> list[Source]:
+    if not isinstance(values, list):
+        raise ValueError(f"{where} = {values!r} is not possible: give a list, - path: FOLDER_OR_DATASET.")
+    return [value if isinstance(value, Source) else Source.from_dict(value) for value in values]

@@ -1,0 +1,136 @@
+"""What the data layer asks of a modality. The rest of it (sources, sampling, streaming) knows none.
+
+To add a modality: its arguments, a `Modality`, a collator, and one row in `data.MODALITIES`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import datasets
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from ..modeling.configuration_objective import ObjectiveConfig
+from .data_arguments import DataArguments
+from .data_sources import MediaKind
+
+
+Row = Mapping[str, Any]
+
+
+class Rows(Protocol):
+    """Rows that are read in any order; a `datasets.Dataset` is such."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Row: ...
+
+
+Arguments = TypeVar("Arguments", bound=DataArguments)
+
+
+SKIP = "With data.skip_bad = true such files are left out, counted and logged."
+
+
+PROBLEMS = (
+    "unreadable",
+    "empty",
+    "truncated",
+    "damaged",
+    "silent",
+    "not finite",
+    "too short",
+    "too large",
+    "pixel format",
+)
+
+
+class BadExample(ValueError):
+    """A file or row that cannot be trained on; `problem`, one of `PROBLEMS`, is what it is counted under."""
+
+    def __init__(self, message: str, problem: str = "unreadable"):  # a loader makes it anew from the message alone
+        super().__init__(message)
+        self.problem = problem
+
+
+class Modality(ABC, Generic[Arguments]):
+    """Reads one row and knows how to batch it.
+
+    Attributes:
+        arguments_class: the dataclass of the recipe's `data` fields.
+        kind: where the raw data is found.
+        processor: what is saved beside the weights, so that the Auto classes prepare inputs as pretraining did.
+    """
+
+    arguments_class: ClassVar[type[DataArguments]]
+    kind: ClassVar[MediaKind]
+    args: Arguments
+    processor: Any
+
+    @abstractmethod
+    def __init__(self, args: Arguments, config: PreTrainedConfig, processor: Any = None):
+        """Raises ValueError where arguments, encoder and processor do not fit each other."""
+
+    @classmethod
+    @abstractmethod
+    def smallest_grid(cls, args: Arguments, config: PreTrainedConfig) -> tuple[tuple[int, ...], str]:
+        """The token grid of the smallest example that a run will see, and the field that makes it so."""
+
+    @abstractmethod
+    def read(self, row: Row, rng: np.random.Generator | None, limit: int | None = None) -> dict[str, Tensor]:
+        """One row as a model input without a batch axis.
+
+        `rng` drives crops and augmentation; None is the plain, deterministic reading of evaluation. `limit` bounds the
+        length. Raises `BadExample`, whose message names the file and the fix.
+        """
+
+    @abstractmethod
+    def collator(self, objective: ObjectiveConfig | None, seed: int) -> Callable[[Sequence[dict[str, Any]]], Any]:
+        """The collate function: with masks, or without where `objective` is None (probes)."""
+
+    @property
+    def source_options(self) -> dict[str, Any]:
+        """How `load_source` is to read this modality's files."""
+        return {}
+
+    def prepare(self, dataset: datasets.Dataset, packed: bool = True) -> Rows:
+        """The rows that examples are read from; `packed` allows several rows of a source in one example."""
+        return dataset
+
+    def survey(self, rows: Rows, filtered: bool = True) -> "Survey | None":
+        """What can be known of all rows without decoding them; None: nothing, all examples are alike.
+
+        `filtered` applies the recipe's length filters, which a labelled set must not be cut by.
+        """
+        return None
+
+    def left_out(self, row: Row) -> str | None:
+        """Why the recipe's length filters leave a row of a stream out, or None."""
+        return None
+
+    def rows_of_stream(self, stream: Iterator[Row]) -> Iterator[Row]:
+        """The rows that examples are read from, from a stream of them."""
+        return stream
+
+    def length(self, example: Mapping[str, Any]) -> int:
+        """The length of an example that `read` returned, in the unit of `args.batch_cost`."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Lengths of all rows, and which rows are out."""
+
+    lengths: np.ndarray  # (rows,) int64, the most that `read` returns
+    filtered: dict[str, np.ndarray]  # why -> (rows left out,) int64
+    bad: dict[int, BadExample]  # row -> what is wrong with its file
+
+
+def describe(row: Row, column: str) -> str:
+    """What an error message calls a row: its file's name, where it has one."""
+    value = row[column]
+    path = value.get("path") if isinstance(value, Mapping) else value
+    return repr(path) if isinstance(path, str) and path else f"a row of {column} without a file name"

@@ -1,0 +1,193 @@
+"""From what a recipe calls a source to a `datasets.Dataset` (or a stream) with one column of audio, images or text.
+
+A source is, in this order: `builtin:NAME`, a folder written by `save_to_disk`, a folder or a list of plain files, a
+data file, and else a Hugging Face dataset by folder or name. Nothing is decoded here: a row holds a path or the bytes
+of the file, so that one decoder per modality (soundfile, Pillow) meets every file whatever it came from.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import datasets
+
+from .data_arguments import Source
+from .data_builtin import load_builtin
+
+
+AnyDataset: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
+LABEL = "label"  # the name that the label column gets here
+
+TABLES = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+STREAM_SHARDS = 64  # of a local folder: the most ranks * workers that read it without skipping over each other's rows
+
+
+@dataclass(frozen=True)
+class MediaKind:
+    """How a modality looks on disk and in a dataset."""
+
+    column: str  # the name that its column gets here
+    feature: type | None  # the `datasets` feature that marks it
+    extensions: tuple[str, ...]  # of its files, lower case
+    known_columns: tuple[str, ...]  # where no feature marks it
+
+
+def load_source(
+    source: Source,
+    kind: MediaKind,
+    *,
+    default_split: str = "train",
+    streaming: bool = False,
+    label_column: str | None = None,
+    sample_by: str = "line",
+) -> AnyDataset:
+    """One source as a dataset with the column `kind.column` and, if asked for, `label`.
+
+    `default_split` is read where the source names no split and has several; `sample_by` says what a document of a txt
+    file is (line, paragraph or document). Raises ValueError where the source cannot be opened or has no such column.
+    """
+    try:
+        dataset = _open(source, kind, default_split, streaming, label_column is not None, sample_by)
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
+        detail = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+        raise ValueError(
+            f"data source {source.path!r} (name={source.name!r}, split={source.split!r}) cannot be opened. {detail}"
+        ) from error
+    return _keep_columns(dataset, source, kind, label_column)
+
+
+def load_sources(sources: Sequence[Source], kind: MediaKind, **how: Any) -> list[AnyDataset]:
+    """`load_source` of each."""
+    return [load_source(source, kind, **how) for source in sources]
+
+
+def _open(
+    source: Source, kind: MediaKind, default_split: str, streaming: bool, labelled: bool, sample_by: str
+) -> AnyDataset:
+    path, split = source.path, source.split
+    if path.startswith("builtin:"):
+        return _maybe_stream(
+            load_builtin(path.removeprefix("builtin:"), source.name, split or default_split), streaming
+        )
+
+    local = Path(path).expanduser()
+    if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
+        return _maybe_stream(_one_split(datasets.load_from_disk(str(local)), split, default_split), streaming)
+
+    if local.is_dir():
+        files = _files_below(local / split if split and (local / split).is_dir() else local, kind.extensions)
+        if files and split and not (local / split).is_dir():
+            raise ValueError(
+                f"It is a folder of files without a sub-folder {split!r}: drop split, or make the folder."
+            )
+    else:
+        files = [str(local)] if local.is_file() else sorted(glob.glob(str(local), recursive=True))
+        files = [name for name in files if os.path.isfile(name)]
+        if not files and (glob.has_magic(path) or local.is_absolute() or path.startswith((".", "~"))):
+            raise ValueError("There is no such file or folder: correct the path.")
+    if files:
+        return _open_files(files, kind, split if not local.is_dir() else None, streaming, labelled, sample_by)
+    return datasets.load_dataset(
+        str(local) if local.is_dir() else path, source.name, split=split or default_split, streaming=streaming
+    )
+
+
+def _open_files(
+    files: list[str], kind: MediaKind, split: str | None, streaming: bool, labelled: bool, sample_by: str
+) -> AnyDataset:
+    """Media files become a column of paths; tables and texts go through their `datasets` builder."""
+    endings = {_extension(name) for name in files}
+    if endings <= set(kind.extensions) - set(TABLES):
+        columns = {kind.column: files}
+        if labelled:
+            columns[LABEL] = [os.path.basename(os.path.dirname(name)) for name in files]
+        return _maybe_stream(datasets.Dataset.from_dict(columns), streaming)
+    builders = {TABLES.get(ending) for ending in endings}
+    if len(builders) != 1 or None in builders:
+        raise ValueError(
+            f"Files ending in {', '.join(sorted(endings))} cannot be read together as {kind.column}: name a folder or "
+            f"pattern of one format, of {', '.join((*kind.extensions, *TABLES))}."
+        )
+    (builder,) = builders
+    options = {"sample_by": sample_by} if builder == "text" else {}
+    return datasets.load_dataset(builder, data_files=files, split=split or "train", streaming=streaming, **options)
+
+
+def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_column: str | None) -> AnyDataset:
+    if dataset.features is None:  # a stream that does not say; it reads a few rows to find out
+        dataset = dataset._resolve_features()
+    features = dataset.features
+    column = source.column or _find_column(features, kind)
+    if column not in features:
+        problem = (
+            f"no column {column!r}" if column else f"no column, or no single one, that is clearly the {kind.column}"
+        )
+        raise ValueError(
+            f"data source {source.path!r} has {problem}: set column to one of its columns, {', '.join(features)}."
+        )
+    kept = {column: kind.column}
+    if label_column is not None:
+        if label_column not in features and LABEL not in features:
+            raise ValueError(
+                f"data source {source.path!r} has no column {label_column!r}: set data.probe.label_column to one of "
+                f"{', '.join(features)}."
+            )
+        kept[label_column if label_column in features else LABEL] = LABEL
+    feature = features[column]
+    dataset = dataset.select_columns(list(kept))
+    if isinstance(feature, datasets.Audio | datasets.Image):
+        dataset = dataset.cast_column(column, type(feature)(decode=False))
+    renamed = {old: new for old, new in kept.items() if old != new}
+    return dataset.rename_columns(renamed) if renamed else dataset
+
+
+def _find_column(features: datasets.Features, kind: MediaKind) -> str | None:
+    marked = [name for name, feature in features.items() if kind.feature and isinstance(feature, kind.feature)]
+    if len(marked) == 1:
+        return marked[0]
+    return next((name for name in kind.known_columns if name in features), None) if not marked else None
+
+
+def _one_split(dataset: Any, split: str | None, default_split: str) -> datasets.Dataset:
+    if not isinstance(dataset, datasets.DatasetDict):
+        if split is not None:
+            raise ValueError("It holds one dataset without splits: drop split, or save a DatasetDict.")
+        return dataset
+    chosen = split or default_split
+    if chosen not in dataset:
+        raise ValueError(f"It has no split {chosen!r}: set split to one of {', '.join(dataset)}.")
+    return dataset[chosen]
+
+
+def _maybe_stream(dataset: datasets.Dataset, streaming: bool) -> AnyDataset:
+    if not streaming:
+        return dataset
+    return dataset.to_iterable_dataset(num_shards=max(1, min(len(dataset), STREAM_SHARDS)))
+
+
+def _extension(name: str) -> str:
+    stem, ending = os.path.splitext(name.lower())
+    return os.path.splitext(stem)[1] if ending in COMPRESSED else ending
+
+
+def _files_below(folder: Path, extensions: Sequence[str]) -> list[str]:
+    """All files of these kinds, through links too, in one order on every machine; hidden ones are left out."""
+    return sorted(name for name in _walk(folder, set()) if _extension(name) in extensions)
+
+
+def _walk(folder: Path, seen: set[str]) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in seen:  # a link to a folder above
+        return
+    seen.add(real)
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), seen)
+        elif entry.is_file():
+            yield entry.path
