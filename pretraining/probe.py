@@ -1,0 +1,265 @@
+"""What does a frozen encoder know? Features of labelled examples, and classifiers on them.
+
+Any `transformers` encoder will do. Its features are averaged over real tokens; each classifier is scikit-learn's, on
+features standardised with the training set's statistics. What is drawn at random follows from a seed.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit, train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+Example = Mapping[str, Any]
+Batch = dict[str, Tensor]
+Collate = Callable[[Sequence[Any]], Batch]
+Layer = int | Literal["average"] | None
+# (examples, dim); sparse ones are used as they are, not standardised
+Features: TypeAlias = np.ndarray | sparse.csr_matrix
+
+PENALTIES = (0.001, 0.01, 0.1, 1.0)  # C of the linear probe, chosen on the validation split
+FEW_LABELS_PENALTY = 0.1  # with few labels there is nothing to choose it on
+VALIDATION_SHARE = 0.2
+VALIDATION_MOST = 500  # examples that a learning rate is chosen on, so that a large set does not cost time
+
+
+# Features
+
+
+def extract_features(
+    encoder: PreTrainedModel,
+    batches: Iterable[Batch],
+    *,
+    device: torch.device | str | None = None,
+    layer: Layer = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean-pooled features of labelled batches, from an encoder that is left as it was found.
+
+    Args:
+        encoder: gives `last_hidden_state`, and `hidden_states` where a layer is asked for; run in eval mode, without
+            gradient or autocast.
+        batches: the encoder's inputs with `labels` (batch,).
+        device: where the encoder is; its own by default.
+        layer: an index into `hidden_states` (0 is the embedding), `"average"` for the mean of all of them, `None` for
+            the last hidden state.
+
+    Returns:
+        features (examples, dim) float32 and labels (examples,) int64.
+    """
+    device = torch.device(encoder.device if device is None else device)
+    features, labels = [], []
+    with evaluating(encoder), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        for batch in batches:
+            features.append(pooled_features(encoder, batch, device, layer).float().cpu().numpy())
+            labels.append(batch["labels"].cpu().numpy())
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def pooled_features(encoder: PreTrainedModel, batch: Batch, device: torch.device, layer: Layer = None) -> Tensor:
+    """The encoder's output averaged over real tokens, (batch, dim); what has a gradient keeps it."""
+    inputs = {
+        name: value.to(device, encoder.dtype if value.is_floating_point() else None)
+        for name, value in batch.items()
+        if name != "labels"
+    }
+    output = encoder(**inputs, output_hidden_states=layer is not None)
+    if layer is None:
+        hidden = output.last_hidden_state  # (batch, time, dim)
+    elif layer == "average":
+        hidden = torch.stack(output.hidden_states).mean(0)
+    else:
+        hidden = output.hidden_states[layer]
+    return masked_mean(hidden, real_tokens(encoder, inputs, hidden.shape[1]))
+
+
+def masked_mean(hidden: Tensor, real: Tensor) -> Tensor:
+    """Mean over the time steps where `real` (batch, time) is True: (batch, time, dim) -> (batch, dim)."""
+    weight = real.unsqueeze(-1).to(hidden.dtype)  # (batch, time, 1)
+    return (hidden * weight).sum(1) / weight.sum(1)
+
+
+def real_tokens(encoder: PreTrainedModel, inputs: Mapping[str, Tensor], time: int) -> Tensor:
+    """Bool (batch, time): True on what stands for a part of the input, False on padding and CLS tokens."""
+    return REAL_TOKENS[encoder.main_input_name](encoder, inputs, time)
+
+
+def _real_frames(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
+    if "attention_mask" not in inputs:
+        values = inputs["input_values"]
+        return torch.ones(len(values), time, dtype=torch.bool, device=values.device)
+    return encoder._get_feature_vector_attention_mask(time, inputs["attention_mask"])
+
+
+def _real_patches(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
+    images = inputs["pixel_values"]
+    size = encoder.config.patch_size
+    height, width = (size, size) if isinstance(size, int) else size
+    patches = (images.shape[-2] // height) * (images.shape[-1] // width)
+    real = torch.arange(time, device=images.device) >= time - patches  # what is more than the patches stands in front
+    return real.expand(len(images), time)
+
+
+def _real_ids(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
+    ids = inputs["input_ids"]
+    return inputs["attention_mask"].bool() if "attention_mask" in inputs else torch.ones_like(ids, dtype=torch.bool)
+
+
+# main input -> which tokens are real
+REAL_TOKENS: dict[str, Callable[[Any, Mapping[str, Tensor], int], Tensor]] = {
+    "input_values": _real_frames,
+    "pixel_values": _real_patches,
+    "input_ids": _real_ids,
+}
+
+
+def subset(examples: Sequence[Example], most: int, seed: int) -> list[Example]:
+    """All examples, or `most` of them drawn at random; each is read once."""
+    if len(examples) <= most:
+        return [examples[i] for i in range(len(examples))]
+    drawn = np.random.default_rng(seed).choice(len(examples), most, replace=False)
+    return [examples[int(i)] for i in np.sort(drawn)]
+
+
+def batches_of(examples: Sequence[Example], collate: Collate, batch_size: int = 64) -> Iterator[Batch]:
+    """The examples in order, the last batch as long as it is."""
+    for start in range(0, len(examples), batch_size):
+        yield collate([examples[i] for i in range(start, min(start + batch_size, len(examples)))])
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every sub-module is in the mode it was in."""
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes:
+            child.training = training
+
+
+def teacher_encoder(model: PreTrainedModel) -> PreTrainedModel:
+    """The teacher of a pretraining model as an encoder of its own, in eval mode.
+
+    The teacher lacks what it shares with the student (the convolutional front end, say), so this is a copy of the
+    student's encoder with every tensor that the teacher has in place of the student's.
+
+    Raises:
+        ValueError: the teacher has a tensor that the encoder has not.
+    """
+    encoder = cast(PreTrainedModel, copy.deepcopy(model.base_model))
+    teacher = cast(nn.Module, model.teacher)
+    unknown = encoder.load_state_dict(teacher.state_dict(), strict=False).unexpected_keys
+    if unknown:
+        raise ValueError(f"The encoder has nothing for the teacher's {unknown[:3]}: their structures differ.")
+    return encoder.eval()
+
+
+# Classifiers
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracies over draws of the labelled examples, 0 to 1."""
+
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def std(self) -> float:
+        """Of the sample, n - 1."""
+        return float(np.std(self.accuracies, ddof=1))
+
+
+def knn_accuracy(train_x: Features, train_y: np.ndarray, test_x: Features, test_y: np.ndarray, k: int = 10) -> float:
+    """Share of test examples whose k nearest training examples (cosine) vote for their class; ties: the lower label.
+
+    Raises:
+        ValueError: fewer than k training examples.
+    """
+    if not 1 <= k <= len(train_y):
+        raise ValueError(f"k = {k} neighbours of {len(train_y)} training examples: use 1 to {len(train_y)}.")
+    classifier = make_pipeline(_scaler(train_x), KNeighborsClassifier(k, metric="cosine"))
+    return float(classifier.fit(train_x, train_y).score(test_x, test_y))
+
+
+def linear_probe_accuracy(
+    train_x: Features, train_y: np.ndarray, test_x: Features, test_y: np.ndarray, seed: int = 0
+) -> float:
+    """Test accuracy of a logistic regression whose penalty was chosen on a fifth of the training examples."""
+    validation = StratifiedShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=seed)
+    search = GridSearchCV(_logistic(train_x, 1.0), {"logisticregression__C": PENALTIES}, cv=validation)
+    return float(search.fit(train_x, train_y).score(test_x, test_y))
+
+
+def few_label_accuracy(
+    train_x: Features,
+    train_y: np.ndarray,
+    test_x: Features,
+    test_y: np.ndarray,
+    labels_per_class: int = 10,
+    draws: int = 5,
+    seed: int = 0,
+) -> Score:
+    """Test accuracies of logistic regressions on a few labelled examples of each class, drawn several times.
+
+    All training features, which need no label, give the standardisation. Raises as `draw_labelled`.
+    """
+    scaler = _scaler(train_x)
+    if scaler is not None:
+        train_x, test_x = scaler.fit_transform(train_x), scaler.transform(test_x)
+    labelled, _ = draw_labelled(train_y, labels_per_class, draws, seed)
+    classifier = _logistic(None, FEW_LABELS_PENALTY)
+    return Score(tuple(float(classifier.fit(train_x[draw], train_y[draw]).score(test_x, test_y)) for draw in labelled))
+
+
+def draw_labelled(
+    labels: np.ndarray, labels_per_class: int, draws: int, seed: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Draws of `labels_per_class` examples a class, and the validation examples that no draw contains, as indices.
+
+    Raises:
+        ValueError: a class has too few examples, or there are fewer than 2 draws.
+    """
+    if draws < 2:
+        raise ValueError(f"draws = {draws} is not possible: a spread over draws needs 2 or more.")
+    held_out = min(round(VALIDATION_SHARE * len(labels)), VALIDATION_MOST)
+    pool, validation = train_test_split(np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=seed)
+    classes, counts = np.unique(labels[pool], return_counts=True)
+    if counts.min() < labels_per_class:
+        raise ValueError(
+            f"labels_per_class = {labels_per_class} is not possible: of class {classes[counts.argmin()]} there are "
+            f"{counts.min()} training examples beside the validation split. Use {counts.min()} or less, or more "
+            "examples."
+        )
+    rng = np.random.default_rng(seed)
+    members = [pool[labels[pool] == label] for label in classes]
+    drawn = [
+        np.concatenate([rng.choice(of_class, labels_per_class, replace=False) for of_class in members])
+        for _ in range(draws)
+    ]
+    return drawn, validation
+
+
+def _logistic(features: Features | None, penalty: float) -> Pipeline:
+    scaler = None if features is None else _scaler(features)
+    return make_pipeline(scaler, LogisticRegression(C=penalty, max_iter=1000))
+
+
+def _scaler(features: Features) -> StandardScaler | None:
+    return None if sparse.issparse(features) else StandardScaler()
