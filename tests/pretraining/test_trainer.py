@@ -1,0 +1,226 @@
+"""The trainer on real digits: what a user relies on while a run goes on and when it is done."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForPreTraining, TrainerCallback
+
+from data2vec.modeling import Data2VecVisionConfig, Data2VecVisionForPreTraining, ObjectiveConfig
+from data2vec.pretraining.callbacks import CollapseGuard
+from data2vec.pretraining.data import build_data, modality_of
+from data2vec.pretraining.trainer import Data2VecTrainer, PretrainingArguments
+
+
+def objective(**values) -> dict:
+    return {
+        "masking": {"method": "beit_block", "ratio": 0.6, "min_patches": 2},
+        "top_k_layers": 2,
+        "target_tap": "ffn",
+        "target_layer_norm": "instance",
+        "loss_scale": None,
+        "loss_beta": 0.0,
+        "ema_decay": 0.9,
+        "ema_end_decay": 0.99,
+        "ema_anneal_steps": 8,
+    } | values
+
+
+def make_trainer(folder, *, callbacks=(), workers=0, **kwargs):
+    torch.manual_seed(0)
+    values = objective(**kwargs.pop("objective", {}))
+    config = Data2VecVisionConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40, image_size=8, patch_size=2,
+        num_channels=1, use_absolute_position_embeddings=True, hidden_dropout_prob=0.1, objective=values,
+    )  # fmt: skip
+    data_arguments = modality_of(config).arguments_class.from_dict({
+        "sources": [{"path": "builtin:digits"}],
+        "eval_sources": [{"path": "builtin:digits", "split": "validation"}],
+        "crop": "shift", "shift_pixels": 1, "flip": 0.0, "color_jitter": 0.0,
+    })  # fmt: skip
+    arguments = {
+        "output_dir": str(folder), "max_steps": 8, "logging_steps": 2, "save_steps": 4, "learning_rate": 1e-3,
+        "per_device_train_batch_size": 17, "report_to": "none", "use_cpu": True, "disable_tqdm": True,
+        "dataloader_num_workers": workers,
+    } | kwargs  # fmt: skip
+    arguments = PretrainingArguments(**arguments)
+    data = build_data(
+        data_arguments,
+        config=config,
+        objective=ObjectiveConfig.from_dict(config.objective),
+        batch_size=arguments.per_device_train_batch_size,
+        seed=arguments.seed,
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+    )
+    return Data2VecTrainer(Data2VecVisionForPreTraining(config), arguments, data, callbacks=list(callbacks))
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+class Recorder(TrainerCallback):
+    """The student after every optimizer step, and how many micro-batches there were."""
+
+    def __init__(self):
+        self.students, self.substeps = [], 0
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.students.append({n: p.detach().clone() for n, p in model.base_model.named_parameters()})
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.substeps += 1
+
+
+def test_teacher_moves_once_per_optimizer_step(tmp_path):
+    recorder = Recorder()
+    trainer = make_trainer(tmp_path, callbacks=[recorder], gradient_accumulation_steps=3, max_steps=5)
+    start = {n: p.detach().clone() for n, p in trainer.model.teacher.named_parameters()}
+    trainer.train()
+    assert recorder.substeps == 10 and len(recorder.students) == 5
+    for name, tensor in trainer.model.teacher.named_parameters():
+        expected = start[name]
+        for step, student in enumerate(recorder.students, start=1):
+            decay = 0.9 + 0.09 * step / 8
+            expected = decay * expected + (1 - decay) * student[name]
+        torch.testing.assert_close(tensor, expected, msg=name)
+
+
+def test_teacher_stays_where_the_step_was_skipped(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, max_steps=2)
+    before = weights(trainer.model.teacher)
+    monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", property(lambda self: True))
+    trainer.train()
+    assert all(torch.equal(before[n], t) for n, t in trainer.model.teacher.state_dict().items())
+
+
+def test_loss_is_a_mean_over_the_masked_positions_of_the_whole_batch(tmp_path):
+    """Two micro-batches with unlike numbers of masked positions have the gradient of the one batch they make."""
+    trainer = make_trainer(tmp_path, gradient_accumulation_steps=2)
+    trainer.create_optimizer()
+    model = trainer.model.eval()  # no dropout
+    model.train = lambda mode=True: model
+    whole = next(iter(trainer.get_train_dataloader()))
+    whole["masked"][:5] = torch.arange(16) < 3
+    parts = [{k: v[:5] for k, v in whole.items()}, {k: v[5:] for k, v in whole.items()}]
+
+    def gradients(batches):
+        model.zero_grad()
+        count = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
+        assert count == whole["masked"].sum()
+        losses = [trainer.training_step(model, dict(batch), count) for batch in batches]
+        return sum(losses), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    loss, expected = gradients([whole])
+    split_loss, accumulated = gradients(parts)
+    torch.testing.assert_close(split_loss, loss)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(accumulated[name], gradient, msg=name, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("workers", "accumulation"), [(0, 2), (2, 1)])
+def test_resume_is_exact(tmp_path, workers, accumulation):
+    options = {"workers": workers, "gradient_accumulation_steps": accumulation, "max_steps": 12, "save_steps": 6}
+    straight = make_trainer(tmp_path / "straight", **options)
+    straight.train()
+    resumed = make_trainer(tmp_path / "resumed", **options)
+    shutil.copytree(tmp_path / "straight" / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "resumed" / "checkpoint-6"))
+    a, b = straight.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    health = ("loss", "target_std", "position_std", "effective_rank", "grad_norm", "ema_decay")
+    logged = [
+        [{k: log[k] for k in health} for log in t.state.log_history if "loss" in log] for t in (straight, resumed)
+    ]
+    assert logged[0] == logged[1] and len(logged[0]) == 6
+
+
+def test_masks_of_eval_do_not_change(tmp_path):
+    trainer = make_trainer(tmp_path)
+    first, second = trainer.evaluate()["eval_loss"], trainer.evaluate()["eval_loss"]
+    assert first == second > 0
+
+
+def test_weight_decay_spares_what_it_should(tmp_path):
+    trainer = make_trainer(tmp_path)
+    names = set(trainer.get_decay_parameter_names(trainer.model))
+    shapes = {n: p.ndim for n, p in trainer.model.named_parameters()}
+    assert "data2vec_vision.encoder.layer.0.intermediate.dense.weight" in names
+    assert "head.0.weight" in names
+    assert all(shapes[name] > 1 for name in names)
+    assert not any(word in name for name in names for word in ("mask_token", "cls_token", "position", "teacher"))
+    trainer.args.decay_everything = True
+    everything = set(trainer.get_decay_parameter_names(trainer.model))
+    assert everything == {n for n, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def test_logs_hold_what_a_run_is_judged_by(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    log = trainer.state.log_history[0]
+    expected = {
+        "loss", "grad_norm", "learning_rate", "ema_decay", "target_std", "prediction_std", "position_std",
+        "effective_rank", "masked_fraction", "samples_per_second", "tokens_per_second",
+    }  # fmt: skip
+    assert expected <= set(log) and all(math.isfinite(log[name]) for name in expected)
+    assert log["masked_fraction"] == pytest.approx(9 / 16)
+    assert log["tokens_per_second"] == pytest.approx(16 * log["samples_per_second"])
+    assert log["ema_decay"] == pytest.approx(0.9 + 0.09 * 2 / 8)
+    assert 1 <= log["effective_rank"] <= 24
+
+
+def test_finished_run_is_a_plain_encoder_with_its_pretraining_state_beside_it(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    trainer.save_model()
+    encoder, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    student = trainer.model.base_model.state_dict()
+    assert all(torch.equal(student[n], t) for n, t in encoder.state_dict().items())
+    for folder in ({"subfolder": "pretraining"}, {}):
+        path = tmp_path if folder else tmp_path / "checkpoint-8"
+        whole = AutoModelForPreTraining.from_pretrained(path, **folder).state_dict()
+        assert all(torch.equal(whole[n], t) for n, t in trainer.model.state_dict().items())
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["architectures"] == ["Data2VecVisionModel"] and stored["objective"] == trainer.model.config.objective
+
+
+def test_tri_stage_schedule(tmp_path):
+    shares = {"warmup": 0.25, "hold": 0.5, "decay": 0.25}
+    trainer = make_trainer(
+        tmp_path, lr_scheduler_type="tri_stage", lr_scheduler_kwargs=shares, max_steps=8, logging_steps=1
+    )
+    trainer.train()
+    rates = [log["learning_rate"] / 1e-3 for log in trainer.state.log_history if "loss" in log]
+    assert rates == pytest.approx([0.01, 0.505, 1, 1, 1, 1, 1, 0.1])
+
+
+class TestCollapse:
+    def test_a_collapsing_run_stops_and_keeps_a_healthy_checkpoint(self, tmp_path):
+        """A teacher that is the student itself, and a huge learning rate."""
+        collapse = {"ema_decay": 0.0, "ema_end_decay": 0.0, "ema_anneal_steps": 0, "target_layer_norm": "layer"}
+        trainer = make_trainer(
+            tmp_path, objective=collapse, learning_rate=0.03, max_steps=400, logging_steps=5, save_steps=5,
+            save_total_limit=2, guard_start_step=1, guard_patience=2,
+        )  # fmt: skip
+        trainer.train()
+        assert trainer.state.global_step < 400
+        text = trainer.guard.explanation
+        assert "has collapsed" in text and "is below" in text and "learning_rate" in text and "ema_decay" in text
+        newest = max(int(p.name.split("-")[1]) for p in tmp_path.glob("checkpoint-*"))
+        assert newest < trainer.guard.unhealthy_since
+        state = json.loads((tmp_path / f"checkpoint-{newest}" / "trainer_state.json").read_text())
+        assert not trainer.guard.findings(state["log_history"][-1])
+
+    def test_targets_that_depend_on_the_position_only(self):
+        """The collapse that loss and ordinary spread do not show."""
+        guard = CollapseGuard()
+        healthy = {"target_std": 0.75, "prediction_std": 0.75, "position_std": 0.3}
+        assert not guard.findings(healthy)
+        found = guard.findings(healthy | {"position_std": 0.032})
+        assert len(found) == 1 and "position_std" in found[0]
+
+    def test_a_number_that_is_not_there_is_no_collapse(self):
+        assert not CollapseGuard().findings({"target_std": 0.7, "prediction_std": 0.2, "position_std": math.nan})
