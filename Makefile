@@ -33,8 +33,6 @@ help:
 	@echo "make constraints          write the versions now in $(VENV) to constraints.txt"
 	@echo "make clean                remove $(VENV) and the caches; runs/ stays"
 
-# accelerate gives a process a single CPU thread unless told; the number is fixed so that a result can be repeated.
-demo: export OMP_NUM_THREADS ?= 2
 demo: $(VENV)/.installed $(if $(filter audio,$(MODALITY)),$(VENV)/.installed-speech-demo)
 	$(ACCELERATE) launch $(LAUNCH) pretraining/run.py pretraining/recipes/demo_$(MODALITY).yaml $(ARGS)
 

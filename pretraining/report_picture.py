@@ -1,9 +1,9 @@
 """The report as a picture: accuracies on the left, the run's curves on the right."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from math import ceil, isfinite
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -131,23 +131,18 @@ def _curves(axes: Axes, panel: Panel, log_history: Sequence[Mapping[str, Any]]) 
             marker = "o" if len(steps) <= 30 else None
             axes.plot(steps, scaled, line, color=colour, label=label, linewidth=1.5, marker=marker, markersize=3)
     axes.set_title(panel.title, loc="left", fontsize=11)
-    if panel.from_zero:
-        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(
-            loc="upper left" if panel.from_zero else "lower right",
-            ncols=3 if panel.from_zero else 2,
-            frameon=False,
-            fontsize=9,
-            columnspacing=1.2,
-            handlelength=1.4,
-        )
+    bottom, top = (0.0 if panel.from_zero else axes.get_ylim()[0]), axes.get_ylim()[1]
+    entries = len(axes.get_legend_handles_labels()[1])
+    columns = 2 if entries == 4 else 3
+    axes.set_ylim(bottom, top + 0.25 * ceil(entries / columns) * (top - bottom))  # room for the legend
+    if entries:
+        axes.legend(loc="upper left", ncols=columns, frameon=False, fontsize=9, columnspacing=1.2, handlelength=1.4)
     _plain(axes)
 
 
 def _series(log_history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of a quantity where it was logged."""
-    logged = [(log["step"], log[name]) for log in log_history if name in log and math.isfinite(log[name])]
+    logged = [(log["step"], log[name]) for log in log_history if name in log and isfinite(log[name])]
     return [step for step, _ in logged], [value for _, value in logged]
 
 

@@ -89,7 +89,9 @@ def pretrain(run: Run, data: PretrainingData) -> int:
         model = run.model_class(run.config)
     else:
         model = run.model_class.from_pretrained(run.checkpoint, config=run.config)
-    untrained: Any = copy.deepcopy(model.base_model) if run.report is not None else None
+    untrained: Any = None
+    if run.report is not None:  # what the report compares with has the same weights as at the start, or random ones
+        untrained = copy.deepcopy(model.base_model) if run.checkpoint is None else run.model_class(run.config).base_model
 
     trainer = Data2VecTrainer(model, args, data)
     probe: Any = (data.probe_train, data.probe_test, data.probe_collator)

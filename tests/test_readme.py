@@ -1,0 +1,59 @@
+"""Every code block of the README, executed in the order of the page, as a reader would."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A checkout to stand in, without running in the real one, beside a reader's own data."""
+    here = tmp_path_factory.mktemp("reader")
+    for name in ("pretraining", "Makefile"):
+        (here / name).symlink_to(ROOT / name)
+    rng = np.random.default_rng(0)
+    (here / "my_clips").mkdir()
+    (here / "my_images").mkdir()
+    for i in range(40):
+        wave = rng.normal(size=int(16000 * rng.uniform(1, 2))).cumsum() / 100
+        soundfile.write(here / "my_clips" / f"{i}.{('wav', 'flac', 'ogg')[i % 3]}", np.clip(wave, -1, 1), 16000)
+        pixels = rng.integers(0, 255, size=(20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(here / "my_images" / f"{i}.png")
+    words = "the of and to in is that for it was on are as with his they at be this from".split()
+    lines = [" ".join(rng.choice(words, size=30)) + "." for _ in range(400)]
+    (here / "my_text.txt").write_text("\n".join(lines))
+    return here
+
+
+@pytest.mark.parametrize("index", range(len(BLOCKS)))
+def test_block(index, folder):
+    language, code = BLOCKS[index]
+    if language == "bash" and code.startswith("make "):
+        # `make test` runs this very test and `.ci/run` runs both: here, that make knows the target
+        command = ["make", "--dry-run", *code.split()[1:]]
+    elif language == "bash":
+        command = ["bash", "-euo", "pipefail", "-c", code]
+    else:
+        assert language == "python", f"a block of {language} is not executed by any test"
+        command = [sys.executable, "-c", code]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": "", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def test_links_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
