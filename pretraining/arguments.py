@@ -196,7 +196,7 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
 
     stored = getattr(config, "objective", None) or model_class.default_objective
     objective = ObjectiveConfig.from_dict({**stored, **recipe["objective"]})
-    objective.check_model(config.num_hidden_layers, tuple(model_class.ema_scopes))
+    model_class.check_objective(config, objective)
     config.objective = objective.to_dict()
 
     modality = _modality(config_class)

@@ -155,7 +155,7 @@ class TextData(Modality[TextDataArguments]):
                 f"{tokenizer.pad_token_id}: set it to that (positions are counted from it)."
             )
         # RoBERTa numbers positions from pad_token_id + 1.
-        first = config.pad_token_id + 1 if config.model_type == "data2vec-text" else 0
+        first = config.pad_token_id + 1
         if self.args.block_size > config.max_position_embeddings - first:
             self.args.refuse(
                 "block_size",

@@ -13,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,7 +90,9 @@ def pretrain(run: Run, data: PretrainingData) -> int:
         model = run.model_class.from_pretrained(run.checkpoint, config=run.config)
     untrained: Any = None
     if run.report is not None:  # what the report compares with has the same weights as at the start, or random ones
-        untrained = copy.deepcopy(model.base_model) if run.checkpoint is None else run.model_class(run.config).base_model
+        untrained = (
+            copy.deepcopy(model.base_model) if run.checkpoint is None else run.model_class(run.config).base_model
+        )
 
     trainer = Data2VecTrainer(model, args, data)
     probe: Any = (data.probe_train, data.probe_test, data.probe_collator)

@@ -30,7 +30,14 @@ TRI_STAGE = "tri_stage"
 WHOLE_MODEL = "pretraining"  # sub-folder that holds student, teacher and head of a finished run
 
 # Weight decay pulls towards zero what a layer multiplies with; these are read, added or scaled with instead.
-NO_DECAY = ("mask_token", "masked_spec_embed", "cls_token", "position_embeddings", "relative_position_bias_table")
+NO_DECAY = (
+    "mask_token",
+    "masked_spec_embed",
+    "cls_token",
+    "extra_tokens",
+    "position_embeddings",
+    "relative_position_bias_table",
+)
 
 
 @dataclass
@@ -157,7 +164,10 @@ class Data2VecTrainer(Trainer):
             return {}
         step, micro = self._micro_step
         seed = int(mask_seeds(self.args.seed, step, [micro], 1))
-        draws = torch.rand(config.num_hidden_layers, generator=torch.Generator().manual_seed(seed))
+        draws = torch.rand(
+            config.num_hidden_layers + getattr(config, "num_prenet_layers", 0),
+            generator=torch.Generator().manual_seed(seed),
+        )
         return {"kept_layers": (draws >= probability).tolist()}
 
     def prediction_step(

@@ -1,0 +1,90 @@
+"""Speech: convolutional front end and convolutional positions of data2vec 2.0 (arXiv 2212.07525, section 4.2)."""
+
+from typing import overload
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+
+from .conv import TokenConv
+from .initial_laws import DefaultLinear, HeConv2d, HeLinear
+
+
+class AudioEmbeddings(nn.Module):
+    """Samples -> frames: convolutions, each with layer norm and GELU, then layer norm and a projection.
+
+    Frames stay channels-last from end to end, so that neither convolution nor norm needs a transpose. The first
+    convolution reads one channel, which makes it a matrix product of windows of samples.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.kernels, self.strides = tuple(config.conv_kernel), tuple(config.conv_stride)
+        dims = config.conv_dim
+        self.first_conv = HeLinear(self.kernels[0], dims[0], bias=False)
+        self.convs = nn.ModuleList(
+            [
+                HeConv2d(dims[i - 1], dims[i], (1, self.kernels[i]), stride=(1, self.strides[i]), bias=False)
+                for i in range(1, len(dims))
+            ]
+        )
+        self.conv_norms = nn.ModuleList([nn.LayerNorm(dim) for dim in dims])
+        self.layer_norm = nn.LayerNorm(dims[-1])
+        self.projection = DefaultLinear(dims[-1], config.hidden_size)
+
+    @overload
+    def num_frames(self, samples: int) -> int: ...
+
+    @overload
+    def num_frames(self, samples: Tensor) -> Tensor: ...
+
+    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+        """Frames made of so many samples; 0 or less where there are too few for one."""
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    def forward(self, input_values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """`(batch, samples)` -> `(batch, time, dim)` and the grid (time,).
+
+        Raises:
+            ValueError: not two axes, or too few samples for one frame.
+        """
+        if input_values.dim() != 2 or self.num_frames(input_values.shape[1]) < 1:
+            raise ValueError(
+                f"input_values has shape {tuple(input_values.shape)}: pass (batch, samples) with enough samples for "
+                "one frame of the convolutions."
+            )
+        windows = input_values.to(self.first_conv.weight.dtype).unfold(1, self.kernels[0], self.strides[0])
+        frames = F.gelu(self.conv_norms[0](self.first_conv(windows)))  # (batch, frames, conv dim)
+        for conv, norm in zip(self.convs, self.conv_norms[1:], strict=True):
+            planes = conv(frames.unsqueeze(1).permute(0, 3, 1, 2))  # (batch, conv dim, 1, frames)
+            frames = F.gelu(norm(planes.permute(0, 2, 3, 1).squeeze(1)))
+        tokens = self.projection(self.layer_norm(frames))  # (batch, time, dim)
+        return tokens, (tokens.shape[1],)
+
+
+class ConvolutionalPositions(nn.Module):
+    """Positions as stacked convolutions read them off the frames; they are added to the frames."""
+
+    depends_on_tokens = True
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        dim = config.hidden_size
+        self.layers = nn.ModuleList(
+            [
+                TokenConv(dim, dim, config.conv_pos_kernel_size, config.num_conv_pos_embedding_groups, axes=1)
+                for _ in range(config.num_conv_pos_embeddings)
+            ]
+        )
+        # the original convolves over padding; ours keeps it zero, or it would leak into the last real frames
+        self.padding_is_real = config.objective["original_padding"]
+
+    def forward(self, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None) -> Tensor:
+        """Tokens `(rows, time, dim)`, zero where hidden, and bool `real` `(rows, time)` -> `(rows, time, dim)`."""
+        for layer in self.layers:
+            if real is not None and not self.padding_is_real:
+                tokens = tokens.masked_fill(~real.unsqueeze(-1), 0)
+            tokens = layer(tokens, grid)
+        return tokens

@@ -1,0 +1,226 @@
+"""The encoders of data2vec 2.0: a modality's embeddings and positions in front of the encoder that all share."""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from .embed_audio import AudioEmbeddings, ConvolutionalPositions
+from .embed_image import ImageEmbeddings, SinCosPositions
+from .embed_text import TextEmbeddings
+from .encoder import Alibi, Data2Vec2Encoder, alibi_slopes
+from .initial_laws import OwnLaw
+from .masking import SpanMasking, mask_seeds
+
+
+class Data2Vec2PreTrainedModel(PreTrainedModel):
+    """Initialisation, and what `transformers` asks of every class."""
+
+    config: PreTrainedConfig
+    base_model_prefix = "data2vec2"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flex_attn = True  # flash attention takes no position bias
+    _no_split_modules = ["Data2Vec2Block"]
+    # a checkpoint of pretraining opens as an encoder or with a head
+    _keys_to_ignore_on_load_unexpected = [r"^teacher\.", r"^decoder\."]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As the original: N(0, initializer_range) for linear layers and embeddings; others say so themselves."""
+        if isinstance(module, OwnLaw):
+            module.start()
+        elif isinstance(module, SinCosPositions):
+            init.copy_(module.table, module.make_table())
+        elif isinstance(module, Alibi):
+            init.ones_(module.scale)
+            init.copy_(module.slopes, alibi_slopes(module.num_heads))
+        elif isinstance(module, Data2Vec2Encoder) and module.extra_tokens is not None:
+            init.normal_(module.extra_tokens)
+        else:
+            super()._init_weights(module)
+
+
+class Data2Vec2Model(Data2Vec2PreTrainedModel):
+    """Embeddings, positions and encoder; a modality says which and names its inputs.
+
+    `last_hidden_state` and `hidden_states` hold `config.num_extra_tokens` extra tokens in front of the others.
+    """
+
+    embeddings_class: type[nn.Module]  # inputs -> tokens (batch, time, dim) and their grid
+    positions_class: type[nn.Module] | None = None  # tokens, grid, real -> what is added to tokens
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.embeddings = self.embeddings_class(config)
+        self.positions = self.positions_class(config) if self.positions_class is not None else None
+        self.encoder = Data2Vec2Encoder(config)
+        self.post_init()
+
+    def real_tokens(self, attention_mask: Tensor | None, time: int) -> Tensor | None:
+        """The inputs' attention mask, 1 = real, as bool `(batch, time)` of tokens; `None` if there is none."""
+        return None if attention_mask is None else attention_mask.bool()
+
+    def _encode(
+        self,
+        inputs: Tensor,
+        attention_mask: Tensor | None = None,
+        zeroed: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutput:
+        """Inputs -> `(batch, extra + time, dim)`; `zeroed`, bool `(batch, time, dim)`, is SpecAugment's."""
+        tokens, grid = self.embeddings(inputs)
+        real = self.real_tokens(attention_mask, tokens.shape[1])
+        if zeroed is not None:
+            tokens = tokens.masked_fill(zeroed, 0)
+        if self.positions is not None:
+            tokens = tokens + self.positions(tokens, grid, real)
+        output = self.encoder(
+            tokens,
+            real,
+            output_hidden_states=_either(output_hidden_states, self.config.output_hidden_states),
+            output_attentions=_either(output_attentions, self.config.output_attentions),
+        )
+        return BaseModelOutput(output.last_hidden_state, output.hidden_states, output.attentions)
+
+
+def _either(asked: bool | None, default: bool | None) -> bool:
+    return bool(default if asked is None else asked)
+
+
+class Data2Vec2AudioModel(Data2Vec2Model):
+    """data2vec 2.0 in speech (arXiv 2212.07525, section 4.2)."""
+
+    config: Data2Vec2AudioConfig
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    embeddings_class = AudioEmbeddings
+    embeddings: AudioEmbeddings
+    positions_class = ConvolutionalPositions
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.projection
+
+    def real_tokens(self, attention_mask: Tensor | None, time: int) -> Tensor | None:
+        if attention_mask is None:
+            return None
+        frames = self.embeddings.num_frames(attention_mask.sum(-1))  # (batch,)
+        return torch.arange(time, device=frames.device) < frames.unsqueeze(-1)
+
+    def _get_feature_vector_attention_mask(self, time: int, attention_mask: Tensor) -> Tensor:
+        """Which of `time` outputs are real frames, by the name that `transformers`' speech encoders have for it."""
+        extra = self.config.num_extra_tokens
+        frames = self.real_tokens(attention_mask, time - extra)  # (batch, frames)
+        assert frames is not None
+        return nn.functional.pad(frames, (extra, 0), value=False)
+
+    def _spec_augment(self, tokens_shape: tuple[int, int], attention_mask: Tensor | None) -> Tensor | None:
+        """Spans of frames and of channels to zero in training, `(batch, time, dim)`; `None` where both are off."""
+        config, (batch, time) = self.config, tokens_shape
+        if not self.training or not (config.mask_time_prob or config.mask_feature_prob):
+            return None
+        zeroed = torch.zeros(batch, time, config.hidden_size, dtype=torch.bool, device=self.device)
+        lengths = None if attention_mask is None else self.embeddings.num_frames(attention_mask.sum(-1)).cpu()
+        for prob, length, size, limits, axis in (
+            (config.mask_time_prob, config.mask_time_length, time, lengths, -1),
+            (config.mask_feature_prob, config.mask_feature_length, config.hidden_size, None, 1),
+        ):
+            if prob:
+                seeds = mask_seeds(int(torch.randint(2**31, ())), 0, range(batch), 1)
+                spans = SpanMasking(prob=prob, length=length).sample((size,), seeds, limits).squeeze(1)
+                zeroed |= spans.to(zeroed.device).unsqueeze(axis)
+        return zeroed
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutput:
+        """
+        Args:
+            input_values: `(batch, samples)` float, 16 kHz, zero mean and unit variance per clip, zeros as padding.
+            attention_mask: `(batch, samples)`, 1 = real; `None` if nothing is padded.
+            output_hidden_states: also return the input of the first block and the output of each.
+            output_attentions: also return the attention of each block; eager attention only.
+        """
+        frames = self.embeddings.num_frames(input_values.shape[-1])
+        zeroed = self._spec_augment((len(input_values), frames), attention_mask)
+        return self._encode(input_values, attention_mask, zeroed, output_hidden_states, output_attentions)
+
+
+class Data2Vec2VisionModel(Data2Vec2Model):
+    """data2vec 2.0 in vision (arXiv 2212.07525, section 4.1)."""
+
+    config: Data2Vec2VisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = "image"
+    embeddings_class = ImageEmbeddings
+    embeddings: ImageEmbeddings
+    positions_class = SinCosPositions
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.projection
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutput:
+        """
+        Args:
+            pixel_values: `(batch, channels, height, width)` float, normalised; any size of whole patches.
+            output_hidden_states: also return the input of the first block and the output of each.
+            output_attentions: also return the attention of each block; eager attention only.
+        """
+        return self._encode(
+            pixel_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+        )
+
+
+class Data2Vec2TextModel(Data2Vec2Model):
+    """data2vec 2.0 in language (arXiv 2212.07525, section 4.3)."""
+
+    config: Data2Vec2TextConfig
+    main_input_name = "input_ids"
+    input_modalities = "text"
+    embeddings_class = TextEmbeddings
+    embeddings: TextEmbeddings
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings.word_embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutput:
+        """
+        Args:
+            input_ids: `(batch, tokens)` long.
+            attention_mask: `(batch, tokens)`, 1 = real; `None` if nothing is padded.
+            output_hidden_states: also return the input of the first block and the output of each.
+            output_attentions: also return the attention of each block; eager attention only.
+        """
+        return self._encode(
+            input_ids,
+            attention_mask,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
