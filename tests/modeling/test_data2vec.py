@@ -171,7 +171,15 @@ def test_saved_encoders_open_without_this_package(tmp_path):
                     raise ImportError("not installed here")
         sys.meta_path.insert(0, Blocked())
         import torch
-        from transformers import AutoModel
+        from transformers import (
+            AutoModel, AutoModelForAudioClassification, AutoModelForCTC, AutoModelForImageClassification,
+            AutoModelForSequenceClassification,
+        )
+        HEADS = {
+            "audio": (AutoModelForCTC, AutoModelForAudioClassification),
+            "text": (AutoModelForSequenceClassification,),
+            "vision": (AutoModelForImageClassification,),
+        }
         for kind in ("audio", "text", "vision"):
             model, info = AutoModel.from_pretrained(f"{sys.argv[1]}/{kind}", output_loading_info=True)
             io = torch.load(f"{sys.argv[1]}/{kind}.pt", weights_only=True)
@@ -179,6 +187,10 @@ def test_saved_encoders_open_without_this_package(tmp_path):
             # stock Data2VecTextModel always makes a pooler, which no pretraining trains
             pooler = ["pooler.dense.bias", "pooler.dense.weight"] if kind == "text" else []
             assert sorted(info["missing_keys"]) == pooler and not info["unexpected_keys"], (kind, info)
+            for head in HEADS[kind]:  # only the head itself is new, nothing of the encoder is lost
+                _, info = head.from_pretrained(f"{sys.argv[1]}/{kind}", output_loading_info=True)
+                new = {name.split(".")[0] for name in info["missing_keys"]}
+                assert new <= {"lm_head", "projector", "classifier"} and not info["unexpected_keys"], (head, info)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": ""})
