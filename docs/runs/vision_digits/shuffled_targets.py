@@ -1,0 +1,29 @@
+"""Control: the vision demo with each sample's targets taken from its neighbour in the batch.
+
+    python docs/runs/vision_digits/shuffled_targets.py demo_vision.yaml --output_dir runs/shuffled_targets
+
+What is learnt here is learnt without any relation between an image and its targets.
+"""
+
+import sys
+from typing import Any
+
+from torch import Tensor
+
+from data2vec.modeling import Data2VecForPreTrainingOutput, Data2VecVisionForPreTraining
+from data2vec.pretraining.arguments import parse_arguments
+from data2vec.pretraining.run import open_data, pretrain
+
+
+class ShuffledTargets(Data2VecVisionForPreTraining):
+    def compare(
+        self, predictions: Tensor, layers: tuple[Tensor, ...], *args: Any, **kwargs: Any
+    ) -> Data2VecForPreTrainingOutput:
+        neighbours = tuple(layer.roll(1, dims=0) for layer in layers)
+        return super().compare(predictions, neighbours, *args, **kwargs)
+
+
+if __name__ == "__main__":
+    run = parse_arguments()
+    run.model_class = ShuffledTargets
+    sys.exit(pretrain(run, open_data(run)))
