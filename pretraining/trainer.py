@@ -100,7 +100,7 @@ class Data2VecTrainer(Trainer):
             self.add_callback(self.guard)
         self._micro_step = (-1, 0)  # (global step, micro-batches of it so far)
         self._seen = torch.zeros(2, device=args.device)  # samples and real tokens of this rank since the last log
-        self._last_log = time.perf_counter()
+        self._last_log: float | None = None  # the clock starts when the first micro-batch is done: set-up is no speed
 
     # ---- data ----
 
@@ -199,9 +199,12 @@ class Data2VecTrainer(Trainer):
     # ---- health ----
 
     def _observe(self, output: Data2VecForPreTrainingOutput) -> None:
-        batch, time_steps = output.all_targets.shape[:2]
-        self._seen[0] += batch
-        self._seen[1] += batch * time_steps if output.real is None else output.real.sum()
+        if self._last_log is None:
+            self._last_log = time.perf_counter()
+        else:
+            batch, time_steps = output.all_targets.shape[:2]
+            self._seen[0] += batch
+            self._seen[1] += batch * time_steps if output.real is None else output.real.sum()
         upcoming = self.state.global_step + 1
         every = max(int(self.state.logging_steps or 1), 1)
         if upcoming % every == 0 or (upcoming == 1 and self.args.logging_first_step):
@@ -212,8 +215,9 @@ class Data2VecTrainer(Trainer):
             logs |= self.meter.summary(self._sum_over_ranks)
             samples, tokens = self._sum_over_ranks(self._seen).tolist()
             now = time.perf_counter()
-            logs["samples_per_second"] = samples / (now - self._last_log)
-            logs["tokens_per_second"] = tokens / (now - self._last_log)
+            seconds = now - (self._last_log or now)
+            if samples:
+                logs["samples_per_second"], logs["tokens_per_second"] = samples / seconds, tokens / seconds
             logs["ema_decay"] = self._unwrapped().objective.decay_at(self.state.global_step)
             self._last_log = now
             self._seen.zero_()
