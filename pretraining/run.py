@@ -22,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from data2vec.pretraining.arguments import Run, parse_arguments, parse_yaml
 from data2vec.pretraining.callbacks_probe import ProbeCallback
-from data2vec.pretraining.data import PretrainingData, build_data
+from data2vec.pretraining.data import BadExample, PretrainingData, build_data
 from data2vec.pretraining.probe import teacher_encoder
 from data2vec.pretraining.report import write_report
 from data2vec.pretraining.trainer import Data2VecTrainer
@@ -132,7 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
-    code = pretrain(run, data)
+    try:
+        code = pretrain(run, data)
+    except BadExample as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

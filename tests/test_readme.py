@@ -20,14 +20,14 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), r
 def folder(tmp_path_factory) -> Path:
     """A checkout to stand in, without running in the real one, beside a reader's own data."""
     here = tmp_path_factory.mktemp("reader")
-    for name in ("pretraining", "Makefile"):
+    for name in ("pretraining", "Makefile", "pyproject.toml", "constraints.txt"):
         (here / name).symlink_to(ROOT / name)
     rng = np.random.default_rng(0)
     (here / "my_clips").mkdir()
     (here / "my_images").mkdir()
     for i in range(40):
-        wave = rng.normal(size=int(16000 * rng.uniform(1, 2))).cumsum() / 100
-        soundfile.write(here / "my_clips" / f"{i}.{('wav', 'flac', 'ogg')[i % 3]}", np.clip(wave, -1, 1), 16000)
+        wave = 0.3 * np.sin(np.linspace(0, 600 + 40 * i, int(16000 * rng.uniform(1, 2)))) + rng.normal(scale=0.05)
+        soundfile.write(here / "my_clips" / f"{i}.{('wav', 'flac', 'ogg')[i % 3]}", wave, 16000)
         pixels = rng.integers(0, 255, size=(20, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(here / "my_images" / f"{i}.png")
     words = "the of and to in is that for it was on are as with his they at be this from".split()

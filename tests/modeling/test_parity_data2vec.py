@@ -97,7 +97,7 @@ def vision(m: dict):
 
 
 CASES = {"v1_audio_a": ("audio", audio), "v1_text_a": ("text", text), "v1_vision_a": ("vision", vision)}
-NOT_OURS = ("version", "relative_position_index")  # buffers
+NOT_OURS = ("version", "relative_position_index", "final_proj")  # buffers, and what vision does not use
 
 
 def ours(tensors: dict, kind: str, drop_head: bool) -> dict:
