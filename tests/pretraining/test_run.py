@@ -91,3 +91,10 @@ def test_collapse_has_an_exit_code_and_words(tmp_path):
     extreme += ["--logging_steps", "5", "--guard_start_step", "1", "--guard_patience", "2", "--save_steps", "5"]
     assert main(["demo_vision.yaml", *SMALL, "--output_dir", str(tmp_path), *extreme]) == EXIT_COLLAPSED
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_streaming_gives_an_encoder_too(tmp_path):
+    assert main(["demo_vision.yaml", *SMALL, "--streaming", "true", "--output_dir", str(tmp_path)]) == 0
+    log = logs(tmp_path)
+    assert len(log) == 6 and all(0.4 < entry["masked_fraction"] < 0.7 for entry in log)
+    assert (tmp_path / "model.safetensors").exists()
