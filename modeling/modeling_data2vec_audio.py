@@ -117,12 +117,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         hidden = self._add_positions(features.to(teacher.layer_norm.weight.dtype), real, teacher.pos_conv_embed)
         hidden = teacher.layer_norm(hidden)
         attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
-        taps = []
-        for layer in teacher.layers:
-            block: BlockFeatures = layer(hidden, attention_mask=attention_mask)
-            taps.append(getattr(block, self.objective.target_tap))  # (batch, time, dim)
-            hidden = block.end_of_block
-        return tuple(taps)
+        return self.taps(teacher.layers, hidden, attention_mask=attention_mask)
 
     def forward(
         self,

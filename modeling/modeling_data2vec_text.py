@@ -89,12 +89,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
     def _teacher_layers(self, hidden: Tensor, real: Tensor | None) -> tuple[Tensor, ...]:
         teacher = self.teacher.encoder
         attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
-        taps = []
-        for layer in teacher.layer:
-            block: BlockFeatures = layer(hidden, attention_mask=attention_mask)
-            taps.append(getattr(block, self.objective.target_tap))  # (batch, tokens, dim)
-            hidden = block.end_of_block
-        return tuple(taps)
+        return self.taps(teacher.layer, hidden, attention_mask=attention_mask)
 
     def forward(
         self,

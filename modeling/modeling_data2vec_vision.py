@@ -126,12 +126,8 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         teacher = self.teacher.encoder
         hidden = hidden.to(self.teacher.layernorm.weight.dtype)
         bias = self._position_bias(teacher, resolution, hidden.shape[1])
-        taps = []
-        for layer in teacher.layer:
-            block: BlockFeatures = layer(hidden, relative_position_bias=bias, resolution=resolution)
-            taps.append(getattr(block, self.objective.target_tap)[:, 1:])  # (batch, patches, dim), CLS removed
-            hidden = block.end_of_block
-        return tuple(taps)
+        taps = self.taps(teacher.layer, hidden, relative_position_bias=bias, resolution=resolution)
+        return tuple(tap[:, 1:] for tap in taps)  # (batch, patches, dim), CLS removed
 
     def forward(
         self,

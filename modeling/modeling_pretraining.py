@@ -17,7 +17,7 @@ from .configuration_objective import ObjectiveConfig
 from .ema import copy_student, ema_update
 from .loss import regression_loss, spread
 from .masking import mask_seeds
-from .targets import average_top_k, mean_over_time
+from .targets import BlockFeatures, average_top_k, mean_over_time
 
 
 ALWAYS_GIVEN: Any = None  # `ModelOutput` wants a default
@@ -135,6 +135,15 @@ class PreTrainingMixin(PreTrainedModel):
         seeds = mask_seeds(start, 0, range(batch), self.objective.views or 1)  # (batch, views)
         masked = self.objective.masking.sample(grid, seeds, lengths, **kwargs)  # (batch, views, time)
         return masked.squeeze(1) if self.objective.views is None else masked
+
+    def taps(self, layers: nn.ModuleList, hidden: Tensor, **block_inputs: Any) -> tuple[Tensor, ...]:
+        """Run the teacher's blocks, each of which returns [`BlockFeatures`]: the tap of each, `(batch, time, dim)`."""
+        found = []
+        for layer in layers:
+            block: BlockFeatures = layer(hidden, **block_inputs)
+            found.append(getattr(block, self.objective.target_tap))
+            hidden = block.end_of_block
+        return tuple(found)
 
     def compare(
         self,

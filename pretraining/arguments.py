@@ -219,7 +219,7 @@ def _build_config(config_class: type[PreTrainedConfig], checkpoint: str | None, 
         if checkpoint is not None:
             return AutoConfig.from_pretrained(checkpoint, **values)
         return config_class(**values)
-    except Exception as error:
+    except Exception as error:  # the strict configurations raise types of their own, which are no ValueErrors
         raise ValueError(f"model: {error.__cause__ or error}") from error
 
 
