@@ -1,6 +1,7 @@
 """The report in words: `report.json` -> markdown that also reads well in a terminal."""
 
 import textwrap
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -140,8 +141,8 @@ def _loading(results: Mapping[str, Any]) -> str:
     return (
         f"{about}\n\n"
         "```python\n"
-        "from transformers import AutoModel\n"
-        f"encoder = AutoModel.from_pretrained({folder!r})\n"
+        "from transformers import AutoModel\n\n"
+        f"encoder = AutoModel.from_pretrained({json.dumps(folder)})\n"
         f"features = encoder({name}={name}).last_hidden_state  # {SHAPES[name]}\n"
         "```"
     )
