@@ -1,7 +1,7 @@
 """The report in words: `report.json` -> markdown that also reads well in a terminal."""
 
-import textwrap
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
