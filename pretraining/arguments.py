@@ -19,7 +19,7 @@ import yaml
 from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, AutoConfig, PreTrainedConfig
 
 from ..modeling import ObjectiveConfig
-from .data import MODALITIES, DataArguments
+from .data import DataArguments, modality_of
 from .report import ReportArguments
 from .trainer import PretrainingArguments
 
@@ -164,17 +164,13 @@ def _model_class(config_class: type[PreTrainedConfig]) -> Any:
     return MODEL_FOR_PRETRAINING_MAPPING[config_class]
 
 
-def _modality(config_class: type[PreTrainedConfig]) -> Any:
-    return MODALITIES[_model_class(config_class).main_input_name]
-
-
 def _field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
     if section == "model":
         config_class = _config_class(recipe["model"])
         ours = _model_class(config_class).config_fields
         return _names(config_class) | {"model_type", "model_name_or_path", *ours}
     if section == "data":
-        return _names(_modality(_config_class(recipe["model"])).arguments_class)
+        return _names(modality_of(_config_class(recipe["model"])()).arguments_class)
     return _names({"objective": ObjectiveConfig, "training": PretrainingArguments, "report": ReportArguments}[section])
 
 
@@ -199,7 +195,7 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
     model_class.check_objective(config, objective)
     config.objective = objective.to_dict()
 
-    modality = _modality(config_class)
+    modality = modality_of(config)
     data = modality.arguments_class.from_dict(recipe["data"])
     training = _build_training(recipe["training"])
     report = ReportArguments.from_dict(recipe["report"]) if "report" in recipe else None

@@ -105,12 +105,13 @@ class Data2VecTrainer(Trainer):
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader:
-        return self._dataloader(self.data.train_dataset, self.data.batch_sampler)
+        return self._dataloader(self.data.train_dataset, self.data.loader_arguments())
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        return self._dataloader(self.data.eval_dataset, self.data.eval_batch_sampler)
+        how = {"batch_sampler": self.data.eval_batch_sampler, "collate_fn": self.data.collator}
+        return self._dataloader(self.data.eval_dataset, how)
 
-    def _dataloader(self, dataset: Any, batch_sampler: Any) -> DataLoader:
+    def _dataloader(self, dataset: Any, how: dict[str, Any]) -> DataLoader:
         """A loader over batches of keys; or, streaming, over lists of examples that were sharded before."""
         workers = self.args.dataloader_num_workers
         loader = DataLoader(
@@ -119,10 +120,9 @@ class Data2VecTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
             prefetch_factor=self.args.dataloader_prefetch_factor,
-            **({"batch_size": None} if batch_sampler is None else {"batch_sampler": batch_sampler}),
-            collate_fn=self.data_collator,
+            **how,
         )
-        return loader if batch_sampler is None else self.accelerator.prepare(loader)
+        return self.accelerator.prepare(loader) if "batch_sampler" in how else loader
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Said here as well: the `Trainer` does not reach a sampler behind both a resume and several ranks.
