@@ -20,13 +20,14 @@ ifeq ($(filter $(MODALITY),$(MODALITIES)),)
 $(error MODALITY=$(MODALITY) is not one of: $(MODALITIES). Say e.g. `make demo MODALITY=text`)
 endif
 
-.PHONY: help demo test test-slow check format constraints clean
+.PHONY: help demo lm test test-slow check format constraints clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo                 pretrain on data that needs no download, then say what was learnt (vision)"
 	@echo "make demo MODALITY=text   the same on text; MODALITY=audio: on synthesised speech"
 	@echo "make demo ARGS='--field value'   override single fields of the recipe"
+	@echo "make lm                   what decoding speech with an n-gram language model needs; compiles KenLM"
 	@echo "make test                 the tests; ARGS='-k name' picks some"
 	@echo "make test-slow            the tests left out above"
 	@echo "make check                formatting, lint and types, as CI does; make format mends the first two"
@@ -35,6 +36,10 @@ help:
 
 demo: $(VENV)/.installed $(if $(filter audio,$(MODALITY)),$(VENV)/.installed-speech-demo)
 	$(ACCELERATE) launch $(LAUNCH) pretraining/run.py pretraining/recipes/demo_$(MODALITY).yaml $(ARGS)
+
+# pyctcdecode 0.5.0 declares numpy<2 (and hypothesis, for its tests), and works with numpy 2: without its dependencies.
+lm: $(VENV)/.installed-lm
+	@$(PIP_INSTALL) --no-deps pyctcdecode==0.5.0
 
 # A file stays on one worker, so that its fixtures are made once.
 PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile

@@ -83,11 +83,11 @@ def convert_back(folder: Path, checkpoint: Path) -> list[str]:
         raise ValueError(f"{checkpoint} is there already: give a new file.")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json: give a folder that save_pretrained wrote.")
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     name = (getattr(config, "architectures", None) or ["?"])[0]
     if not name.endswith("ForPreTraining") or getattr(config, "objective", None) is None:
         raise ValueError(f"{folder} holds a {name}: only a ...ForPreTraining, which has the teacher, can be written.")
-    model = AutoModelForPreTraining.from_pretrained(folder, dtype="float32")
+    model = AutoModelForPreTraining.from_pretrained(folder, dtype="float32", trust_remote_code=False)
     unused = folder / UNUSED_FILE
     kept: dict[str, Tensor] = dict(load_state_dict_from_file(unused)) if unused.is_file() else {}
     content, notes = exported(model, kept, getattr(config, "num_updates", None) or 0)

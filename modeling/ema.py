@@ -1,39 +1,53 @@
 """The teacher's weights: copied from the student at the start, then an exponential moving average of them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 
+Held = Callable[[Tensor], Tensor]  # a parameter or buffer -> what this rank has of it
+
+
 def _local(tensor: Tensor) -> Tensor:
     """The shard of a tensor on this rank; teacher and student are sharded alike, so shards can be averaged."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return tensor.data.to_local() if hasattr(tensor, "to_local") else tensor.data
 
 
-def _pairs(teacher: nn.Module, student: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+def _pairs(teacher: nn.Module, student: nn.Module, held: Held) -> dict[str, tuple[Tensor, Tensor]]:
     """Every tensor of the teacher, buffers included, with the student's of the same name."""
     averages = dict(teacher.named_parameters()) | dict(teacher.named_buffers())
     weights = dict(student.named_parameters()) | dict(student.named_buffers())
     if missing := [name for name in averages if name not in weights]:
         raise ValueError(f"The student has nothing for the teacher's {missing[:3]}: their structures differ.")
-    return {name: (_local(tensor.data), _local(weights[name].data)) for name, tensor in averages.items()}
+    return {name: (held(tensor), held(weights[name])) for name, tensor in averages.items()}
 
 
 @torch.no_grad()
-def ema_update(teacher: nn.Module, student: nn.Module, decay: float, averaged: tuple[str, ...] = ("",)) -> None:
+def ema_update(
+    teacher: nn.Module, student: nn.Module, decay: float, averaged: tuple[str, ...] = ("",), held: Held = _local
+) -> None:
     """teacher <- decay * teacher + (1 - decay) * student, in place, in the teacher's fp32 (data2vec, section 3.3).
 
     Tensors are paired by name: the student has every one that the teacher has.
 
     Args:
         averaged: prefixes of the parameters that are averaged, all by default; the others, and buffers, are copied.
+        held: what this rank has of a tensor, where that is not the tensor itself or its shard (DeepSpeed keeps the
+            weights that the optimizer moves elsewhere).
 
     Raises:
-        ValueError: the student lacks a tensor that the teacher has.
+        ValueError: the student lacks a tensor that the teacher has, or holds another part of it.
     """
     moving: list[tuple[Tensor, Tensor]] = []
     copied: list[tuple[Tensor, Tensor]] = []
     parameters = {name for name, _ in teacher.named_parameters()}
-    for name, pair in _pairs(teacher, student).items():
+    for name, pair in _pairs(teacher, student, held).items():
+        if pair[0].shape != pair[1].shape:
+            raise ValueError(
+                f"The teacher's {name} is {tuple(pair[0].shape)} on this rank, the student's {tuple(pair[1].shape)}: "
+                "they must be sharded alike."
+            )
         (moving if name in parameters and name.startswith(averaged) else copied).append(pair)
     if moving:
         targets, weights = zip(*moving, strict=True)

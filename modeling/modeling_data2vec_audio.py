@@ -82,6 +82,9 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         self.post_init()
         self.post_init_teacher()
 
+    def get_input_embeddings(self) -> nn.Module:
+        return self.data2vec_audio.feature_projection.projection
+
     def num_frames(self, samples: int | torch.LongTensor) -> int | Tensor:
         """Frames that the front end makes of so many samples (320 samples a frame at the default strides)."""
         return self._get_feat_extract_output_lengths(samples, add_adapter=False)

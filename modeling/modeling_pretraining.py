@@ -102,12 +102,27 @@ class PreTrainingMixin(PreTrainedModel):
         """Start the teacher anew as a copy of the student."""
         copy_student(self.teacher, self.base_model)
 
-    def update_teacher(self, decay: float) -> None:
+    def update_teacher(self, decay: float, **kwargs: Any) -> None:
         """Move the teacher once: to be called after each optimizer step, with `objective.decay_at(step)`.
 
-        What `objective.ema_scope` names is averaged, the rest of the teacher is copied from the student.
+        What `objective.ema_scope` names is averaged, the rest of the teacher is copied from the student. The keyword
+        arguments go to [`ema.ema_update`].
         """
-        ema_update(self.teacher, self.base_model, decay, self.ema_scopes[self.objective.ema_scope])
+        ema_update(self.teacher, self.base_model, decay, self.ema_scopes[self.objective.ema_scope], **kwargs)
+
+    def half(self) -> "PreTrainingMixin":
+        """All but the teacher in fp16."""
+        return self._cast("half")
+
+    def bfloat16(self) -> "PreTrainingMixin":
+        """All but the teacher in bf16."""
+        return self._cast("bfloat16")
+
+    def _cast(self, method: str) -> "PreTrainingMixin":
+        for child in self.children():
+            if child is not self.teacher:
+                getattr(child, method)()
+        return self
 
     def train(self, mode: bool = True) -> "PreTrainingMixin":
         super().train(mode)

@@ -6,38 +6,22 @@ field, `--masking.length 5`. Values are YAML.
 """
 
 import argparse
-import copy
 import dataclasses
-import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, AutoConfig, PreTrainedConfig
 
 from ..modeling import ObjectiveConfig
+from . import recipe as recipe_file
 from .data import DataArguments, modality_of
 from .report import ReportArguments
 from .trainer import PretrainingArguments
 
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 5e-4 as text; here it is the number that everybody means."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def parse_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)
 
 
 @dataclass
@@ -86,58 +70,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    if not path.is_file() and (RECIPES / path.name).is_file():
-        path = RECIPES / path.name
-    if not path.is_file():
-        names = ", ".join(sorted(p.name for p in RECIPES.glob("*.yaml")))
-        raise FileNotFoundError(f"There is no recipe {str(path)!r}. Give a YAML file or one of: {names}.")
-    recipe = parse_yaml(path.read_text(encoding="utf-8"))
-    sections = ("model", "objective", "data", "training", "report")
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: a recipe holds the sections {', '.join(sections)}.")
-    for name, section in recipe.items():
-        if name not in sections or not isinstance(section, dict):
-            raise ValueError(
-                f"{path}: {name!r} is not a section. A recipe holds {', '.join(sections)}, each a mapping."
-            )
-    return {name: recipe.get(name, {}) for name in sections[:4]} | (
-        {"report": recipe["report"]} if "report" in recipe else {}
-    )
+    """The sections of a recipe, see [`recipe.read_recipe`]."""
+    return recipe_file.read_recipe(path, RECIPES, ("model", "objective", "data", "training"), optional=("report",))
 
 
 def override(recipe: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """`--field value` pairs, or `--field=value`, put into a copy of the recipe."""
-    changed = copy.deepcopy(dict(recipe))
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    if len(words) % 2 or not all(name.startswith("--") for name in words[::2]):
-        raise ValueError(f"Cannot read {' '.join(arguments)!r} as --field value pairs.")
-    for name, value in zip(words[::2], words[1::2], strict=True):
-        path = _locate(name[2:].replace("-", "_"), changed)
-        target = changed
-        for key in path[:-1]:
-            if target.setdefault(key, {}) is None or not isinstance(target[key], dict):
-                raise ValueError(f"{name}: {key} holds {target[key]!r}, which has no fields inside.")
-            target = target[key]
-        target[path[-1]] = parse_yaml(value)
-    return changed
-
-
-def _locate(name: str, recipe: Mapping[str, Any]) -> list[str]:
-    """The path of an override: with its section, or without where only one section has such a field."""
-    path = name.split(".")
-    if path[0] in recipe:
-        return path
-    fields = {section: _field_names(section, recipe) for section in recipe}
-    homes = [section for section, names in fields.items() if path[0] in names]
-    if len(homes) == 1:
-        return homes + path
-    if homes:
-        raise ValueError(
-            f"--{name} is a field of {' and '.join(homes)}: say --{homes[0]}.{name} or --{homes[1]}.{name}."
-        )
-    near = difflib.get_close_matches(path[0], [field for names in fields.values() for field in names], n=1)
-    hint = f"Did you mean --{near[0]}?" if near else f"Say --SECTION.{name}, of {', '.join(recipe)}."
-    raise ValueError(f"--{name} is not a field of this recipe. {hint}")
+    """`--field value` pairs put into a copy of the recipe, see [`recipe.override`]."""
+    return recipe_file.override(recipe, arguments, _field_names)
 
 
 def _names(cls: type) -> set[str]:
@@ -150,7 +89,7 @@ def _own_training_fields() -> set[str]:
 
 def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
     if "model_name_or_path" in model:
-        return type(AutoConfig.from_pretrained(model["model_name_or_path"]))
+        return type(AutoConfig.from_pretrained(model["model_name_or_path"], trust_remote_code=False))
     kinds = sorted(config.model_type for config in MODEL_FOR_PRETRAINING_MAPPING if "data2vec" in config.model_type)
     if model.get("model_type") not in kinds:
         raise ValueError(
@@ -176,13 +115,7 @@ def _field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
 
 def resolve(recipe: Mapping[str, Any]) -> Run:
     """Build and check everything that a recipe says; loads no data and no weights."""
-    for section in recipe:
-        known = _field_names(section, recipe)
-        for key in recipe[section]:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "see the documentation of the section."
-                raise ValueError(f"{section}.{key} is not a field: {hint}")
+    recipe_file.check_fields(recipe, _field_names)
     model = dict(recipe["model"])
     checkpoint = model.pop("model_name_or_path", None)
     config_class = _config_class(recipe["model"])
@@ -213,7 +146,7 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
 def _build_config(config_class: type[PreTrainedConfig], checkpoint: str | None, values: dict) -> PreTrainedConfig:
     try:
         if checkpoint is not None:
-            return AutoConfig.from_pretrained(checkpoint, **values)
+            return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **values)
         return config_class(**values)
     except Exception as error:  # the strict configurations raise types of their own, which are no ValueErrors
         raise ValueError(f"model: {error.__cause__ or error}") from error

@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
+
+from .engines import EngineTrainer
 
 
 logger = logging.get_logger(__name__)
@@ -20,17 +22,16 @@ REMEDIES = """The usual remedies, in the order to try them:
 class TeacherCallback(TrainerCallback):
     """Moves the teacher once per optimizer step, after it: not per micro-batch, and not where the step was skipped."""
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: EngineTrainer):
         self.trainer = trainer
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         accelerator = self.trainer.accelerator
-        if accelerator.optimizer_step_was_skipped:
+        if accelerator.optimizer_step_was_skipped or self.trainer.non_finite.skipped:  # type: ignore[attr-defined]
             return
-        model = accelerator.unwrap_model(self.trainer.model)
-        model.update_teacher(model.objective.decay_at(state.global_step + 1))
+        self.trainer.move_teacher(self.trainer.unwrapped().objective.decay_at(state.global_step + 1))
 
 
 @dataclass

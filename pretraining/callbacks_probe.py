@@ -1,12 +1,15 @@
 """The online probe: while pretraining runs, how well do the frozen student and teacher tell classes apart?"""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .clock import TrainingClock
+from .engines import EngineTrainer
 from .probe import (
     Collate,
     Example,
@@ -35,9 +38,11 @@ class ProbeCallback(TrainerCallback):
         linear: also fit a linear probe, which takes longer.
         layer: whose features, see [`probe.extract_features`].
         max_examples: most examples of each split; they are read once and kept.
+        clock: the trainer's, which stands while this measures.
 
     Raises:
-        ValueError: at the start of training, where the model's parameters are sharded over processes.
+        ValueError: at the start of training, where the model's parameters are sharded over processes and the trainer
+            is none that gathers them.
     """
 
     def __init__(
@@ -52,12 +57,14 @@ class ProbeCallback(TrainerCallback):
         linear: bool = False,
         layer: Layer = None,
         max_examples: int = 2000,
+        clock: TrainingClock | None = None,
     ):
         if probe_steps < 1:
             raise ValueError(f"probe_steps = {probe_steps} is not possible: use 1 or more.")
         self.trainer, self.collate = trainer, collate
         self.splits, self.max_examples = {"train": train, "test": test}, max_examples
         self.probe_steps, self.k, self.linear, self.layer = probe_steps, k, linear, layer
+        self.clock = clock
         self.last_step = -1
 
     @cached_property
@@ -67,13 +74,16 @@ class ProbeCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
+        if self._spread() and not isinstance(self.trainer, EngineTrainer):
             raise ValueError(
-                f"probe_steps = {self.probe_steps} is not possible with FSDP or DeepSpeed: one process alone cannot "
-                "run a model whose parameters are spread over all. Leave the online probe out of this run."
+                f"probe_steps = {self.probe_steps} is not possible with FSDP or DeepSpeed in a "
+                f"{type(self.trainer).__name__}: one process alone cannot run a model whose parameters are spread "
+                "over all. Use Data2VecTrainer, which gathers them, or leave the online probe out of this run."
             )
         if state.global_step == 0:
             self._probe(state, control, kwargs["model"])
+        elif any("probe/knn_student" in log and log["step"] == state.global_step for log in state.log_history):
+            self.last_step = state.global_step  # continued from a checkpoint made after that probe
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -84,13 +94,21 @@ class ProbeCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step != self.last_step:
+        if self.last_step < state.global_step == state.max_steps:  # not where the run was stopped
             self._probe(state, control, kwargs["model"])
 
     def _probe(self, state: TrainerState, control: TrainerControl, model: PreTrainedModel) -> None:
         self.last_step = state.global_step
-        if not state.is_world_process_zero:
-            return
+        if isinstance(self.trainer, EngineTrainer) and self._spread():
+            model = self.trainer.whole_model()  # every process takes part
+        if state.is_world_process_zero:
+            with nullcontext() if self.clock is None else self.clock.paused():
+                self._measure(control, model)
+
+    def _spread(self) -> bool:
+        return self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+
+    def _measure(self, control: TrainerControl, model: PreTrainedModel) -> None:
         scores: dict[str, float] = {}
         for name, encoder in (("student", model.base_model), ("teacher", teacher_encoder(model))):
             train_x, train_y = self._features(encoder, "train")

@@ -129,7 +129,7 @@ class TextCollator:
 
 
 # Independent random streams of one example.
-STREAMS = {"read": 1, "crop": 2, "replace": 3}
+STREAMS = {"read": 1, "crop": 2, "replace": 3, "mixup": 4}
 
 
 def generator(seed: int, epoch: int, index: int, stream: str) -> np.random.Generator:

@@ -10,17 +10,19 @@ A modality is chosen by the encoder's main input; what it does with a row is in 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import MODEL_MAPPING, PreTrainedConfig
 
 from ..modeling.configuration_objective import ObjectiveConfig
+from .bad_examples import BadExample, Ledger
 from .data_arguments import DataArguments, ProbeArguments, Source
 from .data_audio import AudioData, AudioDataArguments
 from .data_examples import PretrainingDataset
 from .data_image import ImageData, ImageDataArguments
-from .data_modality import BadExample, Modality
+from .data_modality import Modality
 from .data_sources import LABEL, load_source, load_sources
 from .data_streaming import StreamingBatches
 from .data_text import TextData, TextDataArguments
@@ -79,6 +81,24 @@ class PretrainingData:
         batches = {"batch_size": None} if self.batch_sampler is None else {"batch_sampler": self.batch_sampler}
         return {**batches, "collate_fn": self.collator}
 
+    def record_skipped(self, folder: Path, rank: int) -> None:
+        """Name unusable files in the run folder, `skipped.jsonl`, from now on. Call it before a loader starts."""
+        for ledger in self._ledgers().values():
+            ledger.open(folder, rank)
+
+    def exchange_skipped(self, gather: Callable[[list[Any]], list[Any]], rank: int) -> None:
+        """Let every rank know what the others left out; to be called on all ranks, see `Ledger.exchange`."""
+        for ledger in self._ledgers().values():
+            ledger.exchange(gather, rank)
+
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """{"train" or "eval": {problem: files left out so far}}."""
+        return {part: ledger.counts() for part, ledger in self._ledgers().items()}
+
+    def _ledgers(self) -> dict[str, Ledger]:
+        sets = {"train": self.train_dataset, "eval": self.eval_dataset}
+        return {part: dataset.ledger for part, dataset in sets.items() if dataset is not None}
+
 
 def modality_of(config: PreTrainedConfig) -> type[Modality[Any]]:
     """The modality of an encoder, by its main input; its `arguments_class` holds a recipe's `data` fields."""
@@ -130,11 +150,12 @@ def build_data(
     options = modality.source_options
     count = batch_size if args.batch_cost is None else None
     bounds: dict[str, Any] = {"batch_size": count, "batch_cost": args.batch_cost}
+    bad: dict[str, Any] = {"max_bad_share": args.max_bad_share}
     evaluation = eval_sampler = None
     if args.eval_sources:
         held_out = load_sources(args.eval_sources, modality.kind, default_split="validation", **options)
         rows = [modality.prepare(dataset) for dataset in held_out]
-        evaluation = PretrainingDataset(rows, modality, seed=seed, augment=False, skip_bad=args.skip_bad)
+        evaluation = PretrainingDataset(rows, modality, seed=seed, augment=False, part="eval", **bad)
         eval_batches = BatchSampler(
             evaluation.lengths, len(evaluation), seed=seed, num_batches_multiple=num_processes, **bounds
         )
@@ -150,13 +171,13 @@ def build_data(
             **bounds,
             shares=args.shares(),
             shuffle_buffer=args.shuffle_buffer,
-            skip_bad=args.skip_bad,
+            **bad,
             num_processes=num_processes,
             process_index=process_index,
         )
     else:
         rows = [modality.prepare(dataset) for dataset in sources]
-        train = PretrainingDataset(rows, modality, seed=seed, skip_bad=args.skip_bad)
+        train = PretrainingDataset(rows, modality, seed=seed, **bad)
         sampler = BatchSampler(
             train.lengths,
             len(train),

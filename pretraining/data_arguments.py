@@ -76,6 +76,20 @@ class Source(CheckedArguments):
     column: str | None = field(
         default=None, metadata={"help": "column that holds the audio, images or text (default: found by its type)"}
     )
+    root: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder that the paths in a table start from and must stay below, links followed (default: the "
+            "table's own folder); / allows any"
+        },
+    )
+    keep: dict[str, list[Any]] | None = field(
+        default=None,
+        metadata={"help": "only rows whose column has one of these values, e.g. {speaker_id: [7, 21]}"},
+    )
+    drop: dict[str, list[Any]] | None = field(
+        default=None, metadata={"help": "all rows but those, e.g. to hold speakers out; values as in keep"}
+    )
     weight: float | None = field(
         default=None,
         metadata={
@@ -87,6 +101,7 @@ class Source(CheckedArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(bool(self.path), "path", "name a folder, a file or a dataset")
+        self.require(self.root is None or bool(self.root), "root", "name a folder, or leave it out")
         self.require(
             self.weight is None or self.weight > 0, "weight", "use a positive number, or leave the source out"
         )
@@ -132,9 +147,12 @@ class DataArguments(CheckedArguments):
         metadata={"help": "read the sources as streams: nothing is downloaded whole, order is shuffled in a buffer"},
     )
     shuffle_buffer: int = field(default=1000, metadata={"help": "examples that a stream is shuffled among"})
-    skip_bad: bool = field(
-        default=False,
-        metadata={"help": "leave unusable files out, counted and named in the log, instead of stopping at the first"},
+    max_bad_share: float = field(
+        default=0.01,
+        metadata={
+            "help": "unusable files are left out, counted and named in skipped.jsonl; above this share of those read "
+            "the run stops. 0: stop at the first"
+        },
     )
     num_proc: int = field(default=1, metadata={"help": "processes that read durations or tokenise beforehand"})
 
@@ -146,6 +164,7 @@ class DataArguments(CheckedArguments):
         super().__post_init__()
         self.require(bool(self.sources), "sources", "name at least one: - path: FOLDER_OR_DATASET")
         self.require(self.shuffle_buffer >= 1, "shuffle_buffer", "use 1 (no shuffling inside a shard) or more")
+        self.require(0 <= self.max_bad_share <= 1, "max_bad_share", "use a share of the files, 0 to 1")
         self.require(self.num_proc >= 1, "num_proc", "use 1 or more")
         if self.streaming and len(self.sources) > 1 and any(source.weight is None for source in self.sources):
             raise ValueError(

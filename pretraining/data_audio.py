@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
+from typing import Any, BinaryIO
 
 import datasets
 import numpy as np
@@ -21,10 +21,12 @@ from torch import Tensor
 from transformers import PreTrainedConfig, Wav2Vec2FeatureExtractor
 
 from ..modeling.configuration_objective import ObjectiveConfig
+from .bad_examples import BadExample
 from .collators import AudioCollator, ConvFrames
 from .data_arguments import DataArguments
-from .data_modality import BadExample, Modality, Row, Rows, Survey, describe
+from .data_modality import Modality, Row, Rows, Survey, describe
 from .data_sources import MediaKind
+from .file_types import AUDIO_TYPES, content_of, missing_bytes, size_of, unopened
 
 
 AUDIO = MediaKind(
@@ -86,6 +88,10 @@ class AudioDataArguments(DataArguments):
 
 
 SAMPLING_RATE = 16_000
+RATES = (1_000, 768_000)  # that a header is believed to mean
+LOUDEST = 1e6  # full scale is 1, or 32768 where somebody wrote integers as floats
+MOST_FRAMES = 1 << 40  # a header that says more lies; the product with a rate stays within int64
+BLOCK = 1 << 16
 
 
 class AudioData(Modality[AudioDataArguments]):
@@ -168,7 +174,7 @@ class AudioData(Modality[AudioDataArguments]):
             read_crop(row[AUDIO.column], describe(row, AUDIO.column), self.longest, None)
         except BadExample as error:
             return error
-        raise AssertionError("a file whose header could not be read was decoded")
+        return BadExample(f"{describe(row, AUDIO.column)} changed while it was read.", "unreadable")
 
 
 def _frames_of(config: PreTrainedConfig) -> ConvFrames:
@@ -182,32 +188,84 @@ def read_crop(value: Any, name: str, limit: int, rng: np.random.Generator | None
     empty, truncated, silent or not finite.
     """
     try:
-        with soundfile.SoundFile(_file(value)) as sound:
-            rate, total = sound.samplerate, sound.frames
-            wanted = min(total, ceil(limit * rate / SAMPLING_RATE))
+        sound = soundfile.SoundFile(_file(value))
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise unopened(value, name, "audio", AUDIO_TYPES, error) from error
+    with sound:
+        rate, total = sound.samplerate, sound.frames
+        if not RATES[0] <= rate <= RATES[1]:
+            raise BadExample(
+                f"{name} says that it has {rate} samples a second, {RATES[0]} to {RATES[1]} are believed: mend it.",
+                problem="sampling rate",
+            )
+        if total == 0 and missing_bytes(value) == 0:
+            raise BadExample(f"{name} holds no sound: remove it.", problem="empty")
+        wanted = min(total, ceil(limit * rate / SAMPLING_RATE))
+        try:
             if rng is not None and wanted < total:
                 sound.seek(int(rng.integers(total - wanted + 1)))
             wave = sound.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        reason = getattr(error, "error_string", error)  # without the file's name once more
-        raise BadExample(
-            f"{name} cannot be read as audio ({reason}): mend or remove it.", problem="unreadable"
-        ) from error
-    if total == 0 or len(wave) == 0:
-        raise BadExample(f"{name} holds no sound: remove it.", problem="empty")
-    if wanted - len(wave) > MISSING_TAIL * rate:
-        raise BadExample(
-            f"{name} ends {(wanted - len(wave)) / rate:.1f} s before its header says: mend it.",
-            problem="truncated",
-        )
+        except (soundfile.LibsndfileError, OSError, MemoryError) as error:
+            raise _broken_off(value, name, error) from error
+    # What libsndfile makes of a wav that was cut is a shorter clip; its header still knows.
+    seconds = max((wanted - len(wave)) / rate, _missing_seconds(value, total / rate))
+    if seconds > MISSING_TAIL or total == 0:
+        raise BadExample(f"{name} ends {seconds:.1f} s before its header says: mend it.", problem="truncated")
     mono = wave.mean(axis=1)  # (samples,)
-    if not np.isfinite(mono).all():
-        raise BadExample(f"{name} holds NaN or infinite samples: mend or remove it.", problem="not finite")
+    if not np.isfinite(mono).all() or np.abs(mono).max() > LOUDEST:
+        raise BadExample(
+            f"{name} holds NaN, infinite or absurdly large samples: mend or remove it.", problem="not finite"
+        )
     if mono.min() == mono.max():
         raise BadExample(f"{name} is silent (all samples of a crop are equal): remove it.", problem="silent")
     if rate != SAMPLING_RATE:
         mono = soxr.resample(mono, rate, SAMPLING_RATE)
     return mono[:limit]
+
+
+def _broken_off(value: Any, name: str, error: Exception) -> BadExample:
+    """Truncated, where a decoder that reads from the start comes to the end of the file; else damaged."""
+    read, total, rate, reason = 0, 0, 1, getattr(error, "error_string", error)
+    content = content_of(value)
+    with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file:
+        watched = _Watched(file)
+        try:
+            with soundfile.SoundFile(watched) as sound:
+                sound.seekable = lambda: False  # soundfile seeks after every read, which fails in such a file
+                total, rate = sound.frames, sound.samplerate
+                while block := len(sound.read(BLOCK, dtype="float32", always_2d=True)):
+                    read += block
+        except (soundfile.LibsndfileError, OSError) as later:
+            reason = getattr(later, "error_string", later)
+        at_end = watched.furthest >= size_of(value)
+    if at_end and read < total:
+        missing = (total - read) / rate
+        return BadExample(f"{name} ends {missing:.1f} s before its header says: mend it.", problem="truncated")
+    return BadExample(f"{name} cannot be decoded ({reason}): mend or remove it.", problem="damaged")
+
+
+class _Watched(io.RawIOBase):
+    """A file that knows how far it was read."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.furthest = file, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.file.readinto(buffer)  # type: ignore[attr-defined]
+        self.furthest = max(self.furthest, self.file.tell())
+        return count
+
+
+def _missing_seconds(value: Any, seconds: float) -> float:
+    """How much a RIFF or AIFF file of so many seconds lacks of what its header says."""
+    missing = missing_bytes(value)
+    return missing * seconds / max(size_of(value), 1) if missing else 0.0
 
 
 def _too_short(name: str, samples: int, shortest: int) -> BadExample:
@@ -219,13 +277,12 @@ def _too_short(name: str, samples: int, shortest: int) -> BadExample:
 
 
 def _file(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        value = value["path"] if value.get("bytes") is None else value["bytes"]
-    return io.BytesIO(value) if isinstance(value, bytes) else value
+    content = content_of(value)
+    return io.BytesIO(content) if isinstance(content, bytes) else content
 
 
 def _read_headers(rows: Rows, num_proc: int) -> dict[str, np.ndarray]:
-    """Frames and rate of every file, (rows,) int64 each, from the headers alone; rate 0: unreadable or empty."""
+    """Frames and rate of every file, (rows,) int64 each, from the headers alone; rate 0: cannot be used."""
     assert isinstance(rows, datasets.Dataset)
     table = rows.map(
         _headers_of_batch,
@@ -244,8 +301,9 @@ def _headers_of_batch(values: list[Any]) -> dict[str, list[int]]:
     for value in values:
         try:
             info = soundfile.info(_file(value))
-            frames.append(info.frames)
-            rates.append(info.samplerate if info.frames > 0 else 0)
+            usable = info.frames > 0 and RATES[0] <= info.samplerate <= RATES[1]
+            frames.append(min(info.frames, MOST_FRAMES))
+            rates.append(info.samplerate if usable else 0)
         except (soundfile.LibsndfileError, OSError, TypeError):
             frames.append(0)
             rates.append(0)

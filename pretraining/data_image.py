@@ -7,7 +7,6 @@ crop-and-resize in one call and its reduced-size JPEG decoding are fast, and it 
 import io
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,10 +18,12 @@ from torch import Tensor
 from transformers import BeitImageProcessorPil, PreTrainedConfig
 
 from ..modeling.configuration_objective import ObjectiveConfig
+from .bad_examples import BadExample
 from .collators import ImageCollator
 from .data_arguments import DataArguments
-from .data_modality import BadExample, Modality, Row, describe
+from .data_modality import Modality, Row, describe
 from .data_sources import MediaKind
+from .file_types import IMAGE_TYPES, content_of, unopened
 
 
 IMAGE = MediaKind(
@@ -32,6 +33,7 @@ IMAGE = MediaKind(
     known_columns=("image", "img", "file", "path"),
 )
 ASPECTS = (3 / 4, 4 / 3)  # of a random crop, before it is resized to a square (BEiT, MAE)
+TRUNCATED, TOO_LARGE = "truncated", "Decompressed data too large"  # what Pillow's messages say
 BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -141,16 +143,29 @@ class ImageData(Modality[ImageDataArguments]):
 
 def open_image(value: Any, name: str) -> Image.Image:
     """The image of a path, bytes or {"bytes", "path"}, not decoded yet; `BadExample` where it is none or too large."""
-    if isinstance(value, Mapping):
-        value = value["path"] if value.get("bytes") is None else value["bytes"]
+    content = content_of(value)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value)
+            warnings.simplefilter("ignore", UserWarning)  # of a damaged TIFF, whose error follows
+            return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadExample(f"{name}: {error} Shrink or remove it.", problem="too large") from error
-    except (OSError, ValueError, SyntaxError, AttributeError) as error:
-        raise BadExample(f"{name} cannot be read as an image ({error}): remove it.", problem="unreadable") from error
+    except Exception as error:  # a damaged file can raise anything in Pillow's decoders
+        raise _not_opened(value, name, error) from error
+
+
+def _not_opened(value: Any, name: str, error: Exception) -> BadExample:
+    if TOO_LARGE in str(error) or TRUNCATED in str(error).lower():
+        return _not_decoded(name, error)
+    return unopened(value, name, "an image", IMAGE_TYPES, error)
+
+
+def _not_decoded(name: str, error: Exception) -> BadExample:
+    problem = "truncated" if TRUNCATED in str(error).lower() else "damaged"
+    if TOO_LARGE in str(error) or isinstance(error, MemoryError):  # text or a colour profile in a PNG can be a bomb
+        problem = "too large"
+    return BadExample(f"{name} cannot be decoded ({error}): mend or remove it.", problem=problem)
 
 
 def decode(file: Image.Image, channels: int, name: str, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -163,8 +178,8 @@ def decode(file: Image.Image, channels: int, name: str, at_least: tuple[int, int
             file.draft(None, at_least)
         file.load()
         image = ImageOps.exif_transpose(file) if orientation(file) != 1 else file
-    except Exception as error:  # a damaged file can raise anything in Pillow's decoders
-        raise BadExample(f"{name} cannot be decoded ({error}): mend or remove it.", problem="damaged") from error
+    except Exception as error:
+        raise _not_decoded(name, error) from error
     if image.mode.startswith("I;16"):  # scaled to 8 bits; Pillow's own conversion clips
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -192,7 +207,7 @@ def random_resized_crop(
     try:
         upright, swapped = orientation(file) == 1, orientation(file) >= 5
     except Exception as error:
-        raise BadExample(f"{name} has damaged EXIF data ({error}): mend or remove it.", problem="damaged") from error
+        raise _not_decoded(name, error) from error
     full = file.size[::-1] if swapped else file.size  # (width, height) as it is shown
     left, top, width, height = choose_crop(*full, area, rng)
     at_least = (math.ceil(full[0] * size[1] / width), math.ceil(full[1] * size[0] / height))

@@ -5,7 +5,7 @@ To add a modality: its arguments, a `Modality`, a collator, and one row in `data
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import datasets
@@ -14,9 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from ..modeling.configuration_objective import ObjectiveConfig
+from .bad_examples import PROBLEMS, BadExample
 from .data_arguments import DataArguments
 from .data_sources import MediaKind
 
+
+__all__ = ["PROBLEMS", "BadExample", "Modality", "Row", "Rows", "Survey", "describe", "path_of"]
 
 Row = Mapping[str, Any]
 
@@ -32,41 +35,19 @@ class Rows(Protocol):
 Arguments = TypeVar("Arguments", bound=DataArguments)
 
 
-SKIP = "With data.skip_bad = true such files are left out, counted and logged."
-
-
-PROBLEMS = (
-    "unreadable",
-    "empty",
-    "truncated",
-    "damaged",
-    "silent",
-    "not finite",
-    "too short",
-    "too large",
-    "pixel format",
-)
-
-
-class BadExample(ValueError):
-    """A file or row that cannot be trained on; `problem`, one of `PROBLEMS`, is what it is counted under."""
-
-    def __init__(self, message: str, problem: str = "unreadable"):  # a loader makes it anew from the message alone
-        super().__init__(message)
-        self.problem = problem
-
-
 class Modality(ABC, Generic[Arguments]):
     """Reads one row and knows how to batch it.
 
     Attributes:
         arguments_class: the dataclass of the recipe's `data` fields.
         kind: where the raw data is found.
+        named: whether a row may hold its file's name (a row of tokens holds a text instead).
         processor: what is saved beside the weights, so that the Auto classes prepare inputs as pretraining did.
     """
 
     arguments_class: ClassVar[type[DataArguments]]
     kind: ClassVar[MediaKind]
+    named: ClassVar[bool] = True
     args: Arguments
     processor: Any
 
@@ -127,10 +108,19 @@ class Survey:
     lengths: np.ndarray  # (rows,) int64, the most that `read` returns
     filtered: dict[str, np.ndarray]  # why -> (rows left out,) int64
     bad: dict[int, BadExample]  # row -> what is wrong with its file
+    gone: dict[int, BadExample] = field(default_factory=dict)  # document that no row holds -> what is wrong with it
+    looked_at: int | None = None  # documents behind the rows, where a row is not one
+    uncounted: dict[str, int] = field(default_factory=dict)  # problem that is no fault -> how often
 
 
 def describe(row: Row, column: str) -> str:
     """What an error message calls a row: its file's name, where it has one."""
-    value = row[column]
+    path = path_of(row, column)
+    return repr(path) if path else f"a row of {column} without a file name"
+
+
+def path_of(row: Row, column: str) -> str | None:
+    """The name of a row's file, or None."""
+    value = row.get(column)
     path = value.get("path") if isinstance(value, Mapping) else value
-    return repr(path) if isinstance(path, str) and path else f"a row of {column} without a file name"
+    return path if isinstance(path, str) and path else None

@@ -16,6 +16,8 @@ import datasets
 
 from .data_arguments import Source
 from .data_builtin import load_builtin
+from .data_paths import confine
+from .data_text_files import PROBLEM, WHERE, read_text_files
 
 
 AnyDataset: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
@@ -50,14 +52,37 @@ def load_source(
     `default_split` is read where the source names no split and has several; `sample_by` says what a document of a txt
     file is (line, paragraph or document). Raises ValueError where the source cannot be opened or has no such column.
     """
+    dataset = open_source(
+        source,
+        kind,
+        default_split=default_split,
+        streaming=streaming,
+        labelled=label_column is not None,
+        sample_by=sample_by,
+    )
+    return _keep_columns(dataset, source, kind, label_column)
+
+
+def open_source(
+    source: Source,
+    kind: MediaKind,
+    *,
+    default_split: str = "train",
+    streaming: bool = False,
+    labelled: bool = False,
+    sample_by: str = "line",
+) -> AnyDataset:
+    """The rows of a source with all their columns; see `load_source`, which keeps those that are asked for."""
     try:
-        dataset = _open(source, kind, default_split, streaming, label_column is not None, sample_by)
+        dataset = _open(source, kind, default_split, streaming, labelled, sample_by)
     except (ValueError, OSError, KeyError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
         detail = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise ValueError(
             f"data source {source.path!r} (name={source.name!r}, split={source.split!r}) cannot be opened. {detail}"
         ) from error
-    return _keep_columns(dataset, source, kind, label_column)
+    if dataset.features is None:  # a stream that does not say; it reads a few rows to find out
+        dataset = dataset._resolve_features()
+    return _choose_rows(dataset, source)
 
 
 def load_sources(sources: Sequence[Source], kind: MediaKind, **how: Any) -> list[AnyDataset]:
@@ -76,7 +101,8 @@ def _open(
 
     local = Path(path).expanduser()
     if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
-        return _maybe_stream(_one_split(datasets.load_from_disk(str(local)), split, default_split), streaming)
+        saved = _one_split(datasets.load_from_disk(str(local)), split, default_split)
+        return _maybe_stream(_confined(saved, source, kind), streaming)
 
     if local.is_dir():
         files = _files_below(local / split if split and (local / split).is_dir() else local, kind.extensions)
@@ -90,14 +116,32 @@ def _open(
         if not files and (glob.has_magic(path) or local.is_absolute() or path.startswith((".", "~"))):
             raise ValueError("There is no such file or folder: correct the path.")
     if files:
-        return _open_files(files, kind, split if not local.is_dir() else None, streaming, labelled, sample_by)
-    return datasets.load_dataset(
+        chosen = split if not local.is_dir() else None
+        return _open_files(files, source, kind, chosen, streaming, labelled, sample_by)
+    dataset = datasets.load_dataset(
         str(local) if local.is_dir() else path, source.name, split=split or default_split, streaming=streaming
     )
+    return _confined(dataset, source, kind)
+
+
+def _confined(dataset: AnyDataset, source: Source, kind: MediaKind) -> AnyDataset:
+    """A table whose paths were checked; a text has none."""
+    if kind.feature is None:
+        return dataset
+    if dataset.features is None:
+        dataset = dataset._resolve_features()
+    column = source.column or _find_column(dataset.features, kind)
+    return confine(dataset, column, source) if column is not None and column in dataset.features else dataset
 
 
 def _open_files(
-    files: list[str], kind: MediaKind, split: str | None, streaming: bool, labelled: bool, sample_by: str
+    files: list[str],
+    source: Source,
+    kind: MediaKind,
+    split: str | None,
+    streaming: bool,
+    labelled: bool,
+    sample_by: str,
 ) -> AnyDataset:
     """Media files become a column of paths; tables and texts go through their `datasets` builder."""
     endings = {_extension(name) for name in files}
@@ -113,13 +157,15 @@ def _open_files(
             f"pattern of one format, of {', '.join((*kind.extensions, *TABLES))}."
         )
     (builder,) = builders
-    options = {"sample_by": sample_by} if builder == "text" else {}
-    return datasets.load_dataset(builder, data_files=files, split=split or "train", streaming=streaming, **options)
+    if builder == "text":
+        if split not in (None, "train"):
+            raise ValueError(f"Text files have no split {split!r}: drop split, or name other files.")
+        return read_text_files(files, sample_by, streaming)
+    table = datasets.load_dataset(builder, data_files=files, split=split or "train", streaming=streaming)
+    return _confined(table, source, kind)
 
 
 def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_column: str | None) -> AnyDataset:
-    if dataset.features is None:  # a stream that does not say; it reads a few rows to find out
-        dataset = dataset._resolve_features()
     features = dataset.features
     column = source.column or _find_column(features, kind)
     if column not in features:
@@ -129,7 +175,8 @@ def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_co
         raise ValueError(
             f"data source {source.path!r} has {problem}: set column to one of its columns, {', '.join(features)}."
         )
-    kept = {column: kind.column}
+    # What is wrong with a document of a text file comes with it.
+    kept = {column: kind.column} | {extra: extra for extra in (PROBLEM, WHERE) if extra in features}
     if label_column is not None:
         if label_column not in features and LABEL not in features:
             raise ValueError(
@@ -138,11 +185,51 @@ def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_co
             )
         kept[label_column if label_column in features else LABEL] = LABEL
     feature = features[column]
-    dataset = dataset.select_columns(list(kept))
     if isinstance(feature, datasets.Audio | datasets.Image):
         dataset = dataset.cast_column(column, type(feature)(decode=False))
+    dataset = dataset.select_columns(list(kept))
     renamed = {old: new for old, new in kept.items() if old != new}
     return dataset.rename_columns(renamed) if renamed else dataset
+
+
+def _choose_rows(dataset: AnyDataset, source: Source) -> AnyDataset:
+    if isinstance(dataset, datasets.IterableDataset) and (source.keep or source.drop):
+        fix = "leave them out with data.streaming = true"
+        raise ValueError(f"data source {source.path!r}: keep and drop cannot be applied to a stream: {fix}.")
+    for name, values in (source.keep or {}).items():
+        dataset = _rows_with(dataset, source, "keep", name, values, True)
+    for name, values in (source.drop or {}).items():
+        dataset = _rows_with(dataset, source, "drop", name, values, False)
+    return dataset
+
+
+def _rows_with(
+    dataset: datasets.Dataset, source: Source, field: str, column: str, values: list[Any], wanted: bool
+) -> datasets.Dataset:
+    """The rows whose `column` has (or, with `wanted` False, has not) one of `values`; a class may go by its name."""
+    features = dataset.features
+    if column not in features:
+        raise ValueError(
+            f"data source {source.path!r}: {field} names no column {column!r}: use one of {', '.join(features)}."
+        )
+    feature = features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        unknown = [value for value in values if isinstance(value, str) and value not in feature.names]
+        if unknown:
+            raise ValueError(
+                f"data source {source.path!r}: {field}.{column} holds {unknown[0]!r}: use {', '.join(feature.names)}."
+            )
+        values = [feature.str2int(value) if isinstance(value, str) else value for value in values]
+    present = set(dataset.unique(column))
+    missing = [value for value in values if value not in present]
+    if missing:  # a slip in a speaker's name would put that speaker into both sets
+        some = ", ".join(sorted(map(repr, present))[:20])
+        raise ValueError(
+            f"data source {source.path!r}: {field}.{column} holds {missing[0]!r}, which no row has: use values of "
+            f"{some}."
+        )
+    chosen = set(values)
+    return dataset.filter(lambda value: (value in chosen) == wanted, input_columns=[column])
 
 
 def _find_column(features: datasets.Features, kind: MediaKind) -> str | None:
@@ -189,5 +276,5 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[str]:
             continue
         if entry.is_dir():
             yield from _walk(Path(entry.path), seen)
-        elif entry.is_file():
+        elif entry.is_file() or entry.is_symlink():  # one that leads nowhere is reported when it is read
             yield entry.path

@@ -14,8 +14,9 @@ import numpy as np
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import IterableDataset, get_worker_info
 
+from .bad_examples import BadExample, Ledger
 from .collators import generator
-from .data_modality import SKIP, BadExample, Modality, Row
+from .data_modality import Modality, Row, path_of
 
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
     """Lists of examples, as `PretrainingDataset` makes them, for a `DataLoader` with `batch_size=None`.
 
     "epoch" of an example is the pass over its source, "index" its place in that pass: masks and crops repeat when the
-    same run is repeated with the same number of ranks and workers. Bad files are counted and logged, or stop the run.
+    same run is repeated with the same number of ranks and workers. Unusable files are left out, counted and named when
+    they are first passed; above `max_bad_share` of what was read, and at the first where it is 0, they stop the run.
 
     Args:
         streams: rows of the sources.
@@ -47,7 +49,7 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
         batch_cost: int | None = None,
         shares: Sequence[float] | None = None,
         shuffle_buffer: int = 1000,
-        skip_bad: bool = False,
+        max_bad_share: float = 0.0,
         num_processes: int = 1,
         process_index: int = 0,
     ):
@@ -58,7 +60,8 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
             )
         shuffled = [stream.shuffle(seed=seed, buffer_size=shuffle_buffer) for stream in streams]
         self.streams = [split_dataset_by_node(stream, process_index, num_processes) for stream in shuffled]
-        self.modality, self.seed, self.skip_bad = modality, seed, skip_bad
+        self.modality, self.seed = modality, seed
+        self.ledger = Ledger("train", max_bad_share)
         self.batch_size, self.batch_cost = batch_size, batch_cost
         self.shares = [1.0] if shares is None else list(shares)
         self.num_processes, self.process_index = num_processes, process_index
@@ -132,15 +135,21 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
             stream.set_epoch(epoch)
             read = usable = 0
             for row in self.modality.rows_of_stream(self._kept(stream)):
+                if "empty" in row:  # a document without content, ordinary in a text
+                    self._count("empty documents")
+                    continue
                 index = (read * readers + reader) * len(self.streams) + source
                 read += 1
                 try:
                     example = self.modality.read(row, generator(self.seed, epoch, index, "read"))
                 except BadExample as error:
-                    self._leave_out(error, first_time=epoch == self.epoch)
+                    self._leave_out(row, error, epoch, index)
                     continue
                 usable += 1
-                yield {**example, "epoch": epoch, "index": index}
+                if epoch == self.epoch:
+                    self.ledger.used()
+                name = self._name(row, epoch, index)
+                yield {**example, "epoch": epoch, "index": index, "name": name}
             if not usable:
                 self._nothing(source, workers)
                 return
@@ -159,12 +168,14 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
                 "to 1."
             )
 
-    def _leave_out(self, error: BadExample, first_time: bool) -> None:
-        if not self.skip_bad:
-            raise BadExample(f"{error} {SKIP}", error.problem) from error
+    def _leave_out(self, row: Row, error: BadExample, epoch: int, index: int) -> None:
         self.counts[error.problem] += 1
-        if first_time:
-            logger.warning("left out (%s): %s", error.problem, error)
+        if epoch == self.epoch or self.ledger.max_share == 0:  # a later pass meets the same files
+            self.ledger.leave_out(self._name(row, epoch, index), error)
+
+    def _name(self, row: Row, epoch: int, index: int) -> str:
+        path = path_of(row, self.modality.kind.column) if self.modality.named else None
+        return path or f"row {index} of pass {epoch} over the stream"
 
     def _kept(self, rows: datasets.IterableDataset) -> Iterator[Row]:
         for row in rows:
@@ -172,6 +183,9 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
             if reason is None:
                 yield row
                 continue
-            self.counts[reason] += 1
-            if self.counts[reason] in (1, 10, 100) or self.counts[reason] % 1000 == 0:
-                logger.warning("%d examples of the stream left out so far: %s", self.counts[reason], reason)
+            self._count(reason)
+
+    def _count(self, reason: str) -> None:
+        self.counts[reason] += 1
+        if self.counts[reason] in (1, 10, 100) or self.counts[reason] % 1000 == 0:
+            logger.warning("%d examples of the stream left out so far: %s", self.counts[reason], reason)

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..modeling.configuration_objective import ObjectiveConfig
+from .bad_examples import BadExample
 from .collators import TextCollator
 from .data_arguments import DataArguments
 from .data_modality import Modality, Row, Rows, Survey
@@ -80,6 +81,7 @@ class TextData(Modality[TextDataArguments]):
 
     arguments_class = TextDataArguments
     kind = TEXT
+    named = False
 
     def __init__(
         self, args: TextDataArguments, config: PreTrainedConfig, processor: PreTrainedTokenizerBase | None = None
@@ -109,11 +111,22 @@ class TextData(Modality[TextDataArguments]):
 
     def survey(self, rows: Rows, filtered: bool = True) -> Survey | None:
         assert isinstance(rows, PackedRows | DocumentRows)
-        if rows.empty_documents:
-            logger.warning("%d empty documents are left out", rows.empty_documents)
-        return Survey(rows.lengths, {}, {})
+        documents = rows.documents
+        if documents.empty:
+            logger.warning("%d empty documents are left out", documents.empty)
+        return Survey(
+            rows.lengths,
+            {},
+            {},
+            gone=documents.bad,
+            looked_at=len(documents.lengths),
+            uncounted={"empty": documents.empty},
+        )
 
     def read(self, row: Row, rng: np.random.Generator | None, limit: int | None = None) -> dict[str, Tensor]:
+        if "bad" in row:
+            problem, where = row["bad"]
+            raise BadExample(f"{where}.", problem)
         return {"input_ids": torch.from_numpy(row["input_ids"])}
 
     def rows_of_stream(self, stream: Iterator[Row]) -> Iterator[Row]:
@@ -166,7 +179,7 @@ class TextData(Modality[TextDataArguments]):
 
 def _open_tokenizer(args: TextDataArguments) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(args.tokenizer)
+        return AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"data.tokenizer = {args.tokenizer!r} cannot be opened: name a folder or a Hub name that AutoTokenizer "

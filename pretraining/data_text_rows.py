@@ -9,7 +9,9 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from .bad_examples import BadExample
 from .data_sources import LABEL, AnyDataset, MediaKind
+from .data_text_files import PROBLEM, WHERE, problem_of
 
 
 TEXT = MediaKind(
@@ -39,6 +41,8 @@ class TokenisedDocuments:
         self.labels = tokens[LABEL][:] if LABEL in tokens.column_names else None
         self._arrow = tokens.select_columns(["input_ids"]).with_format("arrow")
         self.lengths = np.asarray(tokens["length"][:], dtype=np.int64)  # (documents,)
+        self.bad = dict(_bad_documents(tokens)) if PROBLEM in tokens.column_names else {}
+        self.empty = int((self.lengths == 0).sum()) - len(self.bad)  # ordinary in a text: not named
 
     def ids(self, first: int, last: int) -> np.ndarray:
         """The ids of documents first .. last - 1 behind each other, (tokens,) int32."""
@@ -52,7 +56,6 @@ class PackedRows:
     def __init__(self, tokens: datasets.Dataset, layout: RowLayout):
         self.documents, self.layout = TokenisedDocuments(tokens), layout
         taken = np.where(self.documents.lengths > 0, self.documents.lengths + 1, 0)
-        self.empty_documents = int((taken == 0).sum())
         self._ends = np.cumsum(taken)  # (documents,) in the stream of tokens
         total = int(self._ends[-1]) if len(taken) else 0
         rows = -(-(total - 1) // (layout.size - 1)) if total else 0  # a lone end token is not worth a row
@@ -87,7 +90,6 @@ class DocumentRows:
         self.documents, self.layout = TokenisedDocuments(tokens), layout
         room = layout.size - 2
         pieces = np.ones_like(self.documents.lengths) if first_only else -(-self.documents.lengths // room)
-        self.empty_documents = int((pieces == 0).sum())
         self._document = np.repeat(np.arange(len(pieces)), pieces)  # (rows,)
         self._start = (np.arange(len(self._document)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * room
         self.lengths = 2 + np.minimum(self.documents.lengths[self._document] - self._start, room)
@@ -105,14 +107,19 @@ class DocumentRows:
 
 
 def tokenize(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, num_proc: int) -> datasets.Dataset:
-    """Columns `input_ids` (int32, no special tokens) and `length` for `text`; `datasets` caches the result on disk."""
+    """Columns `input_ids` (int32, no special tokens) and `length` for `text`; `datasets` caches the result on disk.
+
+    A text that cannot be used has no ids, and its problem in `_problem` and `_where`.
+    """
     columns = {"input_ids": datasets.List(datasets.Value("int32")), "length": datasets.Value("int64")}
+    columns |= {name: datasets.Value("string") for name in (PROBLEM, WHERE)}
+    given = [name for name in (PROBLEM, WHERE) if name in dataset.features]
     kept = {LABEL: dataset.features[LABEL]} if LABEL in dataset.features else {}
     return dataset.map(
         _tokenize_batch,
         batched=True,
-        input_columns=["text"],
-        remove_columns=["text"],
+        input_columns=["text", *given],
+        remove_columns=["text", *given],
         fn_kwargs={"tokenizer": tokenizer},
         features=datasets.Features(columns | kept),
         num_proc=num_proc if num_proc > 1 and len(dataset) > num_proc else None,
@@ -123,10 +130,16 @@ def tokenize(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, num_
 def rows_of_stream(
     stream: Iterable[Row], tokenizer: PreTrainedTokenizerBase, layout: RowLayout, pack: bool
 ) -> Iterator[Row]:
-    """The rows of `PackedRows` or `DocumentRows`, as the documents come."""
+    """The rows of `PackedRows` or `DocumentRows`, as the documents come.
+
+    A document that is left out is a row {"bad": (problem, where)} or {"empty": 1}.
+    """
     step = layout.size - 1
     rest = np.empty(0, dtype=np.int64)
     for document in _documents_of_stream(stream, tokenizer):
+        if isinstance(document, dict):
+            yield document
+            continue
         if pack:
             rest = np.concatenate([rest, document, [layout.end]])
             while len(rest) >= step:
@@ -140,27 +153,52 @@ def rows_of_stream(
 
 
 def documents_of(sources: Sequence[AnyDataset]) -> Iterator[str]:
-    """The texts of all sources."""
+    """The usable texts of all sources."""
     for source in sources:
         for row in source:
-            if row["text"]:
+            if row["text"] and problem_of(row["text"]) is None:
                 yield row["text"]
 
 
-def _documents_of_stream(stream: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> Iterator[np.ndarray]:
-    texts = (row["text"] for row in stream)
-    while chunk := list(islice(texts, DOCUMENTS_AT_ONCE)):
-        for ids in _tokenize_batch(chunk, tokenizer)["input_ids"]:
-            if ids:
+def _documents_of_stream(stream: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> Iterator[np.ndarray | Row]:
+    rows = iter(stream)
+    while chunk := list(islice(rows, DOCUMENTS_AT_ONCE)):
+        given = [[row.get(name) for row in chunk] for name in (PROBLEM, WHERE)]
+        made = _tokenize_batch([row["text"] for row in chunk], *given, tokenizer=tokenizer)
+        for ids, problem, where in zip(made["input_ids"], made[PROBLEM], made[WHERE], strict=True):
+            if problem is not None:
+                yield {"bad": (problem, where)}
+            elif ids:
                 yield np.asarray(ids, dtype=np.int64)
+            else:
+                yield {"empty": 1}
 
 
-def _tokenize_batch(texts: list[str | None], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+def _tokenize_batch(
+    texts: list[str | None],
+    problems: list[str | None] | None = None,
+    where: list[str | None] | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, list[Any]]:
+    problems, where = list(problems or [None] * len(texts)), list(where or [None] * len(texts))
+    clean = ["" if text is None else text for text in texts]
+    for i, text in enumerate(clean):
+        found = problem_of(text) if text else None
+        if found is not None:
+            clean[i], (problems[i], where[i]) = "", found
     ids = tokenizer(
-        ["" if text is None else text for text in texts],
+        clean,
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,
     )["input_ids"]
-    return {"input_ids": ids, "length": [len(document) for document in ids]}
+    return {"input_ids": ids, "length": [len(document) for document in ids], PROBLEM: problems, WHERE: where}
+
+
+def _bad_documents(tokens: datasets.Dataset) -> Iterator[tuple[int, BadExample]]:
+    problems = tokens.with_format("arrow")[:][PROBLEM]
+    for i in np.flatnonzero(problems.is_valid().to_numpy()).tolist():
+        row = tokens[i]
+        yield i, BadExample(f"document {i}: {row[WHERE]}.", row[PROBLEM])

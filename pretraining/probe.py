@@ -69,19 +69,30 @@ def extract_features(
 
 def pooled_features(encoder: PreTrainedModel, batch: Batch, device: torch.device, layer: Layer = None) -> Tensor:
     """The encoder's output averaged over real tokens, (batch, dim); what has a gradient keeps it."""
+    (hidden,), real = hidden_layers(encoder, batch, device, layer)
+    return masked_mean(hidden, real)
+
+
+def hidden_layers(
+    encoder: PreTrainedModel, batch: Batch, device: torch.device, layer: Layer | Literal["all"] = None
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Hidden states (batch, time, dim), one or of `"all"` layers, and which time steps are real, (batch, time)."""
     inputs = {
         name: value.to(device, encoder.dtype if value.is_floating_point() else None)
         for name, value in batch.items()
         if name != "labels"
     }
     output = encoder(**inputs, output_hidden_states=layer is not None)
+    hidden: tuple[Tensor, ...]
     if layer is None:
-        hidden = output.last_hidden_state  # (batch, time, dim)
+        hidden = (output.last_hidden_state,)
     elif layer == "average":
-        hidden = torch.stack(output.hidden_states).mean(0)
+        hidden = (torch.stack(output.hidden_states).mean(0),)
+    elif layer == "all":
+        hidden = tuple(output.hidden_states)
     else:
-        hidden = output.hidden_states[layer]
-    return masked_mean(hidden, real_tokens(encoder, inputs, hidden.shape[1]))
+        hidden = (output.hidden_states[layer],)
+    return hidden, real_tokens(encoder, inputs, hidden[0].shape[1])
 
 
 def masked_mean(hidden: Tensor, real: Tensor) -> Tensor:
@@ -198,13 +209,40 @@ def knn_accuracy(train_x: Features, train_y: np.ndarray, test_x: Features, test_
     return float(classifier.fit(train_x, train_y).score(test_x, test_y))
 
 
+@dataclass(frozen=True)
+class LinearProbe:
+    """Accuracies of a linear probe, 0 to 1, and the penalty (scikit-learn's C) that was chosen."""
+
+    accuracy: float  # on the test examples
+    validation_accuracy: float  # on the fifth of the training examples that chose the penalty
+    penalty: float
+
+
+def linear_probe(
+    train_x: Features, train_y: np.ndarray, test_x: Features, test_y: np.ndarray, seed: int = 0
+) -> LinearProbe:
+    """A logistic regression whose penalty was chosen on a fifth of the training examples, then fitted on all.
+
+    Raises:
+        ValueError: that fifth cannot hold an example of every class.
+    """
+    counts = np.unique(train_y, return_counts=True)[1]
+    if counts.min() < 2 or VALIDATION_SHARE * len(train_y) < len(counts):
+        raise ValueError(
+            f"A linear probe chooses its penalty on a fifth of the training examples: {len(train_y)} examples of "
+            f"{len(counts)} classes, {counts.min()} of the rarest, are too few. Use 5 or more of each class."
+        )
+    validation = StratifiedShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=seed)
+    search = GridSearchCV(_logistic(train_x, 1.0), {"logisticregression__C": PENALTIES}, cv=validation)
+    accuracy = float(search.fit(train_x, train_y).score(test_x, test_y))
+    return LinearProbe(accuracy, float(search.best_score_), search.best_params_["logisticregression__C"])
+
+
 def linear_probe_accuracy(
     train_x: Features, train_y: np.ndarray, test_x: Features, test_y: np.ndarray, seed: int = 0
 ) -> float:
-    """Test accuracy of a logistic regression whose penalty was chosen on a fifth of the training examples."""
-    validation = StratifiedShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=seed)
-    search = GridSearchCV(_logistic(train_x, 1.0), {"logisticregression__C": PENALTIES}, cv=validation)
-    return float(search.fit(train_x, train_y).score(test_x, test_y))
+    """Test accuracy of a `linear_probe`."""
+    return linear_probe(train_x, train_y, test_x, test_y, seed).accuracy
 
 
 def few_label_accuracy(
@@ -228,13 +266,25 @@ def few_label_accuracy(
     return Score(tuple(float(classifier.fit(train_x[draw], train_y[draw]).score(test_x, test_y)) for draw in labelled))
 
 
+class TooFewExamples(ValueError):
+    """`asked` labelled examples of each class cannot be drawn: of class number `label` there are `there`."""
+
+    def __init__(self, asked: int, label: int, there: int):
+        super().__init__(
+            f"labels_per_class = {asked} is not possible: of class {label} there are {there} training examples beside "
+            f"the validation split. Use {there} or less, or more examples."
+        )
+        self.label, self.there = label, there
+
+
 def draw_labelled(
     labels: np.ndarray, labels_per_class: int, draws: int, seed: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Draws of `labels_per_class` examples a class, and the validation examples that no draw contains, as indices.
 
     Raises:
-        ValueError: a class has too few examples, or there are fewer than 2 draws.
+        TooFewExamples: a class has too few examples.
+        ValueError: there are fewer than 2 draws.
     """
     if draws < 2:
         raise ValueError(f"draws = {draws} is not possible: a spread over draws needs 2 or more.")
@@ -242,11 +292,7 @@ def draw_labelled(
     pool, validation = train_test_split(np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=seed)
     classes, counts = np.unique(labels[pool], return_counts=True)
     if counts.min() < labels_per_class:
-        raise ValueError(
-            f"labels_per_class = {labels_per_class} is not possible: of class {classes[counts.argmin()]} there are "
-            f"{counts.min()} training examples beside the validation split. Use {counts.min()} or less, or more "
-            "examples."
-        )
+        raise TooFewExamples(labels_per_class, int(classes[counts.argmin()]), int(counts.min()))
     rng = np.random.default_rng(seed)
     members = [pool[labels[pool] == label] for label in classes]
     drawn = [

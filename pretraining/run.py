@@ -2,68 +2,53 @@
 
     recipe -> arguments -> data -> model -> trainer -> run folder (encoder at the top, pretraining/, checkpoint-N/)
 
-Started again with the same command, an interrupted run continues from its newest checkpoint. Exit codes: 0 done,
-2 refused (the message names the field and the fix), 3 stopped because the representation collapsed.
+Started again with the same command, an interrupted run continues from its newest intact checkpoint, exactly. Exit
+codes: 0 done; 2 refused (the message names the field and the fix); 3 stopped because the representation collapsed;
+4 preempted: SIGTERM or SIGINT ended it after a checkpoint; 5 something could not be written, a full disk for example;
+6 stopped because the loss was not finite. `health.json` in the run folder says the same in words, also where a
+launcher makes 1 of every code.
 """
 
+import contextlib
 import copy
-import json
-import os
-import shlex
+import errno
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
-import yaml
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from data2vec.pretraining.arguments import Run, parse_arguments, parse_yaml
+from data2vec.pretraining.arguments import Run, parse_arguments
 from data2vec.pretraining.callbacks_probe import ProbeCallback
+from data2vec.pretraining.checkpoints import StorageError, claimed
 from data2vec.pretraining.data import BadExample, PretrainingData, build_data
+from data2vec.pretraining.engine_check import check_launch
+from data2vec.pretraining.health import Health, logged_to
 from data2vec.pretraining.probe import teacher_encoder
 from data2vec.pretraining.report import write_report
+from data2vec.pretraining.run_folder import (
+    EXIT_COLLAPSED,
+    EXIT_DIVERGED,
+    EXIT_PREEMPTED,
+    EXIT_REFUSED,
+    EXIT_STORAGE,
+    check_same_recipe,
+    last_checkpoint,
+    write_run_files,
+)
 from data2vec.pretraining.trainer import Data2VecTrainer
+from data2vec.pretraining.trainer_resume import find_checkpoint
 
 
-LIBRARIES = ("data2vec", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors")
-EXIT_REFUSED, EXIT_COLLAPSED = 2, 3
-
-
-def write_run_files(run: Run) -> None:
-    """What made this run: the resolved recipe, the command and the versions."""
-    folder = run.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(run.recipe, sort_keys=False), encoding="utf-8")
-    facts = {
-        "command": shlex.join(sys.argv),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "python": sys.version.split()[0],
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"cpu, {torch.get_num_threads()} threads",
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
-    }
-    (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+STATES = {0: "finished", EXIT_COLLAPSED: "collapsed", EXIT_PREEMPTED: "preempted", EXIT_DIVERGED: "diverged"}
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def check_same_run(run: Run) -> None:
     """Refuse to continue a run folder with another model, objective or data; other lengths and devices are fine."""
-    folder = run.folder
-    written = folder / "recipe.yaml"
-    if not written.is_file() or not folder.is_dir() or get_last_checkpoint(str(folder)) is None:
-        return
-    before = parse_yaml(written.read_text(encoding="utf-8"))
-    for section in ("model", "objective", "data"):
-        old, new = before[section], run.recipe[section]
-        if old != new:
-            names = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-            raise ValueError(
-                f"{folder} holds a run with another {section}.{names[0]}: {old.get(names[0])!r} there, "
-                f"{new.get(names[0])!r} here. Use another training.output_dir, or remove it."
-            )
+    if last_checkpoint(run.folder) is not None:
+        check_same_recipe(run.folder, run.recipe, ("model", "objective", "data"))
 
 
 def open_data(run: Run) -> PretrainingData:
@@ -81,8 +66,8 @@ def open_data(run: Run) -> PretrainingData:
         )
 
 
-def pretrain(run: Run, data: PretrainingData) -> int:
-    """Train to the end of the run; returns the exit code."""
+def pretrain(run: Run, data: PretrainingData, checkpoint: str | None) -> int:
+    """Train to the end of the run, from a checkpoint or from the start; returns the exit code."""
     args = run.training
     if run.checkpoint is None:
         model = run.model_class(run.config)
@@ -97,49 +82,91 @@ def pretrain(run: Run, data: PretrainingData) -> int:
     trainer = Data2VecTrainer(model, args, data)
     probe: Any = (data.probe_train, data.probe_test, data.probe_collator)
     if args.probe_steps:
-        trainer.add_callback(ProbeCallback(trainer, *probe, probe_steps=args.probe_steps))
+        trainer.add_callback(ProbeCallback(trainer, *probe, probe_steps=args.probe_steps, clock=trainer.clock))
+    health = Health(run.folder, data.skipped)
+    trainer.add_callback(health)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        code, message = how_it_ended(trainer)
+        if code == 0:
+            trainer.save_model()
+            trainer.save_state()
+            finished = trainer.whole_model() if run.report is not None else None
+            if run.report is not None and trainer.is_world_process_zero():
+                write_report(
+                    run.folder,
+                    pretrained=finished.base_model,
+                    teacher=teacher_encoder(finished),
+                    untrained=untrained,
+                    probe_train=probe[0],
+                    probe_test=probe[1],
+                    collate=probe[2],
+                    log_history=trainer.state.log_history,
+                    class_names=data.label_names,
+                    settings=run.report,
+                    seed=args.seed,
+                )
+    except BaseException as error:
+        with contextlib.suppress(StorageError):
+            health.finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    line = health.finish(STATES[code], message)
     if trainer.is_world_process_zero():
-        write_run_files(run)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run.folder)) if run.folder.is_dir() else None)
-    if trainer.guard.explanation is not None:
-        return EXIT_COLLAPSED
+        print(line)
+    return code
 
-    trainer.save_model()
-    trainer.save_state()
-    if run.report is not None and trainer.is_world_process_zero():
-        write_report(
-            run.folder,
-            pretrained=model.base_model,
-            teacher=teacher_encoder(model),
-            untrained=untrained,
-            probe_train=probe[0],
-            probe_test=probe[1],
-            collate=probe[2],
-            log_history=trainer.state.log_history,
-            class_names=data.label_names,
-            settings=run.report,
-            seed=args.seed,
-        )
-    return 0
+
+def how_it_ended(trainer: Data2VecTrainer) -> tuple[int, str | None]:
+    """The exit code of a training, and why it stopped early."""
+    if trainer.guard.explanation is not None:
+        return EXIT_COLLAPSED, trainer.guard.explanation
+    if trainer.non_finite.explanation is not None:
+        return EXIT_DIVERGED, trainer.non_finite.explanation
+    if trainer.preempted:
+        return EXIT_PREEMPTED, "Stopped by a signal. The same command continues."
+    return 0, None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run = parse_arguments(argv)
-        check_same_run(run)
-        set_seed(run.training.seed)
-        data = open_data(run)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
-    try:
-        code = pretrain(run, data)
-    except BadExample as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+    with contextlib.ExitStack() as stack:
+        try:
+            run = parse_arguments(argv)
+            args = run.training
+            check_launch(args)
+            check_same_run(run)
+            set_seed(args.seed)
+            data = open_data(run)
+            if args.process_index == 0:
+                stack.enter_context(claimed(run.folder))
+            stack.enter_context(logged_to(run.folder, args.process_index))
+            checkpoint = find_checkpoint(args)
+            if args.process_index == 0:
+                write_run_files(run.folder, run.recipe)
+            data.record_skipped(run.folder, args.process_index)
+        except (ValueError, FileNotFoundError) as error:
+            return _end(EXIT_REFUSED, error)
+        except (StorageError, OSError) as error:
+            return _end(EXIT_STORAGE, error)
+        try:
+            code = pretrain(run, data, checkpoint)
+        except BadExample as error:
+            return _end(EXIT_REFUSED, error)
+        except FloatingPointError as error:
+            return _end(EXIT_DIVERGED, error)
+        except StorageError as error:
+            return _end(EXIT_STORAGE, error)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            return _end(EXIT_STORAGE, error)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    return code
+
+
+def _end(code: int, error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
     return code
 
 

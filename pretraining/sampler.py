@@ -26,8 +26,12 @@ class BatchSampler(Sampler[list[Key]]):
     shares. A repeated example therefore has new crops and masks.
 
     For `accelerate`: `batch_size` is None since batches vary, and the number of batches is a multiple of
-    `num_batches_multiple` (ranks * accumulated batches), reached by halving batches, so that every rank gets equally
-    many, none twice. `accelerate` passes `set_epoch` on where one process runs, and `Trainer` where several do, but
+    `num_batches_multiple` (ranks * accumulated batches), so that every rank gets equally many, none twice. Where
+    batches are bounded by a count alone, what an optimizer step sees is drawn first and then dealt out to those ranks
+    and accumulated batches: it depends on the effective batch (`batch_size * num_batches_multiple`) only, and a run
+    continues from the same example with another split. With a padded cost the multiple is reached by halving batches.
+
+    `accelerate` passes `set_epoch` on where one process runs, and `Trainer` where several do, but
     neither to what `skip_first_batches` wraps: after a resume in the midst of an epoch call it on this object.
 
     Args:
@@ -69,6 +73,7 @@ class BatchSampler(Sampler[list[Key]]):
             raise ValueError(f"batch_cost = {batch_cost} needs the examples' lengths: use batch_size instead.")
         self.size, self.seed, self.epoch = size, seed, 0
         self.rows, self.cost = batch_size, batch_cost
+        self.parts = num_batches_multiple if batch_cost is None else 1  # batches that a step's examples are dealt to
         self.lengths = np.ones(size, dtype=np.int64) if lengths is None else np.asarray(lengths, dtype=np.int64)
         if batch_cost is not None and self.lengths.max() > batch_cost:
             raise ValueError(
@@ -78,7 +83,7 @@ class BatchSampler(Sampler[list[Key]]):
         self._buckets = self._make_buckets(bucket_width, list(sizes or [size]), shares)
         # More draws never make fewer batches, so this is the most that an epoch needs; one with fewer halves some.
         most = [np.empty((sum(ceil(cell.rate) for cell in cells), 2), dtype=np.int64) for _, cells in self._buckets]
-        self.num_batches = ceil(len(self._cut(most)) / num_batches_multiple) * num_batches_multiple
+        self.num_batches = ceil(len(self._cut(most)) * self.parts / num_batches_multiple) * num_batches_multiple
         fewest = sum(int(cell.rate) for _, cells in self._buckets for cell in cells)
         if self.num_batches > fewest:
             raise ValueError(
@@ -94,13 +99,14 @@ class BatchSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         batches = self._cut([self._draw_bucket(bucket, self.epoch) for bucket in range(len(self._buckets))])
-        while len(batches) < self.num_batches:
+        while len(batches) * self.parts < self.num_batches:
             largest = max(range(len(batches)), key=lambda i: len(batches[i]))
             batch = batches[largest]
             batches[largest] = batch[::2]
             batches.append(batch[1::2])
         for i in self._generator(BATCHES, self.epoch).permutation(len(batches)):
-            yield [(int(times), int(index)) for times, index in batches[i]]
+            for part in range(self.parts):
+                yield [(int(times), int(index)) for times, index in batches[i][part :: self.parts]]
 
     def _make_buckets(
         self, width: float, sizes: list[int], shares: Sequence[float] | None
@@ -151,7 +157,7 @@ class BatchSampler(Sampler[list[Key]]):
             rest = keys[full:]
         if len(rest) == 0:
             return batches
-        if batches and len(rest) < room // 2 and len(batches[-1]) == room:
+        if batches and len(rest) < max(room // 2, self.parts) and len(batches[-1]) == room:
             # A very small batch would be a whole optimizer step: share with the batch before.
             both = np.concatenate([batches.pop(), rest])
             return [*batches, both[::2], both[1::2]]
@@ -161,8 +167,10 @@ class BatchSampler(Sampler[list[Key]]):
         return np.random.default_rng((self.seed, *what))
 
     def _rows_of(self, longest: int) -> int:
-        fitting = [] if self.cost is None else [self.cost // longest]
-        return min(fitting + ([] if self.rows is None else [self.rows]))
+        if self.cost is None:
+            assert self.rows is not None  # one of the two bounds is given
+            return self.rows * self.parts
+        return min(self.cost // longest, self.cost if self.rows is None else self.rows)
 
 
 class FixedBatches(Sampler[list[Key]]):

@@ -2,31 +2,37 @@
 
 What it adds, and nothing else: the teacher moves once per optimizer step; the loss is divided by the masked positions
 of the whole effective batch; weight decay spares what it should not touch; the run's health is logged and guarded;
-batches come from our sampler; and a finished run leaves the plain encoder at the top of its folder.
+batches come from our sampler; and a finished run leaves the plain encoder at the top of its folder. That a run can be
+killed and continued is trainer_resume.py's.
 """
 
 import os
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import SchedulerType
+from transformers import PreTrainedModel
 
 from ..modeling import Data2VecForPreTrainingOutput
 from ..modeling.masking import mask_seeds
 from .callbacks import CollapseGuard, TeacherCallback
+from .checkpoints import WRITING, move_files
+from .clock import TrainingClock
 from .data import PretrainingData
 from .data_streaming import StreamingBatches
+from .engines import EngineTrainer
+from .layout import BY_COST, COUNTED, STREAM, Layout
 from .metrics import HealthMeter
-from .schedules import get_tri_stage_schedule
+from .non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
+from .schedules import ScheduleArguments, ScheduleTrainer
+from .signals import start_worker
+from .trainer_resume import ResumableTrainer
 
 
-TRI_STAGE = "tri_stage"
 WHOLE_MODEL = "pretraining"  # sub-folder that holds student, teacher and head of a finished run
 
 # Weight decay pulls towards zero what a layer multiplies with; these are read, added or scaled with instead.
@@ -40,8 +46,8 @@ NO_DECAY = (
 )
 
 
-@dataclass
-class PretrainingArguments(TrainingArguments):
+@dataclass(repr=False)  # that of `TrainingArguments` shows no token
+class PretrainingArguments(ScheduleArguments):
     """`TrainingArguments` with what pretraining adds; the defaults that differ are those that it needs.
 
     `lr_scheduler_type` also takes `tri_stage`, with `lr_scheduler_kwargs` `{warmup, hold, decay}`, shares of the run.
@@ -60,17 +66,20 @@ class PretrainingArguments(TrainingArguments):
     probe_steps: int = field(default=0, metadata={"help": "updates between two k-NN probes on data.probe; 0 is off"})
     guard_start_step: int = field(default=5000, metadata={"help": "updates before which no collapse is declared"})
     guard_patience: int = field(default=3, metadata={"help": "unhealthy logs in a row that stop the run; 0 is off"})
+    max_nonfinite_steps: int = field(
+        default=10,
+        metadata={"help": "steps in a row, left out for a loss or gradient that is not finite, that stop the run"},
+    )
 
     def __post_init__(self) -> None:
-        tri_stage = self.lr_scheduler_type == TRI_STAGE
-        if tri_stage:  # `transformers` knows its own schedules only
-            self.lr_scheduler_type = SchedulerType.CONSTANT
         super().__post_init__()
-        if tri_stage:
-            self.lr_scheduler_type = TRI_STAGE
+        if self.save_only_model:
+            raise ValueError(
+                "save_only_model = True is not possible: a checkpoint without the optimizer cannot be continued from."
+            )
 
 
-class Data2VecTrainer(Trainer):
+class Data2VecTrainer(ResumableTrainer, EngineTrainer, ScheduleTrainer):
     """Trains a `...ForPreTraining` model on a [`PretrainingData`].
 
     Args:
@@ -94,18 +103,21 @@ class Data2VecTrainer(Trainer):
         )
         self.data = data
         self.meter = HealthMeter()
+        self.clock = TrainingClock()
         self.guard = CollapseGuard(start_step=args.guard_start_step, patience=args.guard_patience)
+        self.non_finite = NonFiniteGuard(self, args.max_nonfinite_steps)
+        self.add_callback(self.non_finite)
         self.add_callback(TeacherCallback(self))
         if args.guard_patience:
             self.add_callback(self.guard)
-        self._micro_step = (-1, 0)  # (global step, micro-batches of it so far)
         self._seen = torch.zeros(2, device=args.device)  # samples and real tokens of this rank since the last log
-        self._last_log: float | None = None  # the clock starts when the first micro-batch is done: set-up is no speed
+        self._last_log: float | None = None  # begins when the first micro-batch is done: set-up is no speed
 
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader:
-        return self._dataloader(self.data.train_dataset, self.data.loader_arguments())
+        how = self.data.loader_arguments()
+        return self._dataloader(self.data.train_dataset, how | {"collate_fn": NamedBatches(how["collate_fn"])})
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         how = {"batch_sampler": self.data.eval_batch_sampler, "collate_fn": self.data.collator}
@@ -120,6 +132,7 @@ class Data2VecTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            worker_init_fn=start_worker,
             **how,
         )
         return self.accelerator.prepare(loader) if "batch_sampler" in how else loader
@@ -129,6 +142,7 @@ class Data2VecTrainer(Trainer):
         streaming = isinstance(self.data.train_dataset, StreamingBatches)
         source: Any = self.data.train_dataset if streaming else self.data.batch_sampler
         source.set_epoch(kwargs["epoch"])
+        self.clock.start(max((log.get("training_seconds", 0.0) for log in self.state.log_history), default=0.0))
         super()._run_epoch(*args, **kwargs)
 
     # ---- loss ----
@@ -138,7 +152,7 @@ class Data2VecTrainer(Trainer):
         if not batch_samples:
             return None
         count = torch.stack([batch["masked"].sum() for batch in batch_samples]).sum().to(device)
-        return self._sum_over_ranks(count)
+        return self.vote(count.view(1)).squeeze(0)
 
     def compute_loss(
         self,
@@ -155,20 +169,26 @@ class Data2VecTrainer(Trainer):
         return (loss, output) if return_outputs else loss
 
     def _layerdrop(self) -> dict[str, list[bool]]:
-        """Layers that this micro-batch keeps, by (seed, step, micro-batch): alike on all ranks and after a resume."""
-        step, micro = self._micro_step
-        self._micro_step = (step, micro + 1) if step == self.state.global_step else (self.state.global_step, 0)
-        config: Any = self._unwrapped().config
+        """Layers that this update keeps, by (seed, step): alike in all its micro-batches, on all ranks, resumed."""
+        config: Any = self.unwrapped().config
         probability = getattr(config, "layerdrop", 0.0)
         if not probability:
             return {}
-        step, micro = self._micro_step
-        seed = int(mask_seeds(self.args.seed, step, [micro], 1))
+        seed = int(mask_seeds(self.args.seed, self.state.global_step, [0], 1))
         draws = torch.rand(
             config.num_hidden_layers + getattr(config, "num_prenet_layers", 0),
             generator=torch.Generator().manual_seed(seed),
         )
         return {"kept_layers": (draws >= probability).tolist()}
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        self.non_finite.note(inputs.pop(EXAMPLES))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.non_finite.judge(norm)
+        return norm
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -186,21 +206,11 @@ class Data2VecTrainer(Trainer):
         shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
         return [name for name in names if shapes[name] > 1 and not any(spared in name for spared in NO_DECAY)]
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.args.lr_scheduler_type != TRI_STAGE:
-            return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
-            shares: Any = self.args.lr_scheduler_kwargs or {}
-            optimizer = optimizer or self.optimizer
-            self.lr_scheduler = get_tri_stage_schedule(optimizer, num_training_steps, **shares)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
     # ---- health ----
 
     def _observe(self, output: Data2VecForPreTrainingOutput) -> None:
         if self._last_log is None:
-            self._last_log = time.perf_counter()
+            self._last_log = self.clock.seconds()
         else:
             batch, time_steps = output.all_targets.shape[:2]
             self._seen[0] += batch
@@ -212,37 +222,67 @@ class Data2VecTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
+            logs["loss"] = self.non_finite.mean_of_applied(logs["loss"], self.state.global_step)
             logs |= self.meter.summary(self._sum_over_ranks)
             samples, tokens = self._sum_over_ranks(self._seen).tolist()
-            now = time.perf_counter()
+            now = self.clock.seconds()
             seconds = now - (self._last_log or now)
             if samples:
                 logs["samples_per_second"], logs["tokens_per_second"] = samples / seconds, tokens / seconds
-            logs["ema_decay"] = self._unwrapped().objective.decay_at(self.state.global_step)
+            logs["ema_decay"] = self.unwrapped().objective.decay_at(self.state.global_step)
             self._last_log = now
             self._seen.zero_()
+            self.data.exchange_skipped(gather_object, self.args.process_index)
+        logs["training_seconds"] = self.clock.seconds()
         super().log(logs, start_time)
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, "sum")
 
-    def _unwrapped(self) -> Any:
-        return self.accelerator.unwrap_model(self.model)
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self.clock.paused():
+            return super().evaluate(*args, **kwargs)
 
     # ---- checkpoints ----
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with self.clock.paused():
+            super()._save_checkpoint(*args, **kwargs)
+
+    def layout(self) -> Layout:
+        sampler = self.data.batch_sampler
+        return Layout(
+            processes=self.args.world_size,
+            batch_size=self.args.per_device_train_batch_size,
+            accumulation=self.args.gradient_accumulation_steps,
+            workers=self.args.dataloader_num_workers,
+            batches=STREAM if sampler is None else COUNTED if sampler.cost is None else BY_COST,
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+        )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the whole model; at the top of the run folder the plain encoder, and the whole in `pretraining/`.
 
-        A checkpoint, or any other folder, holds student, teacher and head.
+        A checkpoint, or any other folder, holds student, teacher and head. The files at the top are written aside and
+        then replaced one by one, so that none is ever half written.
         """
         top: Any = self.args.output_dir
         if output_dir is not None and os.path.abspath(output_dir) != os.path.abspath(top):
             super().save_model(output_dir, _internal_call)
             return
-        super().save_model(str(Path(top) / WHOLE_MODEL), _internal_call=True)
-        if self.args.should_save:
-            self._unwrapped().save_encoder(top)
-            self.data.processor.save_pretrained(top)
+        whole, encoder = Path(top) / WRITING / WHOLE_MODEL, Path(top) / WRITING / "encoder"
+
+        def write() -> None:
+            weights = self.whole_state_dict()  # None where the module has them
+            self._save(str(whole), state_dict=weights)
+            if self.args.should_save:
+                self.save_encoder(str(encoder), weights)
+                self.data.processor.save_pretrained(encoder)
+                move_files(whole, Path(top) / WHOLE_MODEL)
+                move_files(encoder, Path(top))
+
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._on_all_ranks(write, Path(top) / "model.safetensors", exchanges=sharded)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)

@@ -1,9 +1,6 @@
 """Every code block of the README, executed in the order of the page, as a reader would."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +8,10 @@ import pytest
 import soundfile
 from PIL import Image
 
+from tests.code_blocks import ROOT, blocks_of, run_block
 
-ROOT = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+BLOCKS = blocks_of(ROOT / "README.md")
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +36,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("index", range(len(BLOCKS)))
 def test_block(index, folder):
-    language, code = BLOCKS[index]
-    if language == "bash" and code.startswith("make "):
-        # `make test` runs this very test and `.ci/run` runs both: here, that make knows the target
-        command = ["make", "--dry-run", *code.split()[1:]]
-    elif language == "bash":
-        command = ["bash", "-euo", "pipefail", "-c", code]
-    else:
-        assert language == "python", f"a block of {language} is not executed by any test"
-        command = [sys.executable, "-c", code]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "PYTHONPATH": "", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    run_block(*BLOCKS[index], folder)
 
 
 def test_links_lead_somewhere():

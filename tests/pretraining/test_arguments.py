@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from data2vec.modeling import (
     Data2Vec2AudioForPreTraining,
@@ -15,7 +14,8 @@ from data2vec.modeling import (
     Data2VecTextForPreTraining,
     Data2VecVisionForPreTraining,
 )
-from data2vec.pretraining.arguments import RECIPES, override, parse_arguments, parse_yaml, read_recipe, resolve
+from data2vec.pretraining.arguments import RECIPES, override, parse_arguments, read_recipe, resolve
+from data2vec.pretraining.recipe import parse_yaml
 from data2vec.pretraining.run import main
 
 
@@ -192,8 +192,17 @@ def test_override_is_written_where_it_belongs():
 def test_numbers_of_yaml_are_numbers():
     assert parse_yaml("5e-4") == 5e-4 and parse_yaml("1e6") == 1e6 and parse_yaml("1.5e+2") == 150.0
     assert parse_yaml("e5") == "e5" and parse_yaml("12") == 12
-    with pytest.raises(yaml.YAMLError):
+    with pytest.raises(ValueError, match="not YAML that a recipe may hold"):
         parse_yaml("!!python/object/apply:os.system ['true']")
+
+
+def test_a_broken_value_is_refused_with_its_field():
+    with pytest.raises(ValueError, match=r"--masking\.ratio: this is not YAML"):
+        parse_arguments(["demo_vision.yaml", "--masking.ratio", "{a: [}"])
+
+
+def test_no_is_a_strategy():
+    assert parse_arguments(["demo_vision.yaml", "--save_strategy", "no"]).training.save_strategy == "no"
 
 
 def test_help_reads_well(capsys):

@@ -124,13 +124,13 @@ def write_bad(folder: Path) -> dict[str, str]:
     soundfile.write(file, noise, 16000, format="MP3")
     (folder / "cut.mp3").write_bytes(file.getvalue()[:2000])
     return {
-        "empty.wav": "unreadable",
-        "words.mp3": "unreadable",
+        "empty.wav": "empty",
+        "words.mp3": "wrong type",
         "nothing.wav": "empty",
         "zeros.flac": "silent",
         "nan.wav": "not finite",
         "click.wav": "too short",
-        "cut.flac": "unreadable",
+        "cut.flac": "truncated",
         "cut.mp3": "truncated",
     }
 
@@ -147,15 +147,15 @@ def test_a_bad_file_stops_the_run_with_its_name_and_the_fix(tmp_path, name):
     with pytest.raises(ValueError, match=name) as error:
         dataset = examples_of(tmp_path, audio())
         [dataset[0, i] for i in range(len(dataset))]
-    assert "data.skip_bad" in str(error.value)
+    assert "data.max_bad_share" in str(error.value)
 
 
-def test_skip_bad_reads_a_neighbour_counts_and_names_each_file_once(tmp_path, caplog):
+def test_a_neighbour_takes_the_place_of_a_bad_file_which_is_counted_and_named_once(tmp_path, caplog):
     problems = write_bad(tmp_path)
     for i in range(3):
         write_tone(tmp_path / f"m{i}.wav", 300.0 + 100 * i, 1.0 + 0.1 * i, 16000)
     with caplog.at_level(logging.WARNING):
-        dataset = examples_of(tmp_path, audio(), skip_bad=True)
+        dataset = examples_of(tmp_path, audio(), max_bad_share=1.0)
         first = [dataset[4, i] for i in range(len(dataset))]
         again = [dataset[4, i] for i in reversed(range(len(dataset)))][::-1]
     kinds = list(problems.values())
@@ -175,7 +175,7 @@ def test_nothing_usable_is_an_error(tmp_path):
         examples_of(tmp_path, audio(min_seconds=1.0))
     (tmp_path / "short.wav").unlink()
     soundfile.write(tmp_path / "zeros.wav", np.zeros(16000), 16000)
-    dataset = examples_of(tmp_path, audio(), skip_bad=True)
+    dataset = examples_of(tmp_path, audio(), max_bad_share=1.0)
     with pytest.raises(ValueError, match="zeros.wav"):
         dataset[0, 0]
 

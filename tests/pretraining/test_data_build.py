@@ -231,12 +231,12 @@ def test_bad_files_are_counted_over_all_workers(folders, tmp_path, caplog):
         else:
             Image.new("RGB", (16, 16), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
     source = [{"path": str(tmp_path)}]
-    lenient = build("image", folders, sources=source, skip_bad=True, batch_size=2)
+    lenient = build("image", folders, sources=source, max_bad_share=1.0, batch_size=2)
     with caplog.at_level(logging.WARNING):
         two, none = batches_of(lenient, workers=2), batches_of(lenient)
     assert same(two, none)
-    assert lenient.train_dataset.bad_counts == {"unreadable": 2}
-    with pytest.raises(ValueError, match=r"(1|5).png.*data.skip_bad"):
+    assert lenient.train_dataset.bad_counts == {"wrong type": 2}
+    with pytest.raises(ValueError, match=r"data.max_bad_share.*(1|5).png"):
         batches_of(build("image", folders, sources=source, batch_size=2), workers=2)
 
 

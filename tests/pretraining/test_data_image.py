@@ -203,10 +203,10 @@ def write_bad(folder: Path) -> dict[str, str]:
     Image.fromarray(np.full((7, 9), 0.5, dtype=np.float32)).save(folder / "float.tiff")
     Image.new("L", (200, 200)).save(folder / "bomb.png")
     return {
-        "cut.jpg": "damaged",
-        "cut.png": "damaged",
-        "words.jpg": "unreadable",
-        "empty.png": "unreadable",
+        "cut.jpg": "truncated",
+        "cut.png": "truncated",
+        "words.jpg": "wrong type",
+        "empty.png": "empty",
         "float.tiff": "pixel format",
         "bomb.png": "too large",
     }
@@ -222,8 +222,8 @@ def test_bad_images_are_named_or_left_out_and_counted(tmp_path, monkeypatch, cap
     for name, problem in problems.items():
         with pytest.raises(ValueError, match=name) as error:
             strict[0, names.index(name)]
-        assert error.value.problem == problem and "data.skip_bad" in str(error.value)
-    lenient = examples_of(tmp_path, image_data(), augment=augment, skip_bad=True)
+        assert error.value.problem == problem and "data.max_bad_share" in str(error.value)
+    lenient = examples_of(tmp_path, image_data(), augment=augment, max_bad_share=1.0)
     with caplog.at_level(logging.WARNING):
         seen = [lenient[0, i] for i in range(7) for _ in range(2)]
     assert [example["index"] for example in seen[::2]] == list(range(7))

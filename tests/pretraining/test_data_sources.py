@@ -171,3 +171,42 @@ def test_misspelt_fields_and_impossible_values_are_refused(values, message):
 def test_every_field_explains_itself():
     for arguments in (AudioDataArguments, ImageDataArguments, Source):
         assert all(field.metadata["help"] for field in fields(arguments))
+
+
+@pytest.fixture
+def speakers(tmp_path):
+    """Five rows of three speakers and two named classes, as a dataset on disk."""
+    rows = {"text": list("abcde"), "speaker": [7, 7, 21, 3, 21], "label": [0, 1, 1, 0, 0]}
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "speaker": datasets.Value("int64"),
+            "label": datasets.ClassLabel(names=["no", "yes"]),
+        }
+    )
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "speakers"))
+    return str(tmp_path / "speakers")
+
+
+def test_speakers_are_kept_and_held_out(speakers):
+    held_out = load_source(Source(path=speakers, keep={"speaker": [21]}), TEXT, label_column="label")
+    rest = load_source(Source(path=speakers, drop={"speaker": [21]}), TEXT, label_column="label")
+    both = load_source(Source(path=speakers, keep={"speaker": [7, 21]}, drop={"label": ["no"]}), TEXT)
+    assert (held_out["text"][:], held_out["label"][:]) == (["c", "e"], [1, 0])
+    assert (rest["text"][:], rest.column_names) == (["a", "b", "d"], ["text", "label"])
+    assert both["text"][:] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"keep": {"spaeker": [7]}}, "keep names no column 'spaeker': use one of text, speaker, label"),
+        ({"drop": {"speaker": [8]}}, "drop.speaker holds 8, which no row has: use values of 21, 3, 7"),
+        ({"drop": {"label": ["maybe"]}}, "drop.label holds 'maybe': use no, yes"),
+    ],
+)
+def test_a_slip_in_what_is_kept_is_refused(speakers, choice, message):
+    with pytest.raises(ValueError, match=message):
+        load_source(Source(path=speakers, **choice), TEXT)
+    with pytest.raises(ValueError, match="cannot be applied to a stream"):
+        load_source(Source(path=speakers, **choice), TEXT, streaming=True)

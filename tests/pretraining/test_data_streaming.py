@@ -105,9 +105,9 @@ def test_filters_and_bad_files_are_counted_and_named(clips, tmp_path, caplog):
     soundfile.write(tmp_path / "short.wav", np.random.default_rng(9).standard_normal(4000) / 10, 16000)
     (tmp_path / "words.wav").write_text("no sound")
     strict = audio_stream(tmp_path)
-    with pytest.raises(ValueError, match="words.wav.*data.skip_bad"):
+    with pytest.raises(ValueError, match="words.wav.*data.max_bad_share"):
         passes(strict, 30)
-    lenient = audio_stream(tmp_path, skip_bad=True)
+    lenient = audio_stream(tmp_path, max_bad_share=1.0)
     lenient.modality.args.min_seconds = 0.5
     with caplog.at_level(logging.WARNING):
         seen = passes(lenient, 200)

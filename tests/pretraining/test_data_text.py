@@ -65,7 +65,7 @@ def test_documents_are_packed_in_order_and_nothing_is_lost(tokenizer, documents,
         expected.pop()
     assert rows == expected
     streamed = modality.rows_of_stream({"text": document} for document in documents)
-    assert [row["input_ids"].tolist() for row in streamed] == expected
+    assert [row["input_ids"].tolist() for row in streamed if "empty" not in row] == expected
 
 
 def test_rows_keep_their_meaning():
@@ -103,7 +103,7 @@ def test_without_packing_a_row_is_a_document_or_a_piece_of_one(tokenizer):
         expected += [[0, *ids[i : i + 35], 2] for i in range(0, len(ids), 35)]
     assert rows_of(modality, documents) == expected
     streamed = modality.rows_of_stream({"text": document} for document in documents)
-    assert [row["input_ids"].tolist() for row in streamed] == expected
+    assert [row["input_ids"].tolist() for row in streamed if "empty" not in row] == expected
 
 
 def test_a_labelled_document_is_one_row_cut_at_its_end(tokenizer):

@@ -154,3 +154,31 @@ def test_evaluation_batches_never_change():
 def test_what_cannot_be_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         BatchSampler(size=2, seed=0, **arguments)
+
+
+@pytest.mark.parametrize("size", [64, 67, 71, 103])
+@pytest.mark.parametrize("lengths", [False, True])
+def test_a_step_sees_the_same_examples_however_it_is_split(size, lengths):
+    """16 examples a step: 1 x 16, 2 x 8 and 8 x 2 (ranks * accumulation x batch); also the rest of an epoch."""
+    long = np.random.default_rng(0).integers(5, 60, size) if lengths else None
+
+    def steps(batch_size, parts, epoch):
+        sampler = BatchSampler(long, size, seed=3, batch_size=batch_size, num_batches_multiple=parts)
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert all(1 <= len(batch) <= batch_size for batch in batches) and len(batches) % parts == 0
+        for i in range(0, len(batches), parts):
+            sizes = [len(batch) for batch in batches[i : i + parts]]
+            assert max(sizes) - min(sizes) <= 1  # no rank waits long for another
+        return [sorted(sum(batches[i : i + parts], [])) for i in range(0, len(batches), parts)]
+
+    for epoch in (0, 1):
+        one = steps(16, 1, epoch)
+        assert steps(8, 2, epoch) == one and steps(2, 8, epoch) == one
+        assert sorted(index for step in one for _, index in step) == list(range(size))
+
+
+def test_one_example_a_rank_is_refused_where_some_would_be_left_over():
+    assert len(BatchSampler(None, 1000, seed=0, batch_size=1, num_batches_multiple=4)) == 1000
+    with pytest.raises(ValueError, match="1001 examples do not make 1004 batches"):
+        BatchSampler(None, 1001, seed=0, batch_size=1, num_batches_multiple=4)

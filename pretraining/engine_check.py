@@ -1,0 +1,69 @@
+"""Refuses what would train otherwise than it was asked to, without a word: the launchers' traps."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from accelerate.utils import DistributedType
+
+
+MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # how many processes an MPI launcher started
+CONFIGS = "accelerate launch --config_file pretraining/launch/ENGINE.yaml"
+
+
+def check_launch(args: Any, environment: Mapping[str, str] | None = None) -> None:
+    """Compare what the launcher was asked for, which its environment says, with what these processes will do.
+
+    Args:
+        args: `TrainingArguments`.
+        environment: `os.environ` by default.
+
+    Raises:
+        ValueError: names the setting, what would happen and the fix.
+    """
+    said = os.environ if environment is None else environment
+    deepspeed = _is_true(said, "ACCELERATE_USE_DEEPSPEED") or bool(args.deepspeed)
+    fsdp = _is_true(said, "ACCELERATE_USE_FSDP") or bool(args.fsdp)
+    processes = int(said.get("WORLD_SIZE", 1))
+
+    # `accelerate launch --cpu --num_processes 2` sets an address for the processes to meet at, and starts one
+    if "ACCELERATE_USE_CPU" in said and "MASTER_ADDR" in said and not {"WORLD_SIZE", *MPI} & {*said}:
+        raise ValueError(
+            "accelerate launch was asked for several processes on the CPU and started one. Use --multi_gpu instead of "
+            f"--cpu, or {CONFIGS}, and training.use_cpu = true."
+        )
+    if deepspeed and args.use_cpu:
+        raise ValueError(
+            "training.use_cpu = True with DeepSpeed would train with DDP. Leave use_cpu out; without a GPU, set "
+            "training.ddp_backend = gloo."
+        )
+    if processes != args.world_size:
+        fix = "training.ddp_backend = gloo" if deepspeed else "training.use_cpu = true"
+        if args.deepspeed:  # for which `TrainingArguments` does not look at ddp_backend
+            fix += (
+                " and name the file as deepspeed_config_file in accelerate's configuration, not in training.deepspeed"
+            )
+        raise ValueError(
+            f"{processes} processes were started and each would train on its own, as if it were alone: there is no "
+            f"GPU. Set {fix}."
+        )
+    kind = args.distributed_state.distributed_type
+    if processes > 1 and kind == DistributedType.NO and not deepspeed:
+        raise ValueError(
+            f"{processes} processes were started that would not exchange gradients: training.ddp_backend = "
+            f"{args.ddp_backend!r} without a GPU needs training.use_cpu = true."
+        )
+    if fsdp and processes == 1:
+        raise ValueError(
+            "FSDP with one process has nothing to share: use pretraining/launch/ddp.yaml or one GPU as is."
+        )
+    version = (args.fsdp_plugin_args or {}).get("fsdp_version", said.get("FSDP_VERSION", "1"))
+    if fsdp and int(version) != 2:
+        raise ValueError(
+            f"fsdp_version = {version} is not possible: it flattens parameters of teacher and student into one. "
+            "Use 2, as pretraining/launch/fsdp2.yaml does."
+        )
+
+
+def _is_true(said: Mapping[str, str], name: str) -> bool:
+    return said.get(name, "false").lower() in ("1", "true", "yes")

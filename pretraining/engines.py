@@ -1,0 +1,191 @@
+"""Training on several processes: DDP, FSDP2 and DeepSpeed ZeRO-1, 2 and 3 do the same, to float tolerance.
+
+Engines are those of `accelerate`, chosen by `accelerate launch --config_file pretraining/launch/ENGINE.yaml`. Where
+they differ from each other by default, this says what they do:
+
+- `bf16` is fp32 weights, bf16 autocast and gradients summed in fp32, on every engine;
+- the teacher is fp32 and follows the weights that the optimizer moves, not a rounded copy;
+- a layer that LayerDrop left out has a zero gradient, on every engine: some take "none" as zero, some skip it;
+- a saved model is whole, in fp32.
+"""
+
+import contextlib
+import os
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_PRETRAINING_MAPPING,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from .engine_weights import held, is_spread, refresh, whole_state_dict
+
+
+class EngineTrainer(Trainer):
+    """A base class beside `Trainer`'s other ones, which gives the same result on every engine."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if getattr(self.unwrapped().config, "layerdrop", 0.0):
+            self.add_callback(_DroppedLayers(self))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        state = self.accelerator.state
+        if asks_for_fsdp(self.args) and state.distributed_type == DistributedType.MULTI_CPU:
+            shard_on_cpu(self.accelerator, FullyShardedDataParallelPlugin(**(self.args.fsdp_plugin_args or {})))
+            self.is_fsdp_enabled = True
+        if self.is_fsdp_enabled:
+            prepare_fsdp(state.fsdp_plugin, self.model)
+        if self.is_deepspeed_enabled and self.args.bf16 and not has_own_deepspeed_file(self.args):
+            autocast_under_deepspeed(state.deepspeed_plugin)
+        elif self.is_deepspeed_enabled and has_own_deepspeed_file(self.args):
+            state.deepspeed_plugin.deepspeed_config.setdefault("data_types", {})["keep_in_fp32_modules"] = ["teacher"]
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        autocast: Any = contextlib.nullcontext()
+        if self.is_fsdp_enabled and self.args.bf16:
+            autocast = torch.autocast(self.args.device.type, torch.bfloat16)
+        with autocast:
+            return super().compute_loss(*args, **kwargs)
+
+    def unwrapped(self) -> Any:
+        return self.accelerator.unwrap_model(self.model)
+
+    def move_teacher(self, decay: float) -> None:
+        """Move the teacher by the optimizer's weights, shard by shard. All ranks call it."""
+        model = self.unwrapped()
+        if {parameter.dtype for parameter in model.teacher.parameters()} != {torch.float32}:
+            raise ValueError(
+                "The engine made the teacher's weights other than fp32, in which it would not move: leave DeepSpeed's "
+                "own bf16 and fp16 out (deepspeed_config_file) and set training.bf16."
+            )
+        model.update_teacher(decay, held=held)
+        refresh(model.teacher)
+
+    # ---- LayerDrop ----
+
+    def forget_gradients(self) -> None:
+        """In front of an update: ZeRO-3 would take the gradient that a layer had when it last was there."""
+        buffer = getattr(getattr(self.model_wrapped, "optimizer", None), "grad_partitions_flat_buffer", None)
+        if self.is_deepspeed_enabled and buffer is not None:
+            buffer.zero_()
+
+    def fill_gradients(self) -> None:
+        """In front of the optimizer step: zeros for parameters without a gradient. DeepSpeed does it itself."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if self.is_deepspeed_enabled or all(parameter.grad is None for parameter in parameters):
+            return  # no gradient at all: the step is left out
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    # ---- weights ----
+
+    def whole_state_dict(self) -> dict[str, Tensor] | None:
+        """All weights in fp32 on the process that saves, empty on the others; `None` where the module has them.
+
+        All ranks call it.
+        """
+        model = self.unwrapped()
+        return whole_state_dict(model, keep=self.args.should_save) if is_spread(model) else None
+
+    def whole_model(self) -> Any:
+        """A model that one process can run: the trained one where it is whole, else a copy of it on the main process.
+
+        All ranks call it; the others get `None` where it is a copy.
+        """
+        model = self.unwrapped()
+        if not is_spread(model):
+            return model
+        weights = whole_state_dict(model, keep=self.is_world_process_zero())
+        if not self.is_world_process_zero():
+            return None
+        with torch.random.fork_rng():  # training must not notice
+            copy = MODEL_FOR_PRETRAINING_MAPPING[type(model.config)](model.config)
+        copy.load_state_dict(weights)
+        return copy.to(self.args.device).train(model.training)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the whole model; of a checkpoint whose engine writes shards (FSDP2), what makes them a model."""
+        output_dir = output_dir or str(self.args.output_dir)
+        if _internal_call and self._writes_shards():
+            if self.args.should_save:
+                self.unwrapped().config.save_pretrained(output_dir)
+                self.processing_class.save_pretrained(output_dir)
+            return
+        weights = self.whole_state_dict()
+        if weights is None:
+            super().save_model(output_dir, _internal_call)
+        else:  # `Trainer` would save what the module holds, which is a part of the weights or a rounded copy
+            self._save(output_dir, state_dict=weights)
+
+    def save_encoder(self, output_dir: str, weights: dict[str, Tensor] | None) -> None:
+        """Save the plain encoder, with the weights that `whole_state_dict` gave."""
+        model = self.unwrapped()
+        prefix = model.base_model_prefix + "."
+        if weights is not None:
+            weights = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
+        model.save_encoder(output_dir, state_dict=weights)
+
+    def _writes_shards(self) -> bool:
+        return self.is_fsdp_enabled and "SHARDED" in str(self.accelerator.state.fsdp_plugin.state_dict_type)
+
+
+class _DroppedLayers(TrainerCallback):
+    """What a layer that was dropped in an update has for a gradient: zero."""
+
+    def __init__(self, trainer: EngineTrainer):
+        self.trainer = trainer
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.forget_gradients()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.fill_gradients()
+
+
+def shard_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Let accelerate use FSDP2 on a CPU: it knows it on accelerators only, and would use DDP without a word."""
+    accelerator.state.fsdp_plugin = plugin
+    # every new `AcceleratorState` takes the type from here
+    PartialState._shared_state["distributed_type"] = accelerator.state.distributed_type = DistributedType.FSDP
+
+
+def prepare_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
+    """Shard block by block, the teacher's as the student's, and leave precision to autocast."""
+    # those of our class: the instance has the stock encoder's too, and we call some of these in parts
+    plugin.transformer_cls_names_to_wrap = list(type(model)._no_split_modules)
+    plugin.mixed_precision_policy = None
+
+
+def asks_for_fsdp(args: Any) -> bool:
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" or args.fsdp_plugin_args is not None
+
+
+def has_own_deepspeed_file(args: Any) -> bool:
+    """Whether DeepSpeed's own configuration was given, which then says everything, precision too."""
+    return bool(args.deepspeed) or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none").lower() != "none"
+
+
+def autocast_under_deepspeed(plugin: Any) -> None:
+    """bf16 by autocast, as under DDP, instead of weights that are rounded to bf16."""
+    plugin.deepspeed_config.pop("bf16", None)
+    plugin.deepspeed_config["torch_autocast"] = {
+        "enabled": True,
+        "dtype": "bfloat16",
+        "lower_precision_safe_modules": [],  # none: weights are gathered and gradients summed in fp32
+    }
+    plugin.hf_ds_config._dtype = torch.float32  # of the inputs

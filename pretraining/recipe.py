@@ -1,0 +1,111 @@
+"""Reading a recipe: a YAML file of sections, each a mapping of fields, and `--field value` on top of it.
+
+What the sections and their fields are is the caller's: pretraining's are in arguments.py, fine-tuning's in finetune/.
+"""
+
+import copy
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .masking_secrets import mask_arguments
+
+
+Recipe = Mapping[str, Any]
+CHECKPOINT = "model_name_or_path"  # of the section `model`, in every recipe
+FieldNames = Callable[[str, Recipe], Collection[str]]  # (section, recipe) -> the fields that the section may hold
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 5e-4 as text; here it is the number that everybody means."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str, where: str = "recipe") -> Any:
+    """The value that a text of YAML stands for. Raises ValueError, with `where` it stands, for what is no YAML."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: this is not YAML that a recipe may hold. {error}") from error
+
+
+def read_recipe(path: Path, folder: Path, sections: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of a YAML file, or of a recipe of that name in `folder`; those that it leaves out are empty.
+
+    `optional` sections are not there unless the file has them.
+
+    Raises:
+        ValueError: the file holds something else than sections.
+        FileNotFoundError: no such recipe.
+    """
+    if not path.is_file() and (folder / path.name).is_file():
+        path = folder / path.name
+    if not path.is_file():
+        names = ", ".join(sorted(p.name for p in folder.glob("*.yaml")))
+        raise FileNotFoundError(f"There is no recipe {str(path)!r}. Give a YAML file or one of: {names}.")
+    recipe = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    every = (*sections, *optional)
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: a recipe holds the sections {', '.join(every)}.")
+    for name, section in recipe.items():
+        if name not in every or not isinstance(section, dict):
+            raise ValueError(f"{path}: {name!r} is not a section. A recipe holds {', '.join(every)}, each a mapping.")
+    return {name: recipe.get(name, {}) for name in every if name in sections or name in recipe}
+
+
+def override(recipe: Recipe, arguments: Sequence[str], field_names: FieldNames) -> dict[str, Any]:
+    """`--field value` pairs, or `--field=value`, put into a copy of the recipe."""
+    changed = copy.deepcopy(dict(recipe))
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if len(words) % 2 or not all(name.startswith("--") for name in words[::2]):
+        raise ValueError(f"Cannot read {' '.join(mask_arguments(arguments))!r} as --field value pairs.")
+    # which model it is decides what fields there are, so that comes first
+    pairs = [(name.replace("-", "_").lstrip("_"), value) for name, value in zip(words[::2], words[1::2], strict=True)]
+    for name, value in sorted(pairs, key=lambda pair: CHECKPOINT not in pair[0]):
+        path = _locate(name, changed, field_names)
+        target = changed
+        for key in path[:-1]:
+            if target.setdefault(key, {}) is None or not isinstance(target[key], dict):
+                raise ValueError(f"--{name}: {key} holds {target[key]!r}, which has no fields inside.")
+            target = target[key]
+        target[path[-1]] = parse_yaml(value, f"--{name}")
+    return changed
+
+
+def check_fields(recipe: Recipe, field_names: FieldNames) -> None:
+    """ValueError for a field that its section does not have, with the nearest that it has."""
+    for section in recipe:
+        known = field_names(section, recipe)
+        for key in recipe[section]:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "see the documentation of the section."
+                raise ValueError(f"{section}.{key} is not a field: {hint}")
+
+
+def _locate(name: str, recipe: Recipe, field_names: FieldNames) -> list[str]:
+    """The path of an override: with its section, or without where only one section has such a field."""
+    path = name.split(".")
+    if path[0] in recipe:
+        return path
+    if path == [CHECKPOINT]:
+        return ["model", CHECKPOINT]
+    fields = {section: field_names(section, recipe) for section in recipe}
+    homes = [section for section, names in fields.items() if path[0] in names]
+    if len(homes) == 1:
+        return homes + path
+    if homes:
+        raise ValueError(
+            f"--{name} is a field of {' and '.join(homes)}: say --{homes[0]}.{name} or --{homes[1]}.{name}."
+        )
+    near = difflib.get_close_matches(path[0], [field for names in fields.values() for field in names], n=1)
+    hint = f"Did you mean --{near[0]}?" if near else f"Say --SECTION.{name}, of {', '.join(recipe)}."
+    raise ValueError(f"--{name} is not a field of this recipe. {hint}")

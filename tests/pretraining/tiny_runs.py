@@ -1,0 +1,92 @@
+"""Recipes of seconds for every system: three modalities, both families, with dropout and LayerDrop among them."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import yaml
+
+
+ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+CONVOLUTIONS = {
+    "conv_dim": [8, 8], "conv_kernel": [40, 16], "conv_stride": [20, 16],
+    "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3, "layerdrop": 0.3,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "vision-1": {
+        "model_type": "data2vec-vision", "image_size": 8, "patch_size": 2, "num_channels": 1,
+        "use_absolute_position_embeddings": True, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    },
+    "text-1": {"model_type": "data2vec-text", "vocab_size": 261, "max_position_embeddings": 26, "type_vocab_size": 1},
+    "audio-1": {"model_type": "data2vec-audio", "hidden_dropout": 0.1, "num_conv_pos_embedding_groups": 4}
+    | CONVOLUTIONS,
+    "vision-2": {
+        "model_type": "data2vec2-vision", "image_size": 8, "patch_size": 2, "num_channels": 1,
+        "num_prenet_layers": 1, "hidden_dropout": 0.1,
+    },
+    "text-2": {"model_type": "data2vec2-text", "vocab_size": 261, "max_position_embeddings": 26},
+    "audio-2": {"model_type": "data2vec2-audio", "num_conv_pos_embedding_groups": 4} | CONVOLUTIONS,
+}  # fmt: skip
+DECODER = {"dim": 8, "layers": 1, "kernel": 3, "groups": 1}
+MASKING: dict[str, dict[str, Any]] = {
+    "vision-1": {"method": "beit_block", "ratio": 0.6, "min_patches": 2},
+    "text-1": {"method": "token", "prob": 0.4, "length": 1},
+    "audio-1": {"method": "span", "prob": 0.65, "length": 3},
+    "vision-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
+    "text-2": {"method": "random", "prob": 0.48},
+    "audio-2": {"method": "block", "prob": 0.5, "length": 3, "adjust": 0.0},
+}
+
+
+def write_sources(folder: Path) -> None:
+    """Sound and text to train on: 40 clips of 0.2 to 0.4 s in folder/audio, 8 files of 60 lines in folder/text."""
+    for name in ("audio", "text"):
+        (folder / name).mkdir(parents=True)
+    for i in range(40):
+        noise = np.random.default_rng(i).standard_normal(3200 + 80 * i) / 10
+        soundfile.write(folder / "audio" / f"{i:02}.wav", noise, 16000)
+    words = "the quick brown fox jumps over a lazy dog and then sleeps until noon".split()
+    for i in range(8):
+        rng = random.Random(i)
+        lines = [" ".join(rng.choices(words, k=rng.randint(4, 20))) for _ in range(60)]
+        (folder / "text" / f"{i}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str, Any]:
+    """A tiny recipe of a system; `fields` are training's, and data's `streaming`."""
+    modality, family = system.split("-")
+    data: dict[str, Any] = {
+        "vision": {
+            "sources": [{"path": "builtin:digits"}], "crop": "shift", "shift_pixels": 1, "flip": 0.0,
+            "color_jitter": 0.0,
+        },
+        "text": {
+            "sources": [{"path": str(sources / "text" / "*.txt")}], "tokenizer": "builtin:byte-bpe", "block_size": 24,
+        },
+        "audio": {
+            "sources": [{"path": str(sources / "audio")}], "min_seconds": 0.1, "max_seconds": 0.35,
+            **({} if fields.get("gradient_accumulation_steps") else {"batch_seconds": 1.2}),
+        },
+    }[modality]  # fmt: skip
+    if fields.pop("streaming", False):
+        data |= {"streaming": True, "shuffle_buffer": 20}
+    objective = {
+        "masking": MASKING[system], "top_k_layers": 2, "ema_decay": 0.9, "ema_end_decay": 0.99, "ema_anneal_steps": 6,
+    }  # fmt: skip
+    if family == "2":
+        objective |= {"views": 2, "decoder": DECODER}
+    training = {
+        "output_dir": str(output), "max_steps": 8, "save_steps": 2, "logging_steps": 3, "learning_rate": 1e-3,
+        "per_device_train_batch_size": 4, "use_cpu": True, "report_to": "none", "disable_tqdm": True,
+        "save_total_limit": 2, "guard_patience": 0,
+    }  # fmt: skip
+    model = ENCODER | MODELS[system]
+    return {"model": model, "objective": objective, "data": data, "training": training | fields}
+
+
+def write_recipe(folder: Path, name: str, system: str, sources: Path, **fields: Any) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(recipe(system, sources, folder / name, **fields)), encoding="utf-8")
+    return path
