@@ -1,0 +1,206 @@
+"""From the scores of a sweep's runs to the row that papers print: which learning rate, median over seeds, average.
+
+Pure functions of numbers; `glue_sweep` makes the runs.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .glue_tasks import AVERAGED, GLUE
+
+
+Statistic = Literal["median", "mean"]
+Splits = Mapping[str, Mapping[str, float]]  # development split -> metric -> value, with the task's "score"
+Runs = Mapping[float, Mapping[int, Splits]]  # learning rate -> seed -> what a finished run measured
+STATISTICS: dict[str, Callable[[list[float]], float]] = {"median": statistics.median, "mean": statistics.fmean}
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """A task's part of the row, all scores in [-1, 1].
+
+    Attributes:
+        learning_rate: the chosen one.
+        score: median or mean over seeds, there.
+        splits: development split -> metric -> median or mean over seeds, there.
+        scores: learning rate -> seed -> score, all runs.
+    """
+
+    learning_rate: float
+    score: float
+    splits: dict[str, dict[str, float]]
+    scores: dict[float, dict[int, float]]
+
+    @property
+    def chosen(self) -> list[float]:
+        return list(self.scores[self.learning_rate].values())
+
+
+@dataclass(frozen=True)
+class GlueRow:
+    """What a sweep found, task by task.
+
+    Attributes:
+        average: unweighted mean over the tasks that papers count and that were run; None where none was.
+        missing: titles of the tasks that papers count and that were not run.
+    """
+
+    tasks: dict[str, TaskScore]
+    over_seeds: Statistic
+    shared_learning_rate: bool
+    average: float | None
+    missing: tuple[str, ...]
+
+
+def run_score(splits: Splits) -> float:
+    """One number of a run: the mean over its development splits (MNLI has two) of the task's score."""
+    return statistics.fmean(metrics["score"] for metrics in splits.values())
+
+
+def make_row(runs: Mapping[str, Runs], over_seeds: Statistic, shared_learning_rate: bool) -> GlueRow:
+    """Choose the learning rate on the development sets, as papers do, and summarise over seeds.
+
+    Args:
+        runs: task -> learning rate -> seed -> metrics; a learning rate may lack seeds that are not finished.
+        over_seeds: data2vec 1 reports the mean of five runs, RoBERTa the median.
+        shared_learning_rate: one for all tasks, with the best average (data2vec 1, section 4.3); else each task's
+            best (data2vec 2.0's released sweep).
+
+    Raises:
+        ValueError: no learning rate was tried on all tasks, where one is to be shared.
+    """
+    summarise = STATISTICS[over_seeds]
+    scores = {
+        task: {
+            rate: {seed: run_score(splits) for seed, splits in seeds.items()} for rate, seeds in rates.items() if seeds
+        }
+        for task, rates in runs.items()
+    }
+    scores = {task: rates for task, rates in scores.items() if rates}
+    by_rate = {
+        task: {rate: summarise(list(seeds.values())) for rate, seeds in rates.items()}
+        for task, rates in scores.items()
+    }
+    chosen = {task: max(rates, key=lambda rate: rates[rate]) for task, rates in by_rate.items()}
+    if shared_learning_rate and by_rate:
+        common = set.intersection(*(set(rates) for rates in by_rate.values()))
+        if not common:
+            raise ValueError(
+                "task.sweep.shared_learning_rate = True is not possible: no learning rate was tried on every task."
+            )
+        best = max(sorted(common), key=lambda rate: statistics.fmean(rates[rate] for rates in by_rate.values()))
+        chosen = dict.fromkeys(by_rate, best)
+    tasks = {
+        task: TaskScore(
+            chosen[task], by_rate[task][chosen[task]], _summary(runs[task], chosen[task], summarise), rates
+        )
+        for task, rates in scores.items()
+    }
+    averaged = [tasks[task].score for task in AVERAGED if task in tasks]
+    missing = tuple(GLUE[task].title for task in AVERAGED if task not in tasks)
+    average = statistics.fmean(averaged) if averaged else None
+    return GlueRow(tasks, over_seeds, shared_learning_rate, average, missing)
+
+
+def _summary(runs: Runs, rate: float, summarise: Callable[[list[float]], float]) -> dict[str, dict[str, float]]:
+    finished = list(runs[rate].values())
+    return {
+        split: {name: summarise([run[split][name] for run in finished]) for name in metrics}
+        for split, metrics in finished[0].items()
+    }
+
+
+def as_markdown(row: GlueRow) -> str:
+    """The row, and below it how it came about."""
+    titles = [GLUE[task].title for task in GLUE if task in row.tasks or GLUE[task].in_average]
+    cells = [_cell(task, row) for task in GLUE if task in row.tasks or GLUE[task].in_average]
+    counted = len(AVERAGED) - len(row.missing)
+    label = "Avg." if not row.missing else f"Avg. of {counted}"
+    titles, cells = [*titles, label], [*cells, "-" if row.average is None else f"{100 * row.average:.1f}"]
+    widths = [max(len(title), len(cell)) for title, cell in zip(titles, cells, strict=True)]
+    lines = ["# GLUE, development sets", ""]
+    lines += [
+        _line(titles, widths),
+        _line(["-" * (width - 1) + ":" for width in widths], widths),
+        _line(cells, widths),
+    ]
+    lines += [""]
+    if row.missing:
+        lines += [f"Not run: {', '.join(row.missing)}. The average is over the other {counted} tasks.", ""]
+    every = "one for all tasks, with the best average" if row.shared_learning_rate else "each task's best"
+    lines += [
+        f"In %, {row.over_seeds} over seeds. MNLI: matched/mismatched accuracy. CoLA: Matthews correlation. MRPC and "
+        "QQP: mean of accuracy and F1. STS-B: mean of Pearson and Spearman correlation. The others: accuracy. WNLI is "
+        f"not in the average. Learning rate: {every}, chosen on these same development sets, so the scores are a "
+        "little optimistic, as those in papers are.",
+        "",
+        "| task | learning rate | seeds | score | lowest | highest | metrics |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for task, found in row.tasks.items():
+        chosen, metrics = found.chosen, _metrics(found)
+        lines += [
+            f"| {GLUE[task].title} | {found.learning_rate:g} | {len(chosen)} | {100 * found.score:.1f} | "
+            f"{100 * min(chosen):.1f} | {100 * max(chosen):.1f} | {metrics} |"
+        ]
+    lines += ["", f"| {row.over_seeds} score by learning rate | " + " | ".join(f"{r:g}" for r in _rates(row)) + " |"]
+    lines += ["| --- |" + " ---: |" * len(_rates(row))]
+    for task, found in row.tasks.items():
+        scores = [found.scores.get(rate) for rate in _rates(row)]
+        shown = ["-" if s is None else f"{100 * STATISTICS[row.over_seeds](list(s.values())):.1f}" for s in scores]
+        lines += [f"| {GLUE[task].title} | " + " | ".join(shown) + " |"]
+    return "\n".join(lines) + "\n"
+
+
+def write_row(row: GlueRow, folder: Path) -> None:
+    """`glue_row.json` and `glue_row.md`."""
+    content: dict[str, Any] = {
+        "average": row.average,
+        "missing": list(row.missing),
+        "over_seeds": row.over_seeds,
+        "shared_learning_rate": row.shared_learning_rate,
+        "tasks": {
+            task: {
+                "learning_rate": found.learning_rate,
+                "score": found.score,
+                "median": statistics.median(found.chosen),
+                "mean": statistics.fmean(found.chosen),
+                "splits": found.splits,
+                "scores": {
+                    f"{rate:g}": {str(seed): score for seed, score in seeds.items()}
+                    for rate, seeds in found.scores.items()
+                },
+            }
+            for task, found in row.tasks.items()
+        },
+    }
+    (folder / "glue_row.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / "glue_row.md").write_text(as_markdown(row), encoding="utf-8")
+
+
+def _rates(row: GlueRow) -> list[float]:
+    return sorted({rate for found in row.tasks.values() for rate in found.scores})
+
+
+def _cell(task: str, row: GlueRow) -> str:
+    if task not in row.tasks:
+        return "-"
+    found = row.tasks[task]
+    parts = list(found.splits.values()) if len(found.splits) > 1 else [{"score": found.score}]
+    return "/".join(f"{100 * part['score']:.1f}" for part in parts)
+
+
+def _metrics(found: TaskScore) -> str:
+    parts = []
+    for split, metrics in found.splits.items():
+        where = f" ({split.removeprefix('validation_')})" if len(found.splits) > 1 else ""
+        parts += [f"{name} {100 * value:.1f}{where}" for name, value in metrics.items() if name != "score"]
+    return ", ".join(parts)
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    return "| " + " | ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) + " |"

@@ -1,0 +1,21 @@
+"""Audio classification: `accelerate launch finetune/run_audio_classification.py RECIPE.yaml [--field value ...]`.
+
+... emodb_small.yaml                  one training and one test set
+... esc10_small.yaml                  cross-validation: every fold is the test set once, and the mean of all
+... esc10_small.yaml --fold 3         the third fold alone
+"""
+
+import sys
+from collections.abc import Sequence
+
+from data2vec.finetune.audio import AudioClassification
+from data2vec.finetune.audio_folds import every_fold
+from data2vec.finetune.runner import run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(AudioClassification, argv, every_fold)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

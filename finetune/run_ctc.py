@@ -1,0 +1,15 @@
+"""Fine-tune for speech recognition: `accelerate launch finetune/run_ctc.py RECIPE.yaml [--field value ...]`."""
+
+import sys
+from collections.abc import Sequence
+
+from data2vec.finetune.ctc import SpeechRecognition
+from data2vec.finetune.runner import run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(SpeechRecognition, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

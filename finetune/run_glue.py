@@ -1,0 +1,51 @@
+"""Fine-tune a text encoder: `accelerate launch finetune/run_glue.py RECIPE.yaml [--field value ...]`.
+
+    ... glue_base.yaml --task_name rte                 one task of GLUE
+    ... glue_base.yaml --sweep.tasks all               the papers' sweep, all tasks: prints the row of GLUE
+    ... imdb_small.yaml --train '{path: reviews.csv}'  your own texts, one column or a pair
+
+Started again with the same command, an interrupted run or sweep goes on where it stopped. Exit codes: 0 done, 2
+refused (the message names the field or the row, and the fix).
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data2vec.finetune.arguments import field_names, read_command, resolve
+from data2vec.finetune.glue_sweep import plan, recipe_of_task, run_sweep
+from data2vec.finetune.runner import command, fine_tune
+from data2vec.finetune.task import Task
+from data2vec.finetune.text import TextArguments, TextClassification
+from data2vec.pretraining.recipe import override
+
+
+TEXT: type[Task[Any, Any]] = TextClassification
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command(lambda: run_or_sweep(argv))
+
+
+def run_or_sweep(argv: Sequence[str] | None) -> None:
+    """One run, or a sweep where the recipe or the command line asks for one."""
+    recipe, overrides = read_command(argv, TEXT)
+    names = field_names(TEXT)
+    overridden = override(recipe, overrides, names)
+    sweep = TextArguments.from_dict(overridden["task"]).sweep
+    if sweep is None or sweep.tasks is None:
+        make_run(recipe_of_task(recipe, overrides, names))
+        return
+    runs = plan(recipe, overrides, names, sweep)
+    for run in runs:
+        resolve(run.recipe, TEXT)  # a slip shows now, not after hours
+    run_sweep(runs, sweep, Path(overridden["training"]["output_dir"]), make_run)
+
+
+def make_run(recipe: dict[str, Any]) -> dict[str, Any]:
+    return fine_tune(resolve(recipe, TEXT), TEXT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Features, and what they know: `accelerate launch finetune/run_probe.py RECIPE.yaml [--field value ...]`.
+
+    ... probe_vision.yaml                                       every layer, few labels, against untrained and raw
+    ... probe_audio.yaml --weights teacher --layer average      the teacher's layers, averaged
+    ... probe_text.yaml --probes '[]' --per_step true           only write features, one vector a token
+
+Exit codes: 0 done, 2 refused (the message names the field or the row, and the fix).
+"""
+
+import sys
+from collections.abc import Sequence
+
+from data2vec.finetune.arguments import parse
+from data2vec.finetune.probe_arguments import Probe
+from data2vec.finetune.probe_runner import probe
+from data2vec.finetune.runner import command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command(lambda: probe(parse(argv, Probe)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""One run: recipe -> data -> model -> trainer -> evaluation -> run folder.
+
+    model.safetensors, config.json, the processor   what the Auto classes and `pipeline` open
+    results.json                                    {split: {metric: value}, "main": {...}}
+    predictions/                                    see predictions.py
+    recipe.yaml, run.json, trainer_state.json       what made it
+    checkpoint-N/                                   what an interrupted run continues from
+
+Started again with the same command, an interrupted run continues from its newest checkpoint, and a finished one says
+so. Exit codes: 0 done, 2 refused (the message names the field or the row, and the fix).
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from ..pretraining.run_folder import EXIT_REFUSED, check_same_recipe, last_checkpoint, write_run_files
+from .arguments import SECTIONS, FineTuneRun, parse
+from .predictions import write_rows
+from .task import VALIDATION, Task, TaskData
+from .trainer import FineTuneTrainer
+
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+# Fields of `training` that say where a run computes and what it logs, not what comes out.
+FREE = (
+    "output_dir", "report_to", "run_name", "disable_tqdm", "logging_steps", "save_total_limit", "use_cpu", "bf16",
+    "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_pin_memory",
+    "push_to_hub", "hub_model_id", "hub_revision", "hub_private_repo", "per_device_eval_batch_size",
+)  # fmt: skip
+
+
+def run(
+    task_class: type[Task[Any, Any]],
+    argv: Sequence[str] | None = None,
+    perform: Callable[[FineTuneRun, type[Task[Any, Any]]], Any] | None = None,
+) -> int:
+    """The command of a task; returns its exit code. `perform`, by default `fine_tune`, is what is done."""
+    return command(lambda: (perform or fine_tune)(parse(argv, task_class), task_class))
+
+
+def command(work: Callable[[], Any]) -> int:
+    """Do what a command line asked for; returns the exit code, and says why where that is not 0."""
+    try:
+        work()
+    except (ValueError, FileNotFoundError) as error:  # a BadExample is a ValueError
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, Any]:
+    """Train, evaluate and write the run folder; returns what results.json holds.
+
+    Raises:
+        ValueError: the run is refused; the message names the field or the row, and the fix.
+    """
+    finished = run.folder / RESULTS
+    if finished.is_file() or last_checkpoint(run.folder) is not None:
+        check_same_recipe(run.folder, run.recipe, SECTIONS, FREE)
+    if finished.is_file():
+        print(
+            f"{run.folder} is finished: {finished} holds what it gave. Use another training.output_dir to repeat it."
+        )
+        results: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+        return results
+    set_seed(run.training.seed)
+    task = task_class(run)
+    with run.training.main_process_first(desc="opening the data"):  # what one process has read is then cached
+        data = task.build_data()
+    _choose_best_by(task, data, run)
+    model = task.build_model(data)
+    trainer = FineTuneTrainer(model, run.training, task, data)
+    if trainer.is_world_process_zero():
+        write_run_files(run.folder, run.recipe)
+    trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
+    if trainer.average is not None:
+        trainer.average.copy_to_model()
+        trainer.average = None
+    task.after_training(trainer, data)
+    trainer.save_model()
+    trainer.save_state()
+    return _evaluate(trainer, task, data, run)
+
+
+def _choose_best_by(task: Task[Any, Any], data: TaskData, run: FineTuneRun) -> None:
+    """`load_best_model_at_end` means the task's main metric, unless the recipe names another one."""
+    if run.training.load_best_model_at_end and "metric_for_best_model" not in run.recipe["training"]:
+        run.training.metric_for_best_model = task.main_metric
+        run.training.greater_is_better = task.greater_is_better
+
+
+def _evaluate(trainer: FineTuneTrainer, task: Task[Any, Any], data: TaskData, run: FineTuneRun) -> dict[str, Any]:
+    """Predict every split, write its rows, and results.json last of all: it says that the run is finished."""
+    results: dict[str, Any] = {}
+    folder = run.folder / "predictions"
+    for split, examples in data.evaluation.items():
+        output = trainer.predict(examples, metric_key_prefix=split)  # type: ignore[arg-type]
+        metrics = output.metrics or {}
+        results[split] = {
+            name.removeprefix(f"{split}_"): value
+            for name, value in metrics.items()
+            if not name.endswith(("_runtime", "_per_second", "_preparation_time"))
+        }
+        results[split]["examples"] = len(examples)
+        trainer.log_metrics(split, metrics)
+        if trainer.is_world_process_zero():
+            rows = task.rows(output.predictions, output.label_ids, examples)
+            write_rows(folder, split, rows)
+            task.write_extra(folder, split, rows)
+    if results:
+        # the split that chose nothing, where there is one
+        split = next((name for name in results if not name.startswith(VALIDATION)), next(iter(results)))
+        results["main"] = {"split": split, "metric": task.main_metric, "value": results[split][task.main_metric]}
+    results |= task.results_extra()
+    results["run"] = {
+        "task": task.name,
+        "from_scratch": run.from_scratch,
+        "seed": run.training.seed,
+        "train_examples": len(data.train),
+        "left_out": {examples.name: dict(examples.left_out) for examples in _all(data) if examples.left_out},
+    }
+    if trainer.is_world_process_zero():
+        (run.folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def _all(data: TaskData) -> list[Any]:
+    return [data.train, *data.evaluation.values()]

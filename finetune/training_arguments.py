@@ -1,0 +1,56 @@
+"""`FineTuneArguments`: transformers' `TrainingArguments` and what the papers' fine-tuning needs besides."""
+
+from dataclasses import dataclass, field
+
+from ..pretraining.schedules import ScheduleArguments
+
+
+@dataclass(repr=False)  # that of `TrainingArguments` shows no token
+class FineTuneArguments(ScheduleArguments):
+    """The `training` section of a recipe; any field of `TrainingArguments` works.
+
+    `lr_scheduler_type` also takes `tri_stage`, with `lr_scheduler_kwargs` `{warmup, hold, decay}`, shares of the run.
+
+    Raises:
+        ValueError: a value that is not possible; the message names the field and the fix.
+    """
+
+    optim: str = field(default="adamw_torch_fused", metadata={"help": "3 to 4 times faster than the loop on CPU"})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "off: a NaN shall be seen"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "the collators decide what the model gets"})
+    layer_decay: float = field(
+        default=1.0, metadata={"help": "learning rate of a block relative to that of the block above it; 1 is off"}
+    )
+    layer_decay_embeddings: bool = field(
+        default=True, metadata={"help": "false: what comes before the blocks learns at the full rate"}
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "peak learning rate of what is not the encoder (default: learning_rate)"}
+    )
+    freeze_encoder_steps: int = field(default=0, metadata={"help": "updates that train the head alone, at the start"})
+    freeze_feature_encoder: bool = field(
+        default=False, metadata={"help": "never train the convolutional front end of a speech encoder"}
+    )
+    weights_ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "evaluate and save a moving average of the weights, with this decay an update"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        decay, average = self.layer_decay, self.weights_ema_decay
+        rate, frozen = self.head_learning_rate, self.freeze_encoder_steps
+        checks = {
+            "layer_decay": (0 < decay <= 1, "use above 0 to 1 (off)"),
+            "head_learning_rate": (rate is None or rate > 0, "use a positive number"),
+            "freeze_encoder_steps": (frozen >= 0, "use 0 (off) or more"),
+            "weights_ema_decay": (average is None or 0 < average < 1, "use a number between 0 and 1, or null (off)"),
+        }
+        for name, (holds, fix) in checks.items():
+            if not holds:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not possible: {fix}.")
+        if average is not None and (self.fsdp or self.deepspeed):
+            raise ValueError(
+                f"weights_ema_decay = {average} is not possible with fsdp or deepspeed, whose weights are in parts: "
+                "leave one of them out."
+            )

@@ -1,0 +1,45 @@
+"""Small labelled clips that a tiny network can tell apart in seconds: a low and a high tone, noise."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+
+RATE = 16_000
+PITCHES = {"high": 2500.0, "low": 200.0}  # Hz
+
+
+def tone(label: str, rng: np.random.Generator, seconds: float, rate: int = RATE) -> np.ndarray:
+    """A tone of random phase and loudness with some noise, (samples,) fp32."""
+    time = np.arange(int(seconds * rate)) / rate
+    wave = rng.uniform(0.1, 0.8) * np.sin(2 * np.pi * (PITCHES[label] * time + rng.random()))
+    return (wave + 0.01 * rng.normal(size=len(time))).astype(np.float32)
+
+
+def tone_folder(folder: Path, each: int, seed: int, seconds: tuple[float, float] = (0.2, 0.4)) -> Path:
+    """`each` clips of both labels, a sub-folder each, with sampling rates of 16 and of 22.05 kHz."""
+    rng = np.random.default_rng(seed)
+    for label in PITCHES:
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(each):
+            rate = RATE if number % 2 else 22_050
+            soundfile.write(folder / label / f"{number:02d}.wav", tone(label, rng, rng.uniform(*seconds), rate), rate)
+    return folder
+
+
+def tagged_clips(file: Path, count: int, seed: int) -> Path:
+    """A jsonl of clips that hold both tones, one, or none (noise), with the list of their labels."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for number in range(count):
+        labels = [label for label in PITCHES if rng.random() < 0.5]
+        seconds = rng.uniform(0.2, 0.4)
+        wave = sum((tone(label, np.random.default_rng(number), seconds) for label in labels), 0.0)
+        wave = wave + 0.05 * rng.normal(size=int(seconds * RATE)).astype(np.float32)
+        path = file.with_name(f"{file.stem}-{number:02d}.wav")
+        soundfile.write(path, wave, RATE)
+        lines.append(json.dumps({"audio": str(path), "label": labels}))
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file

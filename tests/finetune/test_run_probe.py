@@ -1,0 +1,198 @@
+"""run_probe.py in all modalities, both families and for an encoder of `transformers`, on data with a known answer."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from transformers import AutoModel, ViTConfig, ViTImageProcessorPil, ViTModel
+
+from data2vec.finetune.arguments import RECIPES, resolve
+from data2vec.finetune.feature_files import FeatureFolder
+from data2vec.finetune.layer_probes import best_layer
+from data2vec.finetune.probe_arguments import Probe
+from data2vec.finetune.run_probe import main
+from data2vec.modeling import Data2VecAudioForPreTraining
+from data2vec.pretraining.recipe import parse_yaml
+from tests.finetune.encoders import WORDS, encoder_folder, processor
+from tests.finetune.sounds import tone_folder
+
+
+def images(folder, each, seed):
+    """Bright and dark noise, a sub-folder each."""
+    rng = np.random.default_rng(seed)
+    for label, level in (("bright", 200), ("dark", 60)):
+        (folder / label).mkdir(parents=True)
+        for number in range(each):
+            pixels = np.clip(rng.normal(level, 40, size=(16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number:02d}.png")
+    return {"path": str(folder)}
+
+
+def sounds(folder, each, seed):
+    return {"path": str(tone_folder(folder, each, seed))}
+
+
+def texts(folder, each, seed):
+    """Rows of words, half of them with `good`, half with `bad`."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    rows = [
+        {"text": " ".join([*rng.choice(WORDS[:18], size=rng.integers(2, 7)), word]), "label": word}
+        for word in ("good", "bad")
+        for _ in range(each)
+    ]
+    lines = [json.dumps(rows[i]) for i in rng.permutation(len(rows))]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"path": str(folder / "rows.jsonl")}
+
+
+DATA = {"audio": sounds, "vision": images, "text": texts}
+
+
+def recipe(folder, encoder, data, **task):
+    sections = {
+        "model": {"model_name_or_path": str(encoder)},
+        "data": data,
+        "task": {"labels_per_class": [1, 3, 50], "neighbours": 3, "draws": 2, **task},
+        "training": {"output_dir": str(folder / "run"), "use_cpu": True, "report_to": "none"},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
+    return str(folder / "recipe.yaml")
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        modality: {"train": make(folder / f"{modality}-train", 15, 0), "test": make(folder / f"{modality}-test", 6, 1)}
+        for modality, make in DATA.items()
+    }
+
+
+@pytest.mark.parametrize("family", ["v1", "v2"])
+@pytest.mark.parametrize("modality", DATA)
+def test_what_each_layer_knows(tmp_path, splits, modality, family):
+    encoder = encoder_folder(tmp_path / "encoder", modality, family)
+    path = recipe(tmp_path, encoder, splits[modality], untrained=2)
+    assert main([path]) == 0
+    found = json.loads((tmp_path / "run/results.json").read_text())
+    config = AutoModel.from_pretrained(encoder).config
+    blocks = config.num_hidden_layers + getattr(config, "num_prenet_layers", 0)
+    for name, networks in (("pretrained", 1), ("untrained", 2)):
+        source = found["probed"][name]
+        assert source["networks"] == networks
+        assert list(source["layers"]) == [f"layer_{i}" for i in range(blocks + 1)]
+        assert all(0 <= score <= 1 for layer in source["layers"].values() for score in layer.values())
+        assert source["best"] == best_layer(source["layers"])
+        curve = source["few_labels"][source["best"]]
+        assert len(curve["3"]["accuracies"]) == 2 * networks
+        assert "of class '" in curve["50"]["not_possible"] and "there are 12" in curve["50"]["not_possible"]
+    raw = [source for source in found["probed"].values() if "raw" in source["layers"]]
+    assert raw and all(source["layers"]["raw"]["linear"] > 0.9 for source in raw), "these classes are easy"
+    assert found["majority"] == 0.5
+    # two classes that a first layer tells apart: brightness, a pitch, a word
+    assert max(layer["linear"] for layer in found["probed"]["pretrained"]["layers"].values()) >= 0.75
+    report = (tmp_path / "run/report.md").read_text()
+    assert "| layer 0 |" in report and "layers.png" in report and "there are 12 training examples" in report
+    assert (tmp_path / "run/layers.png").stat().st_size > 5000 and (tmp_path / "run/few_labels.png").is_file()
+
+
+def test_a_stopped_probe_goes_on(tmp_path, splits):
+    encoder = encoder_folder(tmp_path / "encoder", "text", "v1")  # whose pooler no checkpoint holds
+    path = recipe(tmp_path, encoder, splits["text"], probes=["linear"], raw_features=False)
+    assert main([path]) == 0
+    run = tmp_path / "run"
+    before = (run / "results.json").read_text()
+    kept = run / "features/pretrained/train/00000.parquet"
+    written = kept.stat().st_mtime_ns
+    (run / "results.json").unlink()
+    (run / "features/untrained0/test/00000.parquet").unlink()
+    torch.manual_seed(77)
+    assert main([path]) == 0
+    assert (run / "results.json").read_text() == before and kept.stat().st_mtime_ns == written
+
+
+def test_an_encoder_of_transformers_and_the_finished_run(tmp_path, splits, capsys):
+    sizes = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 40}
+    ViTModel(ViTConfig(**sizes, image_size=16, patch_size=4)).save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "vit")
+    path = recipe(tmp_path, tmp_path / "vit", splits["vision"], probes=["knn"], raw_features=False, untrained=0)
+    assert main([path]) == 0
+    found = json.loads((tmp_path / "run/results.json").read_text())
+    assert list(found["probed"]) == ["pretrained"] and len(found["probed"]["pretrained"]["layers"]) == 4
+    assert found["probed"]["pretrained"]["best"] == "layer_3"
+    assert main([path]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert main([path, "--neighbours", "5"]) == 2
+    assert "holds a run with another task.neighbours: 3 there, 5 here" in capsys.readouterr().err
+
+
+def test_features_alone_need_no_labels(tmp_path, splits):
+    encoder = encoder_folder(tmp_path / "encoder", "audio", "v2")
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for number, file in enumerate(sorted((tone_folder(tmp_path / "tones", 2, 0)).rglob("*.wav"))):
+        file.rename(folder / f"{number}.wav")
+    path = recipe(tmp_path, encoder, {"train": {"path": str(folder)}}, probes=[], per_step=True, layer="last")
+    assert main([path]) == 0
+    made_from = json.loads((tmp_path / "run/features/pretrained/train/manifest.json").read_text())
+    part = FeatureFolder(tmp_path / "run/features/pretrained/train", "parquet", made_from).read(0)
+    assert (part.labels == -1).all() and part.steps is not None and (part.steps > 5).all()
+    assert [name.rsplit("/", 1)[1] for name in part.names] == ["0.wav", "1.wav", "2.wav", "3.wav"]
+    assert not (tmp_path / "run/features/untrained0").exists()
+
+
+def test_the_teacher_of_a_pretraining_run(tmp_path, splits, capsys):
+    encoder = encoder_folder(tmp_path / "encoder", "audio", "v1")
+    whole = Data2VecAudioForPreTraining.from_pretrained(encoder)
+    for parameter in whole.teacher.parameters():
+        parameter.data.mul_(1.5)
+    path = recipe(tmp_path, encoder, splits["audio"], probes=["knn"], raw_features=False, untrained=0)
+    assert main([path, "--weights", "teacher"]) == 2
+    assert "holds an encoder alone" in capsys.readouterr().err
+    whole.save_pretrained(encoder / "pretraining")
+    processor("audio").save_pretrained(encoder / "pretraining")
+    pooled = {}
+    for weights in ("student", "teacher"):
+        folder = str(tmp_path / weights)
+        assert main([path, "--weights", weights, "--output_dir", folder]) == 0
+        features = tmp_path / weights / "features/pretrained/test"
+        made_from = json.loads((features / "manifest.json").read_text())
+        pooled[weights] = FeatureFolder(features, "parquet", made_from).read(0).layers
+    assert not np.allclose(pooled["student"]["layer_2"], pooled["teacher"]["layer_2"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--test", "null"], "data.test = null is not possible: name it, or set task.probes = []"),
+        (["--from_scratch", "true"], "task.untrained says how many"),
+        (["--data.labels_per_class", "3"], "data.labels_per_class = 3 is not possible: leave it out"),
+        (["--max_tokens", "99"], "data.max_tokens = 99 is not possible: the encoder has positions for 62 tokens"),
+        (["--draws", "1"], "task.draws = 1 is not possible"),
+        (["--layer", "first"], "task.layer = 'first' is not possible"),
+        (["--layer", "7"], "task.layer = 7 is not possible: the encoder has layers 0 to 2"),
+    ],
+)
+def test_slips_are_refused(tmp_path, splits, capsys, overrides, message):
+    encoder = encoder_folder(tmp_path / "encoder", "text", "v1")
+    assert main([recipe(tmp_path, encoder, splits["text"]), *overrides]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_too_few_examples_for_a_linear_probe_say_so(tmp_path, capsys):
+    encoder = encoder_folder(tmp_path / "encoder", "text", "v1")
+    data = {split: texts(tmp_path / split, 3, seed) for seed, split in enumerate(("train", "test"))}
+    assert main([recipe(tmp_path, encoder, data)]) == 2
+    assert "6 examples of 2 classes, 3 of the rarest, are too few" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("modality", DATA)
+def test_every_recipe_is_read(tmp_path, modality):
+    sections = parse_yaml((RECIPES / f"probe_{modality}.yaml").read_text(encoding="utf-8"))
+    sections["model"]["model_name_or_path"] = str(encoder_folder(tmp_path, modality, "v2"))
+    run = resolve(sections, Probe)
+    assert run.task.layer == "all" and run.task.labels_per_class == [1, 5, 10, 50]

@@ -1,0 +1,92 @@
+"""Every code block of docs/fine_tuning.md, executed in the order of the page, as a reader would."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from data2vec.finetune.arguments import resolve
+from data2vec.finetune.image import ImageClassification
+from data2vec.pretraining.recipe import parse_yaml
+from tests.code_blocks import ROOT, blocks_of, run_block
+from tests.finetune.encoders import encoder_folder
+
+
+BLOCKS = blocks_of(ROOT / "docs" / "fine_tuning.md")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A checkout to stand in, beside what a reader brings: small encoders and data."""
+    here = tmp_path_factory.mktemp("reader")
+    for name in ("pretraining", "finetune"):
+        (here / name).symlink_to(ROOT / name)
+    for modality in ("audio", "text", "vision"):
+        (here / f"my_{modality}_encoder").mkdir()
+        encoder_folder(here / f"my_{modality}_encoder", modality, "v1")
+    photos(here / "my_photos")
+    reviews(here / "my_reviews.csv")
+    speech(here / "my_speech")
+    sounds(here / "my_sounds")
+    return here
+
+
+def photos(folder: Path) -> None:
+    """20 x 24 pixels of two patterns, in train/ and test/."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 6)):
+        for kind in ("stripes", "noise"):
+            (folder / split / kind).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 255, size=(20, 24, 3), dtype=np.uint8)
+                if kind == "stripes":
+                    pixels[::4] = 255
+                Image.fromarray(pixels).save(folder / split / kind / f"{i}.png")
+
+
+def reviews(file: Path) -> None:
+    """80 rows of two texts and a verdict."""
+    lines = [f"{word} {n},it was {word} for the {n},{word}" for n in range(40) for word in ("good", "bad")]
+    file.write_text("\n".join(["title,review,verdict", *lines]) + "\n")
+
+
+def speech(folder: Path) -> None:
+    """Clips of noise at two rates and what is said in them, in a manifest a split; and text for a language model."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    words = ["ONE", "TWO", "THREE"]
+    for split, count in (("train", 12), ("validation", 3), ("test", 3)):
+        lines = []
+        for i in range(count):
+            soundfile.write(folder / f"{split}{i}.wav", 0.1 * rng.normal(size=9000 + 500 * i), (16_000, 8_000)[i % 2])
+            lines.append(json.dumps({"audio": f"{split}{i}.wav", "text": " ".join(rng.choice(words, size=2))}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    (folder / "words.txt").write_text("\n".join(" ".join(rng.permutation(words)) for _ in range(9)))
+
+
+def sounds(folder: Path) -> None:
+    """Clips of half a second, of tones and of noise, in train/ and test/."""
+    rng = np.random.default_rng(2)
+    for split, count in (("train", 20), ("test", 6)):
+        for kind in ("tone", "noise"):
+            (folder / split / kind).mkdir(parents=True)
+            for i in range(count):
+                wave = np.sin(np.arange(8000) * (0.1 + 0.01 * i)) if kind == "tone" else rng.normal(size=8000)
+                soundfile.write(folder / split / kind / f"{i}.wav", 0.2 * wave, 16_000)
+
+
+@pytest.mark.parametrize("index", [i for i, (language, _) in enumerate(BLOCKS) if language != "yaml"])
+def test_block(index, folder):
+    run_block(*BLOCKS[index], folder)
+
+
+@pytest.mark.parametrize("code", [code for language, code in BLOCKS if language == "yaml"])
+def test_recipe_of_the_page(code, folder):
+    """Every field of a recipe that is shown exists, but for the configuration's, which are the reader's encoder's."""
+    recipe = parse_yaml(code)
+    recipe["model"] = {"model_name_or_path": str(folder / "my_vision_encoder")}
+    run = resolve(recipe, ImageClassification)
+    assert run.training.layer_decay == 0.65 and run.data.validation_share == 0.1
