@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.trainer_utils import IntervalStrategy
 
 from ..pretraining import recipe as recipe_file
 from ..pretraining.data_arguments import CheckedArguments
@@ -190,8 +191,9 @@ def _build_training(values: Mapping[str, Any]) -> FineTuneArguments:
 def _check_evaluation(run: FineTuneRun) -> None:
     """Choosing among checkpoints needs something to choose on."""
     held_out = run.data.validation is not None or run.data.validation_share > 0
-    if not held_out and run.training.eval_strategy != "no":
+    strategy = IntervalStrategy(run.training.eval_strategy)
+    if not held_out and strategy != IntervalStrategy.NO:
         raise ValueError(
-            f"training.eval_strategy = {run.training.eval_strategy.value!r} is not possible without data to evaluate "
+            f"training.eval_strategy = {strategy.value!r} is not possible without data to evaluate "
             "on: set data.validation or data.validation_share, or eval_strategy: no."
         )

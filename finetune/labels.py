@@ -101,12 +101,13 @@ def labelled_examples(
 
     examples = {split: make(split) for split in splits}
     train = examples.pop("train")
+    classes = np.asarray(train.labels)  # (examples,)
     if args.validation_share:
-        rest, held_out = hold_out(train.labels, args.validation_share, seed)
+        rest, held_out = hold_out(classes, args.validation_share, seed)
         examples = {VALIDATION: train.only(held_out, name=VALIDATION, augment=False, left_out=Counter()), **examples}
-        train = train.only(rest)
+        train, classes = train.only(rest), classes[rest]
     if args.labels_per_class is not None:
-        train = train.only(draw_per_class(train.labels, args.labels_per_class, labels.names, seed))
+        train = train.only(draw_per_class(classes, args.labels_per_class, labels.names, seed))
     return train, examples
 
 

@@ -105,7 +105,7 @@ def _evaluate(trainer: FineTuneTrainer, task: Task[Any, Any], data: TaskData, ru
     results: dict[str, Any] = {}
     folder = run.folder / "predictions"
     for split, examples in data.evaluation.items():
-        output = trainer.predict(examples, metric_key_prefix=split)  # type: ignore[arg-type]
+        output = trainer.predict(examples, metric_key_prefix=split)
         metrics = output.metrics or {}
         results[split] = {
             name.removeprefix(f"{split}_"): value

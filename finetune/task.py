@@ -94,7 +94,7 @@ class Task(ABC, Generic[Arguments, Data]):
         Raises:
             ValueError: the checkpoint's weights are not of the shapes that the recipe and the data ask for.
         """
-        config = self.run.config
+        config: Any = self.run.config
         if data.label_names:
             config.id2label = dict(enumerate(data.label_names))
             config.label2id = {name: number for number, name in enumerate(data.label_names)}

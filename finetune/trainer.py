@@ -115,9 +115,10 @@ class FineTuneTrainer(ScheduleTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            own: Any = self.model
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, own)
             groups = parameter_groups(
-                self.model,
+                own,
                 learning_rate=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
                 layer_decay=self.args.layer_decay,

@@ -1,6 +1,7 @@
 """The teacher's weights: copied from the student at the start, then an exponential moving average of them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ Held = Callable[[Tensor], Tensor]  # a parameter or buffer -> what this rank has
 
 def _local(tensor: Tensor) -> Tensor:
     """The shard of a tensor on this rank; teacher and student are sharded alike, so shards can be averaged."""
-    return tensor.data.to_local() if hasattr(tensor, "to_local") else tensor.data
+    data: Any = tensor.data
+    return data.to_local() if hasattr(tensor, "to_local") else data
 
 
 def _pairs(teacher: nn.Module, student: nn.Module, held: Held) -> dict[str, tuple[Tensor, Tensor]]:

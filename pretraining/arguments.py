@@ -71,7 +71,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The sections of a recipe, see [`recipe.read_recipe`]."""
-    return recipe_file.read_recipe(path, RECIPES, ("model", "objective", "data", "training"), optional=("report",))
+    return recipe_file.read_recipe(path, RECIPES, ("model", "objective", "data", "training"), recipe_file.OPTIONAL)
 
 
 def override(recipe: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:

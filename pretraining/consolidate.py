@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.distributed.checkpoint import CheckpointException, FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from transformers import MODEL_FOR_PRETRAINING_MAPPING, AutoConfig
@@ -50,7 +51,8 @@ def consolidate(checkpoint: Path, out: Path) -> None:
     config: Any = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     if type(config) not in MODEL_FOR_PRETRAINING_MAPPING:
         raise ValueError(f"{checkpoint} is a {config.model_type!r}, which is no pretraining model of this package.")
-    model = MODEL_FOR_PRETRAINING_MAPPING[type(config)](config)
+    model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[type(config)]
+    model = model_class(config)
     try:
         model.load_state_dict(read_weights(checkpoint))
     except RuntimeError as error:

@@ -137,7 +137,7 @@ def rows_of_stream(
     step = layout.size - 1
     rest = np.empty(0, dtype=np.int64)
     for document in _documents_of_stream(stream, tokenizer):
-        if isinstance(document, dict):
+        if isinstance(document, Mapping):
             yield document
             continue
         if pack:

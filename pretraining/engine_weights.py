@@ -6,6 +6,7 @@ half precision. DeepSpeed is imported only where its marks on a tensor say that 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,7 @@ def whole_state_dict(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
 @torch.no_grad()
 def refresh(module: nn.Module) -> None:
     """Drop the gathered copies of ZeRO-3 parameters whose shards were written to; they are gathered anew when read."""
+    parameter: Any  # DeepSpeed adds to it
     for parameter in module.parameters():
         if hasattr(parameter, "ds_tensor") and parameter.ds_status.name == "AVAILABLE":
             parameter.partition()

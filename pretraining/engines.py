@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     MODEL_FOR_PRETRAINING_MAPPING,
+    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -44,7 +45,7 @@ class EngineTrainer(Trainer):
             shard_on_cpu(self.accelerator, FullyShardedDataParallelPlugin(**(self.args.fsdp_plugin_args or {})))
             self.is_fsdp_enabled = True
         if self.is_fsdp_enabled:
-            prepare_fsdp(state.fsdp_plugin, self.model)
+            prepare_fsdp(state.fsdp_plugin, self.unwrapped())
         if self.is_deepspeed_enabled and self.args.bf16 and not has_own_deepspeed_file(self.args):
             autocast_under_deepspeed(state.deepspeed_plugin)
         elif self.is_deepspeed_enabled and has_own_deepspeed_file(self.args):
@@ -81,7 +82,8 @@ class EngineTrainer(Trainer):
 
     def fill_gradients(self) -> None:
         """In front of the optimizer step: zeros for parameters without a gradient. DeepSpeed does it itself."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        optimizer: Any = self.optimizer
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self.is_deepspeed_enabled or all(parameter.grad is None for parameter in parameters):
             return  # no gradient at all: the step is left out
         for parameter in parameters:
@@ -110,7 +112,8 @@ class EngineTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         with torch.random.fork_rng():  # training must not notice
-            copy = MODEL_FOR_PRETRAINING_MAPPING[type(model.config)](model.config)
+            model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[type(model.config)]
+            copy = model_class(model.config)
         copy.load_state_dict(weights)
         return copy.to(self.args.device).train(model.training)
 
@@ -120,7 +123,8 @@ class EngineTrainer(Trainer):
         if _internal_call and self._writes_shards():
             if self.args.should_save:
                 self.unwrapped().config.save_pretrained(output_dir)
-                self.processing_class.save_pretrained(output_dir)
+                processor: Any = self.processing_class
+                processor.save_pretrained(output_dir)
             return
         weights = self.whole_state_dict()
         if weights is None:
@@ -164,10 +168,10 @@ def shard_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugi
     PartialState._shared_state["distributed_type"] = accelerator.state.distributed_type = DistributedType.FSDP
 
 
-def prepare_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
+def prepare_fsdp(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel) -> None:
     """Shard block by block, the teacher's as the student's, and leave precision to autocast."""
     # those of our class: the instance has the stock encoder's too, and we call some of these in parts
-    plugin.transformer_cls_names_to_wrap = list(type(model)._no_split_modules)
+    plugin.transformer_cls_names_to_wrap = list(type(model)._no_split_modules or ())
     plugin.mixed_precision_policy = None
 
 

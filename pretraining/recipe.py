@@ -16,6 +16,7 @@ from .masking_secrets import mask_arguments
 
 
 Recipe = Mapping[str, Any]
+OPTIONAL = ("report",)  # sections that a run can do without
 CHECKPOINT = "model_name_or_path"  # of the section `model`, in every recipe
 FieldNames = Callable[[str, Recipe], Collection[str]]  # (section, recipe) -> the fields that the section may hold
 
@@ -71,13 +72,26 @@ def override(recipe: Recipe, arguments: Sequence[str], field_names: FieldNames) 
     pairs = [(name.replace("-", "_").lstrip("_"), value) for name, value in zip(words[::2], words[1::2], strict=True)]
     for name, value in sorted(pairs, key=lambda pair: CHECKPOINT not in pair[0]):
         path = _locate(name, changed, field_names)
-        target = changed
+        if len(path) == 1:  # a whole section
+            _replace_section(changed, name, parse_yaml(value, f"--{name}"))
+            continue
+        target: Any = changed
         for key in path[:-1]:
             if target.setdefault(key, {}) is None or not isinstance(target[key], dict):
                 raise ValueError(f"--{name}: {key} holds {target[key]!r}, which has no fields inside.")
             target = target[key]
         target[path[-1]] = parse_yaml(value, f"--{name}")
     return changed
+
+
+def _replace_section(recipe: dict[str, Any], name: str, value: Any) -> None:
+    if value is None and name in OPTIONAL:
+        del recipe[name]
+    elif isinstance(value, dict):
+        recipe[name] = value
+    else:
+        none = ", or null to leave it out" if name in OPTIONAL else ""
+        raise ValueError(f"--{name} = {value!r} is not possible: it is a section, give a mapping of its fields{none}.")
 
 
 def check_fields(recipe: Recipe, field_names: FieldNames) -> None:

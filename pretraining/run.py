@@ -91,7 +91,7 @@ def pretrain(run: Run, data: PretrainingData, checkpoint: str | None) -> int:
         if code == 0:
             trainer.save_model()
             trainer.save_state()
-            finished = trainer.whole_model() if run.report is not None else None
+            finished: Any = trainer.whole_model() if run.report is not None else None
             if run.report is not None and trainer.is_world_process_zero():
                 write_report(
                     run.folder,

@@ -201,6 +201,14 @@ def test_a_broken_value_is_refused_with_its_field():
         parse_arguments(["demo_vision.yaml", "--masking.ratio", "{a: [}"])
 
 
+def test_a_section_is_replaced_or_left_out():
+    run = parse_arguments(["demo_vision.yaml", "--report", "null", "--data.probe", "null"])
+    assert run.report is None and "report" not in run.recipe
+    assert parse_arguments(["demo_vision.yaml", "--report", "{draws: 7}"]).report.draws == 7
+    with pytest.raises(ValueError, match="--model = None is not possible: it is a section"):
+        parse_arguments(["demo_vision.yaml", "--model", "null"])
+
+
 def test_no_is_a_strategy():
     assert parse_arguments(["demo_vision.yaml", "--save_strategy", "no"]).training.save_strategy == "no"
 
