@@ -61,7 +61,7 @@ format: $(VENV)/.installed-dev
 
 # To move to newer versions: upgrade them in .venv by hand, `make test check`, then this. The touch: what was just
 # written down need not be installed again.
-constraints: $(VENV)/.installed-dev $(VENV)/.installed-speech-demo
+constraints: $(VENV)/.installed-dev $(VENV)/.installed-speech-demo $(VENV)/.installed-deepspeed lm
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > $(VENV)/constraints.txt
 	( echo "# The exact versions that were tested. Written by make constraints."; cat $(VENV)/constraints.txt ) > constraints.txt
 	@for stamp in $(VENV)/.installed*; do touch $$stamp; done

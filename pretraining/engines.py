@@ -10,6 +10,7 @@ they differ from each other by default, this says what they do:
 """
 
 import contextlib
+import copy
 import os
 from typing import Any
 
@@ -26,6 +27,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from .engine_weights import held, is_spread, refresh, whole_state_dict
 
@@ -92,14 +94,6 @@ class EngineTrainer(Trainer):
 
     # ---- weights ----
 
-    def whole_state_dict(self) -> dict[str, Tensor] | None:
-        """All weights in fp32 on the process that saves, empty on the others; `None` where the module has them.
-
-        All ranks call it.
-        """
-        model = self.unwrapped()
-        return whole_state_dict(model, keep=self.args.should_save) if is_spread(model) else None
-
     def whole_model(self) -> Any:
         """A model that one process can run: the trained one where it is whole, else a copy of it on the main process.
 
@@ -111,11 +105,16 @@ class EngineTrainer(Trainer):
         weights = whole_state_dict(model, keep=self.is_world_process_zero())
         if not self.is_world_process_zero():
             return None
+        return self._rebuilt(weights).to(self.args.device).train(model.training)
+
+    def _rebuilt(self, weights: dict[str, Tensor]) -> Any:
+        """An ordinary module with the weights that `whole_state_dict` gave, on the CPU."""
+        config = copy.deepcopy(self.unwrapped().config)  # models keep the object, and write to it
+        model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[type(config)]
         with torch.random.fork_rng():  # training must not notice
-            model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[type(model.config)]
-            copy = model_class(model.config)
-        copy.load_state_dict(weights)
-        return copy.to(self.args.device).train(model.training)
+            model = model_class(config)
+        model.load_state_dict(weights)
+        return model
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the whole model; of a checkpoint whose engine writes shards (FSDP2), what makes them a model."""
@@ -126,19 +125,32 @@ class EngineTrainer(Trainer):
                 processor: Any = self.processing_class
                 processor.save_pretrained(output_dir)
             return
-        weights = self.whole_state_dict()
-        if weights is None:
+        if not is_spread(self.unwrapped()):
             super().save_model(output_dir, _internal_call)
-        else:  # `Trainer` would save what the module holds, which is a part of the weights or a rounded copy
-            self._save(output_dir, state_dict=weights)
+            return
+        model = self.model_to_save()
+        if self.args.should_save:
+            self.write_whole(model, output_dir)
 
-    def save_encoder(self, output_dir: str, weights: dict[str, Tensor] | None) -> None:
-        """Save the plain encoder, with the weights that `whole_state_dict` gave."""
+    def model_to_save(self) -> Any:
+        """The trained model, or an ordinary module with its weights where an engine has it in parts.
+
+        All ranks call it.
+        `Trainer` would save what the module of this rank holds, a part of the weights or a rounded copy, and FSDP2's
+        module, whose class is another one, with other code. Ranks that do not save get `None` for a copy.
+        """
         model = self.unwrapped()
-        prefix = model.base_model_prefix + "."
-        if weights is not None:
-            weights = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
-        model.save_encoder(output_dir, state_dict=weights)
+        if not is_spread(model):
+            return model
+        weights = whole_state_dict(model, keep=self.args.should_save)
+        return self._rebuilt(weights) if self.args.should_save else None
+
+    def write_whole(self, model: Any, output_dir: str) -> None:
+        """What `Trainer` writes into a folder: the model, the processor and the arguments."""
+        model.save_pretrained(output_dir)
+        processor: Any = self.processing_class
+        processor.save_pretrained(output_dir)
+        torch.save(self.args, os.path.join(output_dir, TRAINING_ARGS_NAME))
 
     def _writes_shards(self) -> bool:
         return self.is_fsdp_enabled and "SHARDED" in str(self.accelerator.state.fsdp_plugin.state_dict_type)

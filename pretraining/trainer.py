@@ -274,10 +274,10 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, ScheduleTrainer):
         whole, encoder = Path(top) / WRITING / WHOLE_MODEL, Path(top) / WRITING / "encoder"
 
         def write() -> None:
-            weights = self.whole_state_dict()  # None where the module has them
-            self._save(str(whole), state_dict=weights)
+            model = self.model_to_save()
             if self.args.should_save:
-                self.save_encoder(str(encoder), weights)
+                self.write_whole(model, str(whole))
+                model.save_encoder(encoder)
                 self.data.processor.save_pretrained(encoder)
                 move_files(whole, Path(top) / WHOLE_MODEL)
                 move_files(encoder, Path(top))
