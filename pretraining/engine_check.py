@@ -1,7 +1,9 @@
 """Refuses what would train otherwise than it was asked to, without a word: the launchers' traps."""
 
+import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import DistributedType
@@ -57,12 +59,27 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None) -> Non
         raise ValueError(
             "FSDP with one process has nothing to share: use pretraining/launch/ddp.yaml or one GPU as is."
         )
+    if deepspeed:
+        _check_precision(args.deepspeed or said.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"))
     version = (args.fsdp_plugin_args or {}).get("fsdp_version", said.get("FSDP_VERSION", "1"))
     if fsdp and int(version) != 2:
         raise ValueError(
             f"fsdp_version = {version} is not possible: it flattens parameters of teacher and student into one. "
             "Use 2, as pretraining/launch/fsdp2.yaml does."
         )
+
+
+def _check_precision(own: Any) -> None:
+    """`own` is DeepSpeed's own configuration: a mapping, the name of its file, or neither where there is none."""
+    if isinstance(own, str) and Path(own).is_file():
+        own = json.loads(Path(own).read_text(encoding="utf-8"))
+    for precision in ("bf16", "fp16"):
+        if isinstance(own, Mapping) and (own.get(precision) or {}).get("enabled") is True:
+            raise ValueError(
+                f"DeepSpeed's own configuration says {precision}.enabled = true, which would round the weights, the "
+                "teacher's too, and it would hardly move. Take the section out and set training.bf16 = true: weights "
+                "stay fp32 and bf16 is computed in."
+            )
 
 
 def _is_true(said: Mapping[str, str], name: str) -> bool:

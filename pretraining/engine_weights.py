@@ -1,8 +1,8 @@
 """What a rank holds of a tensor, and the whole of it: under DDP, FSDP2 and DeepSpeed ZeRO-1, 2 and 3.
 
-FSDP2 leaves a `DTensor` whose shard is its local tensor. ZeRO-3 empties the tensor and keeps a flat shard beside it.
-ZeRO keeps the fp32 weights that the optimizer moves, of which the module has a copy, rounded where it computes in
-half precision. DeepSpeed is imported only where its marks on a tensor say that it is at work.
+FSDP2 leaves a `DTensor` whose shard is its local tensor. ZeRO-3 empties the tensor and keeps a flat shard beside it,
+and keeps elsewhere the weights that the optimizer moves. ZeRO-1 and 2 leave the weights whole. DeepSpeed is imported only
+where its marks on a tensor say that it is at work.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,12 @@ from torch.distributed.tensor import DTensor
 def held(tensor: Tensor) -> Tensor:
     """What this rank holds of a parameter or buffer in full precision: a shard, or all of it.
 
-    Teacher and student are sharded alike, so that their shards can be averaged. A collective under ZeRO-1 and 2 where
-    the module computes in half precision: all ranks call it in the same order.
+    Teacher and student are sharded alike, so that their shards can be averaged.
     """
     if isinstance(tensor, DTensor):
         return tensor.to_local()
     if hasattr(tensor, "ds_tensor"):  # ZeRO-3
         return _fp32_of_optimizer(tensor, local=True) if tensor.requires_grad else tensor.ds_tensor
-    if hasattr(tensor, "_hp_mapping") and tensor.dtype != torch.float32:  # ZeRO-1 and 2
-        return _fp32_of_optimizer(tensor, local=False)
     return tensor.data
 
 
@@ -46,9 +43,7 @@ def whole(tensor: Tensor) -> Tensor:
 def is_spread(model: nn.Module) -> bool:
     """Whether a rank alone has not all weights of the model in full precision."""
     tensors = list(model.parameters())
-    return any(isinstance(t, DTensor) or hasattr(t, "ds_tensor") for t in tensors) or any(
-        hasattr(t, "_hp_mapping") and t.dtype != torch.float32 for t in tensors
-    )
+    return any(isinstance(tensor, DTensor) or hasattr(tensor, "ds_tensor") for tensor in tensors)
 
 
 @torch.no_grad()

@@ -48,10 +48,8 @@ class EngineTrainer(Trainer):
             self.is_fsdp_enabled = True
         if self.is_fsdp_enabled:
             prepare_fsdp(state.fsdp_plugin, self.unwrapped())
-        if self.is_deepspeed_enabled and self.args.bf16 and not has_own_deepspeed_file(self.args):
+        if self.is_deepspeed_enabled and self.args.bf16:
             autocast_under_deepspeed(state.deepspeed_plugin)
-        elif self.is_deepspeed_enabled and has_own_deepspeed_file(self.args):
-            state.deepspeed_plugin.deepspeed_config.setdefault("data_types", {})["keep_in_fp32_modules"] = ["teacher"]
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         autocast: Any = contextlib.nullcontext()
@@ -66,11 +64,6 @@ class EngineTrainer(Trainer):
     def move_teacher(self, decay: float) -> None:
         """Move the teacher by the optimizer's weights, shard by shard. All ranks call it."""
         model = self.unwrapped()
-        if {parameter.dtype for parameter in model.teacher.parameters()} != {torch.float32}:
-            raise ValueError(
-                "The engine made the teacher's weights other than fp32, in which it would not move: leave DeepSpeed's "
-                "own bf16 and fp16 out (deepspeed_config_file) and set training.bf16."
-            )
         model.update_teacher(decay, held=held)
         refresh(model.teacher)
 
@@ -189,11 +182,6 @@ def prepare_fsdp(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel)
 
 def asks_for_fsdp(args: Any) -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" or args.fsdp_plugin_args is not None
-
-
-def has_own_deepspeed_file(args: Any) -> bool:
-    """Whether DeepSpeed's own configuration was given, which then says everything, precision too."""
-    return bool(args.deepspeed) or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none").lower() != "none"
 
 
 def autocast_under_deepspeed(plugin: Any) -> None:

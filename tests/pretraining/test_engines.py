@@ -1,5 +1,6 @@
 """Engines without a launcher: what is refused, what a rank holds, and the models sharded by FSDP2 on two processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -75,6 +76,17 @@ class TestRefusals:
         with pytest.raises(ValueError, match="fsdp_version = 1 is not possible"):
             check_launch(arguments(DistributedType.MULTI_CPU, world_size=2), said)
         check_launch(arguments(DistributedType.MULTI_CPU, world_size=2), said | {"FSDP_VERSION": "2"})
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_deepspeed_that_would_round_the_teacher(self, tmp_path, precision):
+        said = {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}
+        args = arguments(world_size=2, use_cpu=False, ddp_backend="gloo")
+        own = tmp_path / "own.json"
+        own.write_text(json.dumps({precision: {"enabled": True}, "zero_optimization": {"stage": 2}}))
+        with pytest.raises(ValueError, match=rf"{precision}\.enabled = true.*set training\.bf16 = true"):
+            check_launch(args, said | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(own)})
+        own.write_text(json.dumps({precision: {"enabled": "auto"}, "zero_optimization": {"stage": 2}}))
+        check_launch(args, said | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(own)})
 
     def test_what_is_fine(self):
         check_launch(arguments(), {})
