@@ -1,8 +1,8 @@
 """What a rank holds of a tensor, and the whole of it: under DDP, FSDP2 and DeepSpeed ZeRO-1, 2 and 3.
 
-FSDP2 leaves a `DTensor` whose shard is its local tensor. ZeRO-3 empties the tensor and keeps a flat shard beside it,
-and keeps elsewhere the weights that the optimizer moves. ZeRO-1 and 2 leave the weights whole. DeepSpeed is imported only
-where its marks on a tensor say that it is at work.
+FSDP2 leaves a `DTensor` whose shard is its local tensor. ZeRO-3 empties the tensor, keeps a flat shard beside it, and
+elsewhere the weights that the optimizer moves. ZeRO-1 and 2 leave the weights whole. DeepSpeed is imported only where
+its marks on a tensor say that it is at work.
 """
 
 from collections.abc import Iterator

@@ -35,6 +35,7 @@ from data2vec.pretraining.probe import (
     few_label_accuracy,
     knn_accuracy,
     linear_probe_accuracy,
+    teacher_encoder,
 )
 from data2vec.pretraining.raw_features import raw_features
 
@@ -44,6 +45,7 @@ ARMS = {
     "v2_one_view": ("data2vec 2.0, one view", "#7fb2e5"),
     "v2": ("data2vec 2.0, several views", "#1f5fa8"),
 }
+ENCODERS = ("student", "teacher", "untrained")
 SEEDS, SWEEP_SEED = (0, 1, 2), 100
 DRAWS = 10  # of the few labels
 
@@ -164,12 +166,14 @@ class Comparison:
         asked = parse_arguments([str(self.folder / f"{name}.yaml"), "--probe.path", path])
         return asked, run.open_data(asked)
 
-    def measure(self, name: str, probe: str, untrained: bool = False) -> dict[str, float]:
-        """Frozen student (or the same network untrained) on a probe: accuracies in %."""
+    def measure(self, name: str, probe: str, which: str = "student") -> dict[str, float]:
+        """Frozen `student` or `teacher`, or the same network `untrained`, on a probe: accuracies in %."""
         asked, data = self.open_probe(name, probe)
-        if untrained:
+        if which == "untrained":
             set_seed(asked.training.seed)
             encoder = asked.model_class(asked.config).base_model
+        elif which == "teacher":
+            encoder = teacher_encoder(asked.model_class.from_pretrained(self.folder / name / "pretraining"))
         else:
             encoder = AutoModel.from_pretrained(self.folder / name)
         sets = [extract_features(encoder, batches_of(split, data.probe_collator)) for split in probe_splits(data)]
@@ -237,11 +241,11 @@ def compare(comparison: Comparison) -> None:
                 "updates": log[-1]["step"],
                 "seconds": [round(probe["training_seconds"], 1) for probe in probes],
                 "knn_curve": [round(100 * probe["probe/knn_student"], 2) for probe in probes],
-                "student": comparison.measure(name, "test"),
-                "untrained": comparison.measure(name, "test", untrained=True),
+                "knn_curve_teacher": [round(100 * probe["probe/knn_teacher"], 2) for probe in probes],
+                **{which: comparison.measure(name, "test", which) for which in ENCODERS},
             })  # fmt: skip
         results[arm] = {"seeds": runs}
-        for row in ("student", "untrained"):
+        for row in ENCODERS:
             table = {metric: np.array([found[row][metric] for found in runs]) for metric in runs[0][row]}
             cells = [f"{metric} {v.mean():.1f} ({v.min():.1f} to {v.max():.1f})" for metric, v in table.items()]
             print(f"{ARMS[arm][0]}, {row}: {', '.join(cells)}; {runs[0]['seconds'][-1]:.0f} s", flush=True)
