@@ -80,11 +80,12 @@ EXPERIMENTS = {
         folds=True,
     ),
     "digits_ctc": Experiment(
-        f"{WORDS}, word error rate",
+        f"{WORDS}, letter error rate",
         run_ctc,
         "spoken_digits_ctc.yaml",
         "audio_{family}",
-        ("--max_steps", "200", *PLAIN),
+        ("--max_steps", "600", *PLAIN),
+        metric="cer",
     ),
     "librispeech_ctc": Experiment(
         "LibriSpeech, half an hour, letter error rate",
@@ -154,11 +155,12 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the data sets")
     parser.add_argument("runs", type=Path, help="folder of the run folders")
     parser.add_argument("--only", nargs="*", choices=sorted(EXPERIMENTS), default=list(EXPERIMENTS))
+    parser.add_argument("--families", nargs="*", choices=FAMILIES, default=FAMILIES)
     given = parser.parse_args()
     file = HERE / "results.json"
     for name in given.only:
         rows: dict[str, Any] = {"title": EXPERIMENTS[name].title}
-        for family in FAMILIES:
+        for family in given.families:
             for start in STARTS:
                 found = [one_run(name, family, start, seed, given.data, given.runs) for seed in SEEDS]
                 split, metric = found[0]["main"]["split"], EXPERIMENTS[name].metric or found[0]["main"]["metric"]
@@ -166,7 +168,8 @@ def main() -> None:
                 rows[f"{family} {start}"] = {"values": values, "metric": metric, "split": split}
                 print(f"{rows['title']}, {family} {start}: {np.mean(values):.1f} {values}", flush=True)
         results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        file.write_text(json.dumps({**results, name: rows}, indent=1) + "\n", encoding="utf-8")
+        results[name] = {**results.get(name, {}), **rows}
+        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(json.loads(file.read_text(encoding="utf-8"))))
 
 
@@ -176,8 +179,8 @@ def table(results: dict[str, Any]) -> str:
     lines = ["| in % | " + " | ".join(columns) + " |", "| --- |" + " --: |" * len(columns)]
     for name in EXPERIMENTS:
         if name in results:
-            cells = [results[name][column]["values"] for column in columns]
-            row = " | ".join(f"{np.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in cells)
+            cells = [results[name].get(column, {}).get("values") for column in columns]
+            row = " | ".join(f"{np.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" if v else "-" for v in cells)
             lines.append(f"| {results[name]['title']} | {row} |")
     return "\n".join(lines)
 
