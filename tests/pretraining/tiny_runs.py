@@ -36,7 +36,7 @@ MASKING: dict[str, dict[str, Any]] = {
     "audio-1": {"method": "span", "prob": 0.65, "length": 3},
     "vision-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
     "text-2": {"method": "random", "prob": 0.48},
-    "audio-2": {"method": "block", "prob": 0.5, "length": 3, "adjust": 0.0},
+    "audio-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
 }
 
 
