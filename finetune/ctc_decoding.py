@@ -76,7 +76,7 @@ class LanguageModelDecoder:
     ):
         try:
             import kenlm  # noqa: F401
-            from pyctcdecode import build_ctcdecoder
+            from pyctcdecode.decoder import build_ctcdecoder
         except ImportError as error:
             raise ValueError(
                 f"task.language_model = {str(path)!r} is not possible ({error}): {HOW_TO_INSTALL}."

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 
+from ..pretraining.loader import make_loader
 from ..pretraining.sampler import BatchSampler
 from ..pretraining.schedules import ScheduleTrainer
 from .optim import decayed_names, parameter_groups
@@ -74,16 +75,8 @@ class FineTuneTrainer(ScheduleTrainer):
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader:
-        workers = self.args.dataloader_num_workers
-        loader: DataLoader[Any] = DataLoader(
-            self.data.train,
-            batch_sampler=self.batches,
-            collate_fn=self.data.train_collator or self.data.collator,
-            num_workers=workers,
-            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-        )
+        collate = self.data.train_collator or self.data.collator
+        loader = make_loader(self.data.train, self.args, batch_sampler=self.batches, collate_fn=collate)
         return self.accelerator.prepare(loader)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:

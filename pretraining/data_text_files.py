@@ -12,7 +12,7 @@ from lzma import LZMAError
 from typing import Any, BinaryIO
 
 import datasets
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from .bad_examples import BadExample
 from .file_types import HEAD, kind_of

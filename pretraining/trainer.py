@@ -26,6 +26,7 @@ from .data import PretrainingData
 from .data_streaming import StreamingBatches
 from .engines import EngineTrainer
 from .layout import BY_COST, COUNTED, STREAM, Layout
+from .loader import make_loader
 from .metrics import HealthMeter
 from .non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
 from .schedules import ScheduleArguments, ScheduleTrainer
@@ -125,16 +126,7 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, ScheduleTrainer):
 
     def _dataloader(self, dataset: Any, how: dict[str, Any]) -> DataLoader:
         """A loader over batches of keys; or, streaming, over lists of examples that were sharded before."""
-        workers = self.args.dataloader_num_workers
-        loader = DataLoader(
-            dataset,
-            num_workers=workers,
-            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            worker_init_fn=start_worker,
-            **how,
-        )
+        loader = make_loader(dataset, self.args, worker_init_fn=start_worker, **how)
         return self.accelerator.prepare(loader) if "batch_sampler" in how else loader
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
