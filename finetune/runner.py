@@ -6,10 +6,12 @@
     recipe.yaml, run.json, trainer_state.json       what made it
     checkpoint-N/                                   what an interrupted run continues from
 
-Started again with the same command, an interrupted run continues from its newest checkpoint, and a finished one says
-so. Exit codes: 0 done, 2 refused (the message names the field or the row, and the fix).
+Started again with the same command, an interrupted run continues from its newest intact checkpoint, exactly, and a
+finished one says so. Exit codes, as in pretraining: 0 done; 2 refused (the message names the field or the row, and the
+fix); 4 preempted: SIGTERM or SIGINT ended it after a checkpoint; 5 something could not be written.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -19,7 +21,16 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from ..pretraining.run_folder import EXIT_REFUSED, check_same_recipe, last_checkpoint, write_run_files
+from ..pretraining.checkpoints import StorageError, claimed, write_text
+from ..pretraining.run_folder import (
+    EXIT_PREEMPTED,
+    EXIT_REFUSED,
+    EXIT_STORAGE,
+    check_same_recipe,
+    last_checkpoint,
+    write_run_files,
+)
+from ..pretraining.trainer_resume import find_checkpoint
 from .arguments import SECTIONS, FineTuneRun, parse
 from .predictions import write_rows
 from .task import VALIDATION, Task, TaskData
@@ -37,6 +48,10 @@ FREE = (
 )  # fmt: skip
 
 
+class Preempted(RuntimeError):
+    """A signal ended the run after a checkpoint."""
+
+
 def run(
     task_class: type[Task[Any, Any]],
     argv: Sequence[str] | None = None,
@@ -48,15 +63,19 @@ def run(
 
 def command(work: Callable[[], Any]) -> int:
     """Do what a command line asked for; returns the exit code, and says why where that is not 0."""
+    code = 0
     try:
         work()
-    except (ValueError, FileNotFoundError) as error:  # a BadExample is a ValueError
+    except Preempted as error:
+        print(error, file=sys.stderr)
+        code = EXIT_PREEMPTED
+    except (ValueError, FileNotFoundError, StorageError) as error:  # a BadExample is a ValueError
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return EXIT_STORAGE if isinstance(error, StorageError) else EXIT_REFUSED
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    return 0
+    return code
 
 
 def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, Any]:
@@ -64,6 +83,8 @@ def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, A
 
     Raises:
         ValueError: the run is refused; the message names the field or the row, and the fix.
+        Preempted: a signal ended it after a checkpoint.
+        StorageError: something could not be written; the last checkpoint is intact.
     """
     finished = run.folder / RESULTS
     if finished.is_file() or last_checkpoint(run.folder) is not None:
@@ -81,9 +102,19 @@ def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, A
     _choose_best_by(task, data, run)
     model = task.build_model(data)
     trainer = FineTuneTrainer(model, run.training, task, data)
+    with claimed(run.folder) if trainer.is_world_process_zero() else contextlib.nullcontext():
+        return _train_and_evaluate(trainer, task, data, run)
+
+
+def _train_and_evaluate(
+    trainer: FineTuneTrainer, task: Task[Any, Any], data: TaskData, run: FineTuneRun
+) -> dict[str, Any]:
+    checkpoint = find_checkpoint(run.training)
     if trainer.is_world_process_zero():
         write_run_files(run.folder, run.recipe)
-    trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.preempted:
+        raise Preempted(f"{run.folder}: stopped by a signal. The same command continues.")
     if trainer.average is not None:
         trainer.average.copy_to_model()
         trainer.average = None
@@ -131,7 +162,7 @@ def _evaluate(trainer: FineTuneTrainer, task: Task[Any, Any], data: TaskData, ru
         "left_out": {examples.name: dict(examples.left_out) for examples in _all(data) if examples.left_out},
     }
     if trainer.is_world_process_zero():
-        (run.folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_text(run.folder / RESULTS, json.dumps(results, indent=2) + "\n")
     return results
 
 

@@ -1,11 +1,13 @@
 """`FineTuneTrainer`: a `Trainer` that trains a [`Task`].
 
 What it adds, and nothing else: batches of (epoch, index) keys, so that augmentation and a resumed run are exact; the
-task's loss; layer-wise learning rates; an encoder frozen at first; an average of the weights.
+task's loss; layer-wise learning rates; an encoder frozen at first; an average of the weights. Checkpoints, signals and
+full disks are those of pretraining.
 """
 
 import os
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 
+from ..pretraining.layout import BY_COST, COUNTED, Layout
 from ..pretraining.loader import make_loader
 from ..pretraining.sampler import BatchSampler
 from ..pretraining.schedules import ScheduleTrainer
+from ..pretraining.signals import start_worker
+from ..pretraining.trainer_resume import ResumableTrainer
 from .optim import decayed_names, parameter_groups
 from .task import Task, TaskData
 from .training_arguments import FineTuneArguments
@@ -25,7 +30,7 @@ from .weights_average import WeightsAverage
 __all__ = ["FineTuneArguments", "FineTuneTrainer"]
 
 
-class FineTuneTrainer(ScheduleTrainer):
+class FineTuneTrainer(ResumableTrainer, ScheduleTrainer):
     """Trains `model` on `data.train` and evaluates it on `data.validation` as `args` say.
 
     Args:
@@ -76,7 +81,8 @@ class FineTuneTrainer(ScheduleTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         collate = self.data.train_collator or self.data.collator
-        loader = make_loader(self.data.train, self.args, batch_sampler=self.batches, collate_fn=collate)
+        how = {"batch_sampler": self.batches, "collate_fn": collate, "worker_init_fn": start_worker}
+        loader = make_loader(self.data.train, self.args, **how)
         return self.accelerator.prepare(loader)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -102,7 +108,7 @@ class FineTuneTrainer(ScheduleTrainer):
         if not batch_samples:
             return None
         count = torch.tensor(float(sum(map(_examples_of, batch_samples))), device=device)
-        return self.accelerator.reduce(count, "sum")
+        return self.vote(count.view(1)).squeeze(0)
 
     # ---- optimizer ----
 
@@ -124,6 +130,11 @@ class FineTuneTrainer(ScheduleTrainer):
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         return list(decayed_names(model))
+
+    # ---- checkpoints ----
+
+    def layout(self) -> Layout:
+        return Layout.of(self.args, COUNTED if self.data.batch_cost is None else BY_COST)
 
     # ---- average of the weights ----
 
@@ -149,8 +160,16 @@ class FineTuneTrainer(ScheduleTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model; at the top of the run folder with the averaged weights, where there is an average."""
         top = os.path.abspath(output_dir or str(self.args.output_dir)) == os.path.abspath(str(self.args.output_dir))
-        with self.average.applied() if self.average is not None and top else nullcontext():
+        if not top:  # a checkpoint, which is written aside
             super().save_model(output_dir, _internal_call)
+            return
+
+        def write() -> None:
+            with nullcontext() if self.average is None else self.average.applied():
+                super(FineTuneTrainer, self).save_model(output_dir, _internal_call)
+
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._on_all_ranks(write, Path(str(self.args.output_dir)) / "model.safetensors", exchanges=sharded)
 
 
 class _StepCallback(TrainerCallback):

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+import torch
+from transformers import TrainingArguments
+
 
 COUNTED, BY_COST, STREAM = "counted", "bounded by cost", "streamed"
 
@@ -27,6 +30,19 @@ class Layout:
     batches: str
     threads: int
     torch: str
+
+    @classmethod
+    def of(cls, args: TrainingArguments, batches: str) -> Self:
+        """That of this process's run."""
+        return cls(
+            processes=args.world_size,
+            batch_size=args.per_device_train_batch_size,
+            accumulation=args.gradient_accumulation_steps,
+            workers=args.dataloader_num_workers,
+            batches=batches,
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+        )
 
     @property
     def effective(self) -> int:

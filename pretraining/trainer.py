@@ -243,15 +243,7 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, ScheduleTrainer):
 
     def layout(self) -> Layout:
         sampler = self.data.batch_sampler
-        return Layout(
-            processes=self.args.world_size,
-            batch_size=self.args.per_device_train_batch_size,
-            accumulation=self.args.gradient_accumulation_steps,
-            workers=self.args.dataloader_num_workers,
-            batches=STREAM if sampler is None else COUNTED if sampler.cost is None else BY_COST,
-            threads=torch.get_num_threads(),
-            torch=torch.__version__,
-        )
+        return Layout.of(self.args, STREAM if sampler is None else COUNTED if sampler.cost is None else BY_COST)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the whole model; at the top of the run folder the plain encoder, and the whole in `pretraining/`.

@@ -1,7 +1,9 @@
 """Image classification as a user runs it: the command, its folder, stock pipelines, resume, and bad input."""
 
+import errno
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 from data2vec.finetune.run_image_classification import main
+from data2vec.finetune.trainer import FineTuneTrainer
 from data2vec.tests.reference import SHARED, need
 from tests.finetune.encoders import FAMILIES, encoder_folder
 
@@ -165,6 +168,48 @@ def test_resume_is_exact(finished, tmp_path, images, encoders):
     average, resumed = (load_file(run / "checkpoint-4" / "weights_average.safetensors") for run in (folder, again))
     assert all(torch.equal(resumed[name], average[name]) for name in average)
     assert predictions_of(again) == predictions_of(folder)
+
+
+def test_a_signal_and_a_damaged_checkpoint_cost_no_exactness(
+    finished, tmp_path, images, encoders, monkeypatch, capsys
+):
+    """Told to stop in its third update it saves and says so; the same command goes on, from the last intact one."""
+    folder, step = finished[0] / "v1", FineTuneTrainer.training_step
+
+    def told(trainer, *args, **kwargs):
+        if trainer.state.global_step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return step(trainer, *args, **kwargs)
+
+    recipe = write_recipe(tmp_path / "again.yaml", encoders["v1"], images)
+    again = tmp_path / "again"
+    with monkeypatch.context() as patched:
+        patched.setattr(FineTuneTrainer, "training_step", told)
+        assert main([recipe]) == 4
+    assert "The same command continues" in capsys.readouterr().err
+    assert (again / "checkpoint-3" / "manifest.json").is_file() and not (again / "results.json").exists()
+    weights = again / "checkpoint-3" / "model.safetensors"
+    whole = bytearray(weights.read_bytes())
+    whole[-1] ^= 1
+    weights.write_bytes(whole)
+    assert main([recipe]) == 0
+    assert (again / "_damaged-checkpoint-3").is_dir()
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert predictions_of(again) == predictions_of(folder)
+    losses = [
+        [log["loss"] for log in json.loads((run / "trainer_state.json").read_text())["log_history"] if "loss" in log]
+        for run in (folder, again)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_full_disk_ends_a_run_with_its_own_code(tmp_path, images, encoders, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("data2vec.pretraining.trainer_resume.publish", full)
+    assert main([write_recipe(tmp_path / "run.yaml", encoders["v1"], images)]) == 5
+    assert "checkpoint-2 could not be written" in capsys.readouterr().err
 
 
 def test_from_scratch_starts_elsewhere_and_is_recorded(tmp_path, images, encoders):

@@ -123,5 +123,5 @@ def test_damaged_checkpoints_only_are_no_start_from_the_beginning(tmp_path, sour
 @pytest.mark.slow
 @pytest.mark.parametrize("system", MODELS)
 def test_matrix(tmp_path, system):
-    (row,) = matrix(tmp_path, [system], kills=20, seed=0)
+    (row,) = matrix(tmp_path, [system], kills=20, seed=0, steps=60)
     assert row["exact"] == row["kills"] == 20, row["wrong"]
