@@ -50,11 +50,13 @@ RECIPE: dict[str, Any] = {
     },
     "data": {
         "sources": [{"path": "builtin:digits"}], "crop": "shift", "shift_pixels": 1, "flip": 0.0, "color_jitter": 0.0,
+        "probe": {"path": "builtin:digits"},
     },
     "training": {
         "output_dir": "runs/engines", "max_steps": 6, "save_steps": 3, "logging_steps": 1, "learning_rate": 2e-3,
         "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "weight_decay": 0.05, "max_grad_norm": 3.0,
         "per_device_train_batch_size": 8, "report_to": "none", "disable_tqdm": True, "save_total_limit": 5,
+        "probe_steps": 3,
     },
 }  # fmt: skip
 
@@ -132,16 +134,18 @@ def _run(words: list[str]) -> None:
         os._exit(code)
 
 
-def logs(folder: Path) -> list[dict[str, float]]:
+def logged(name: str, folder: Path) -> list[float]:
     state = json.loads((folder / "trainer_state.json").read_text())
-    return [log for log in state["log_history"] if "loss" in log]
+    return [log[name] for log in state["log_history"] if name in log]
 
 
 def differences(reference: Path, folder: Path) -> dict[str, float]:
-    """Largest absolute difference of losses, of the student's and head's weights, and of the teacher's."""
-    one, other = logs(reference), logs(folder)
-    assert len(one) == len(other), (len(one), len(other))
-    found = {"loss": max(abs(a["loss"] - b["loss"]) for a, b in zip(one, other, strict=True))}
+    """Largest absolute difference of losses and of the online probe's accuracies (student and teacher), of the student's
+    and head's weights, and of the teacher's."""
+    found = {}
+    for part, names in (("loss", ["loss"]), ("probe", ["probe/knn_student", "probe/knn_teacher"])):
+        pairs = [zip(logged(name, reference), logged(name, folder), strict=True) for name in names]
+        found[part] = max(abs(one - other) for pair in pairs for one, other in pair)
     expected = load_file(reference / "pretraining" / "model.safetensors")
     weights = load_file(folder / "pretraining" / "model.safetensors")
     assert weights.keys() == expected.keys()
@@ -161,7 +165,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="engines-"))
     if not arguments.json:
-        print("| engine, 2 processes | setting | loss | student | teacher |\n| --- | --- | --- | --- | --- |")
+        print("| engine, 2 processes | setting | loss | probe | student | teacher |\n| --- | --- | --- | --- | --- | --- |")
     for number, setting in enumerate(arguments.settings):
         fields = SETTINGS[setting]
         steps = "4" if "accumulation 2" in setting else "2"

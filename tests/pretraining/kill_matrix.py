@@ -131,7 +131,8 @@ class Started:
             if self.computed >= until:
                 return None
             if any(rank.exitcode not in (None, 0, 4) for rank in self.ranks):
-                time.sleep(0.2)  # as a launcher does
+                for rank in self.ranks:
+                    rank.join(10)  # it ends by itself, with its own code; else as a launcher ends it
                 self.send(signal.SIGKILL)
             time.sleep(0.005)
         return next((rank.exitcode for rank in self.ranks if rank.exitcode), 0)

@@ -66,5 +66,5 @@ def test_a_run_logs_training_time_without_its_probes(tmp_path, monkeypatch):
     probes = [log["training_seconds"] for log in logs if "probe/knn_student" in log]
     assert seconds == sorted(seconds) and len(probes) == 3 and probes[0] == 0 < probes[1] < probes[2]
     assert seconds[-1] < wall - 3 * 2
-    throughput = [log["samples_per_second"] for log in logs if "loss" in log]
-    assert throughput[1] > 2 * 32 / 2  # two updates of 32 do not take as long as the probe between them
+    second = [log for log in logs if "loss" in log][1]  # two updates of 32, since the first log and the probe after it
+    assert 2 * 32 / second["samples_per_second"] <= second["training_seconds"]

@@ -16,7 +16,8 @@ from transformers import AutoModel
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "engines.py"
-TOLERANCES = {"loss": 2e-5, "student": 2e-5, "teacher": 2e-6}  # losses are about 10, weights move by 1e-2
+# losses are about 10, weights move by 1e-2; the probe has 297 images, one of which may fall to the other side
+TOLERANCES = {"loss": 2e-5, "probe": 4e-3, "student": 2e-5, "teacher": 2e-6}
 ONE_STEP = "fp32, accumulation 1"
 ZERO = ("deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3")
 
@@ -43,7 +44,7 @@ def fsdp2(tmp_path_factory):
 
 
 def test_fsdp2_gives_what_one_process_gives(fsdp2):
-    """Losses, student and teacher; LayerDrop drops the same layers."""
+    """Losses, online probe, student and teacher; LayerDrop drops the same layers."""
     assert_close(fsdp2[1]["fsdp2", ONE_STEP])
 
 
@@ -79,7 +80,7 @@ def test_every_engine_in_bf16(engine, tmp_path):
     setting = "bf16, accumulation 1"
     row = compared([engine], [setting], tmp_path)[engine, setting]
     if engine == "deepspeed_zero3":
-        assert row["loss"] < 0.05 and row["student"] < 0.02 and row["teacher"] < 2e-3, row
+        assert row["loss"] < 0.05 and row["probe"] < 0.05 and row["student"] < 0.02 and row["teacher"] < 2e-3, row
     else:
         assert_close(row)
 
