@@ -140,8 +140,7 @@ def logged(name: str, folder: Path) -> list[float]:
 
 
 def differences(reference: Path, folder: Path) -> dict[str, float]:
-    """Largest absolute difference of losses and of the online probe's accuracies (student and teacher), of the student's
-    and head's weights, and of the teacher's."""
+    """Largest absolute difference of losses, the online probe's accuracies, and weights: student with head, teacher."""
     found = {}
     for part, names in (("loss", ["loss"]), ("probe", ["probe/knn_student", "probe/knn_teacher"])):
         pairs = [zip(logged(name, reference), logged(name, folder), strict=True) for name in names]
@@ -165,7 +164,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="engines-"))
     if not arguments.json:
-        print("| engine, 2 processes | setting | loss | probe | student | teacher |\n| --- | --- | --- | --- | --- | --- |")
+        print("| engine, 2 processes | setting | loss | probe | student | teacher |")
+        print("| --- | --- | --- | --- | --- | --- |")
     for number, setting in enumerate(arguments.settings):
         fields = SETTINGS[setting]
         steps = "4" if "accumulation 2" in setting else "2"
