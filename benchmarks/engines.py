@@ -140,7 +140,7 @@ def logged(name: str, folder: Path) -> list[float]:
 
 
 def differences(reference: Path, folder: Path) -> dict[str, float]:
-    """Largest absolute difference of losses, the online probe's accuracies, and weights: student with head, teacher."""
+    """Largest absolute difference of losses, of the online probe, and of weights: student with head, teacher."""
     found = {}
     for part, names in (("loss", ["loss"]), ("probe", ["probe/knn_student", "probe/knn_teacher"])):
         pairs = [zip(logged(name, reference), logged(name, folder), strict=True) for name in names]
