@@ -58,8 +58,7 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
                 "A batch needs a bound: set training.per_device_train_batch_size, data.batch_seconds or "
                 "data.batch_tokens."
             )
-        shuffled = [stream.shuffle(seed=seed, buffer_size=shuffle_buffer) for stream in streams]
-        self.streams = [split_dataset_by_node(stream, process_index, num_processes) for stream in shuffled]
+        self.streams, self.shuffle_buffer = list(streams), shuffle_buffer
         self.modality, self.seed = modality, seed
         self.ledger = Ledger("train", max_bad_share)
         self.batch_size, self.batch_cost = batch_size, batch_cost
@@ -130,9 +129,9 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
 
     def _examples(self, source: int, reader: int, readers: int, workers: int) -> Iterator[dict[str, Any]]:
         """The examples of a source, pass after pass, that this one of all the readers (ranks * workers) has."""
-        stream, epoch = self.streams[source], self.epoch
+        epoch = self.epoch
         while True:
-            stream.set_epoch(epoch)
+            stream = self._shuffled(source, epoch)
             read = usable = 0
             for row in self.modality.rows_of_stream(self._kept(stream)):
                 if "empty" in row:  # a document without content, ordinary in a text
@@ -154,6 +153,16 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
                 self._nothing(source, workers)
                 return
             epoch += 1
+
+    def _shuffled(self, source: int, epoch: int) -> datasets.IterableDataset:
+        """A pass over a source, in an order of its own.
+
+        A new stream a pass, not `set_epoch`: that number lies in memory which all loader workers share, and one that
+        begins its next pass would change it for another that is about to begin.
+        """
+        seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+        shuffled = self.streams[source].shuffle(seed=seed, buffer_size=self.shuffle_buffer)
+        return split_dataset_by_node(shuffled, self.process_index, self.num_processes)
 
     def _nothing(self, source: int, workers: int) -> None:
         if workers == 1 or self.counts:

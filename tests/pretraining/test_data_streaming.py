@@ -91,6 +91,20 @@ def test_a_stream_repeats_itself_and_shuffles_anew_every_pass(clips):
     assert [len(e["input_values"]) for e in reseeded] != [len(e["input_values"]) for e in one]
 
 
+def test_another_worker_that_begins_its_next_pass_changes_nothing(clips, monkeypatch):
+    """The epoch of a stream of `datasets` lies in memory that all loader workers share."""
+    expected = [len(e["input_values"]) for e in passes(audio_stream(clips), 200)]
+    stream, kept = audio_stream(clips), StreamingBatches._kept
+
+    def disturbed(self, rows):
+        for shared in self.streams:
+            shared.set_epoch(5)
+        return kept(self, rows)
+
+    monkeypatch.setattr(StreamingBatches, "_kept", disturbed)
+    assert [len(e["input_values"]) for e in passes(stream, 200)] == expected
+
+
 def test_long_clips_are_cropped_with_the_examples_own_numbers(clips):
     stream = audio_stream(clips)
     stream.modality.longest = 8000
