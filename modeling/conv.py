@@ -1,20 +1,75 @@
-"""The one convolutional layer of data2vec 2.0, in its decoders and in the positions of speech."""
+"""Convolutions over tokens, channels last: `(rows, time, channels)` goes in and comes out, without transposes between.
 
+The norms and activations around them want that layout, and so do the fast kernels. The results are those of the plain
+layout, which [`set_channels_last`] brings back.
+"""
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .initial_laws import DefaultConv2d
+from .initial_laws import DefaultConv2d, HeConv2d
+
+
+def convolve(
+    tokens: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0, groups: int = 1
+) -> Tensor:
+    """A 1-D convolution, by the fastest of three ways.
+
+    One channel, the samples of a clip, is a matrix product of windows. In fp32 on a CPU so are many channels, unless
+    grouped or padded. In half precision, on GPUs, and in groups the kernel for images is faster, which reads a view
+    of the tokens as an image of height 1.
+
+    Args:
+        tokens: `(rows, time, in)`.
+        weight: `(out, in / groups, kernel)`, as `nn.Conv1d` has it.
+        bias: `(out,)`.
+
+    Returns:
+        `(rows, time', out)`, channels last in memory too.
+    """
+    kernel = weight.shape[2]
+    if tokens.shape[2] == 1 and padding == 0:
+        return F.linear(tokens.squeeze(2).unfold(1, kernel, stride), weight.squeeze(1), bias)
+    if groups == 1 and padding == 0 and _in_fp32_on_cpu(tokens):
+        reach = (tokens.shape[1] - kernel) // stride * stride + 1  # a tap reads every stride-th token of so many
+        windows = torch.cat([tokens[:, tap : tap + reach : stride] for tap in range(kernel)], dim=2)
+        return F.linear(windows, weight.transpose(1, 2).flatten(1), bias)
+    planes = tokens.unsqueeze(1).permute(0, 3, 1, 2)  # (rows, in, 1, time)
+    planes = F.conv2d(planes, weight.unsqueeze(2), bias, (1, stride), (0, padding), 1, groups)
+    return planes.permute(0, 2, 3, 1).squeeze(1)
+
+
+def _in_fp32_on_cpu(tokens: Tensor) -> bool:
+    return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+class FrameConv(HeConv2d):
+    """A convolution of the front end of data2vec 2.0: `(batch, frames, in)` -> `(batch, frames', out)`, no bias."""
+
+    channels_last = True
+
+    def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int):
+        super().__init__(in_dim, out_dim, (1, kernel), stride=(1, stride), bias=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        weight, stride = self.weight.squeeze(2), self.stride[1]
+        if self.channels_last:
+            return convolve(frames, weight, stride=stride)
+        return F.conv1d(frames.transpose(1, 2), weight, stride=stride).transpose(1, 2)
 
 
 class TokenConv(nn.Module):
     """Convolution over a grid of tokens that keeps its size, norm without parameters, GELU.
 
-    A sequence is a grid of height 1. Tokens stay channels-last from end to end: the convolution reads a view of them
-    and the norm needs no transpose.
+    The one convolutional layer of data2vec 2.0, in its decoders and in the positions of speech. A sequence is a grid
+    of height 1.
 
     Args:
         axes: 1 for sequences, 2 for images.
     """
+
+    channels_last = True
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int, groups: int, axes: int):
         super().__init__()
@@ -26,6 +81,34 @@ class TokenConv(nn.Module):
     def forward(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """`(rows, time, in_dim)` on a `grid` of (time,) or (height, width) -> `(rows, time, out_dim)`."""
         height, width = (1, *grid)[-2:]
-        planes = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # (rows, in_dim, height, width)
-        planes = self.conv(planes)[:, :, :height, :width]  # an even kernel gives one more at the end
+        planes = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # (rows, in_dim, height, width), a view
+        planes = self.conv(planes if self.channels_last else planes.contiguous())
+        planes = planes[:, :, :height, :width]  # an even kernel gives one more at the end
         return F.gelu(self.norm(planes.permute(0, 2, 3, 1).flatten(1, 2)))
+
+
+class ChannelsLastConv1d(nn.Conv1d):
+    """`nn.Conv1d`, `(rows, channels, time)` on both sides, of which a transpose makes tokens without a copy."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        tokens = input.transpose(1, 2)  # (rows, time, in)
+        stride, padding = self.stride[0], int(self.padding[0])
+        return convolve(tokens, self.weight, self.bias, stride, padding, self.groups).transpose(1, 2)
+
+
+def set_channels_last(module: nn.Module, enabled: bool) -> None:
+    """Choose the layout of all convolutions in `module`: ours, and the `nn.Conv1d` of `transformers`' encoders.
+
+    Parameters, their names and results stay: a stock layer is only given another `forward`. One that [`convolve`]
+    does not know (dilated, circular, padded by name) keeps its own.
+    """
+    before, after = (nn.Conv1d, ChannelsLastConv1d) if enabled else (ChannelsLastConv1d, nn.Conv1d)
+    for layer in module.modules():
+        if isinstance(layer, FrameConv | TokenConv):
+            layer.channels_last = enabled
+        elif type(layer) is before and _known(layer):
+            layer.__class__ = after
+
+
+def _known(layer: nn.Conv1d) -> bool:
+    return layer.dilation == (1,) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)

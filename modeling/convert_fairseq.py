@@ -18,6 +18,7 @@ from typing import Any
 
 from huggingface_hub import load_state_dict_from_file, save_torch_state_dict
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils.tqdm import tqdm
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
@@ -30,6 +31,20 @@ from .fairseq_processors import ctc_processor, feature_extractor, image_processo
 from .fairseq_weights import load
 
 
+WHAT = """Turn a checkpoint of the original code, of data2vec 1 or 2.0, into a folder that from_pretrained opens,
+and back. fairseq is not needed, and nothing of the checkpoint is run."""
+ENDING = """example:
+  data2vec-convert-fairseq audio_base_ls.pt my_model
+  data2vec-convert-fairseq my_model back.pt --to-fairseq
+
+exit codes:
+  0  done
+  1  a fault of the program or of a library: the traceback says where
+  2  refused: one line says why, and nothing is written
+
+documentation:
+  docs/converting.md
+"""
 UNUSED_FILE = "fairseq_unused.safetensors"
 DICTIONARIES = {"audio": "dict.ltr.txt", "audio2": "dict.ltr.txt", "text": "dict.txt", "text2": "dict.txt"}
 
@@ -50,12 +65,22 @@ def convert(
         ValueError: the checkpoint cannot be read or converted, or the folder is there already; nothing is written.
     """
     _check_free(folder)
+    with tqdm(desc=f"converting {checkpoint.name}", unit=" steps", total=3, delay=2, disable=None, leave=False) as bar:
+        return _convert(checkpoint, folder, encoder_only, dictionary, bar)
+
+
+def _convert(
+    checkpoint: Path, folder: Path, encoder_only: bool, dictionary: Path | None, bar: Any
+) -> tuple[PreTrainedModel, Kind, list[str]]:
+    """In three steps: read, build and fill, write."""
     source = read_checkpoint(checkpoint)
+    bar.update()
     kind = kind_of(source)
     try:
         config, notes = kind.config(source)
         config.num_updates = source.num_updates
         model, unused = load(source, kind, config, encoder_only)
+        bar.update()
     except StrictDataclassError as error:
         raise ValueError(f"the checkpoint's configuration does not fit: {error.__cause__ or error}") from error
     except (TypeError, LookupError, AttributeError, ArithmeticError, SyntaxError, RuntimeError) as error:
@@ -195,13 +220,24 @@ def _run(given: argparse.Namespace) -> None:
         print("\n".join(_check(model, given.check)))
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=100)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="data2vec-convert-fairseq", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("source", type=Path, help="a checkpoint; with --to-fairseq a folder")
-    parser.add_argument("out", type=Path, help="the folder to write; with --to-fairseq a file")
+    parser = argparse.ArgumentParser(
+        prog="data2vec-convert-fairseq", description=WHAT, epilog=ENDING, formatter_class=_Help, allow_abbrev=False
+    )
+    parser.add_argument("source", metavar="CHECKPOINT", type=Path, help="a checkpoint; with --to-fairseq a folder")
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="the folder to write; with --to-fairseq a file")
     parser.add_argument("--encoder-only", action="store_true", help="leave teacher, predictor and head out")
-    parser.add_argument("--dict", type=Path, help="the dictionary of the letters, or of the tokens of text")
-    parser.add_argument("--check", type=Path, help="a reference case: print the largest difference from it")
+    parser.add_argument(
+        "--dict", metavar="FILE", type=Path, help="the dictionary of the letters, or of the tokens of text"
+    )
+    parser.add_argument(
+        "--check", metavar="CASE", type=Path, help="a reference case: print the largest difference from it"
+    )
     parser.add_argument("--to-fairseq", action="store_true", help="write a folder as a checkpoint for the original")
     logging.disable_progress_bar()
     try:

@@ -7,6 +7,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+class MaskCounts(NamedTuple):
+    """What the host has to know of a batch's masks: as counted in the loader, or else read back from the device."""
+
+    hidden: int  # positions that are masked, all rows and views together
+    fewest: int  # visible tokens of the row that keeps fewest
+    most: int  # visible tokens of the row that keeps most
+
+
+def count_masks(masked: Tensor, real: Tensor | None = None) -> MaskCounts:
+    """Count bool `masked` `(batch, time)` or `(batch, views, time)`, among `real` `(batch, time)` tokens if given."""
+    visible = ~masked
+    if real is not None:
+        visible = visible & (real if masked.dim() == 2 else real.unsqueeze(1))
+    kept = visible.sum(-1)
+    counts = torch.stack((masked.sum(), kept.min(), kept.max()))
+    return MaskCounts(*counts.tolist())  # one wait for the device
+
+
+def places_of(masked: Tensor, counts: MaskCounts | tuple[int, int, int] | None) -> Tensor:
+    """Where bool `masked`, flattened, is True: `(masked positions,)` long, in order.
+
+    With `counts` nothing waits for the device, which checks them by itself: `RuntimeError` if they are others.
+    """
+    if counts is None:
+        return masked.flatten().nonzero().squeeze(1)
+    torch._assert_async(masked.sum() == counts[0], f"mask_counts: masked does not hide {counts[0]} positions.")
+    return torch.nonzero_static(masked.flatten(), size=counts[0]).squeeze(1)
+
+
 class Kept(NamedTuple):
     """Which tokens are kept. Rows that keep fewer than others are filled up with tokens that are not `real`."""
 
@@ -14,20 +43,25 @@ class Kept(NamedTuple):
     real: Tensor | None  # bool (rows, kept), False on filler; None where all rows keep as many
 
 
-def keep(visible: Tensor) -> Kept:
-    """Bool `(rows, time)`, True = seen by the student -> its tokens.
+def keep(visible: Tensor, counts: MaskCounts | tuple[int, int, int] | None = None) -> Kept:
+    """Bool `(rows, time)`, True = seen by the student -> its tokens. `counts` as in [`places_of`].
 
     Raises:
         ValueError: a row without a visible token.
     """
-    counts = visible.sum(-1)  # (rows,)
-    fewest, most = torch.stack((counts.min(), counts.max())).tolist()  # the only wait for the device
+    seen = visible.sum(-1, keepdim=True)  # (rows, 1)
+    if counts is None:
+        counts = count_masks(~visible)
+    else:
+        agree = (seen.min() == counts[1]) & (seen.max() == counts[2])
+        torch._assert_async(agree, f"mask_counts: rows do not keep {counts[1]} to {counts[2]} tokens.")
+    _, fewest, most = counts
     if fewest == 0:
         raise ValueError("masked hides every real token of a sample: leave at least one for the student.")
     index = (~visible).to(torch.uint8).argsort(dim=-1, stable=True)[:, :most]  # (rows, kept)
     if fewest == most:
         return Kept(index, None)
-    return Kept(index, torch.arange(most, device=visible.device) < counts.unsqueeze(-1))
+    return Kept(index, torch.arange(most, device=visible.device) < seen)
 
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:

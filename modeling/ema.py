@@ -27,7 +27,12 @@ def _pairs(teacher: nn.Module, student: nn.Module, held: Held) -> dict[str, tupl
 
 @torch.no_grad()
 def ema_update(
-    teacher: nn.Module, student: nn.Module, decay: float, averaged: tuple[str, ...] = ("",), held: Held = _local
+    teacher: nn.Module,
+    student: nn.Module,
+    decay: float,
+    averaged: tuple[str, ...] = ("",),
+    held: Held = _local,
+    made: Tensor | None = None,
 ) -> None:
     """teacher <- decay * teacher + (1 - decay) * student, in place, in the teacher's fp32 (data2vec, section 3.3).
 
@@ -37,6 +42,8 @@ def ema_update(
         averaged: prefixes of the parameters that are averaged, all by default; the others, and buffers, are copied.
         held: what this rank has of a tensor, where that is not the tensor itself or its shard (DeepSpeed keeps the
             weights that the optimizer moves elsewhere).
+        made: scalar on the device, 1 where the optimizer made its step, 0 where it left it out, as it does on its own
+            word; the teacher then stays. `None` if the step was made.
 
     Raises:
         ValueError: the student lacks a tensor that the teacher has, or holds another part of it.
@@ -54,7 +61,8 @@ def ema_update(
     if moving:
         targets, weights = zip(*moving, strict=True)
         weights = tuple(weight.to(target.dtype) for target, weight in moving)
-        torch._foreach_lerp_(targets, weights, 1.0 - decay)
+        share = 1.0 - decay
+        torch._foreach_lerp_(targets, weights, share if made is None else [made * share] * len(targets))
     if copied:
         targets, weights = zip(*copied, strict=True)
         torch._foreach_copy_(targets, weights)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
-from .conv import TokenConv
-from .initial_laws import DefaultLinear, HeConv2d, HeLinear
+from .conv import FrameConv, TokenConv
+from .initial_laws import DefaultLinear, HeLinear
 
 
 class AudioEmbeddings(nn.Module):
@@ -23,10 +23,7 @@ class AudioEmbeddings(nn.Module):
         dims = config.conv_dim
         self.first_conv = HeLinear(self.kernels[0], dims[0], bias=False)
         self.convs = nn.ModuleList(
-            [
-                HeConv2d(dims[i - 1], dims[i], (1, self.kernels[i]), stride=(1, self.strides[i]), bias=False)
-                for i in range(1, len(dims))
-            ]
+            [FrameConv(dims[i - 1], dims[i], self.kernels[i], self.strides[i]) for i in range(1, len(dims))]
         )
         self.conv_norms = nn.ModuleList([nn.LayerNorm(dim) for dim in dims])
         self.layer_norm = nn.LayerNorm(dims[-1])
@@ -58,8 +55,7 @@ class AudioEmbeddings(nn.Module):
         windows = input_values.to(self.first_conv.weight.dtype).unfold(1, self.kernels[0], self.strides[0])
         frames = F.gelu(self.conv_norms[0](self.first_conv(windows)))  # (batch, frames, conv dim)
         for conv, norm in zip(self.convs, self.conv_norms[1:], strict=True):
-            planes = conv(frames.unsqueeze(1).permute(0, 3, 1, 2))  # (batch, conv dim, 1, frames)
-            frames = F.gelu(norm(planes.permute(0, 2, 3, 1).squeeze(1)))
+            frames = F.gelu(norm(conv(frames)))
         tokens = self.projection(self.layer_norm(frames))  # (batch, time, dim)
         return tokens, (tokens.shape[1],)
 

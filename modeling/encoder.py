@@ -1,7 +1,5 @@
 """The encoder of data2vec 2.0: post-norm blocks, the same in every modality (arXiv 2212.07525, section 4)."""
 
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,18 +8,17 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .targets import BlockFeatures
+from .attention import Alibi, Data2Vec2Attention, alibi_bias, compute_dtype
+from .targets import BlockFeatures, TopKAverage
 
 
 class EncoderOutput(NamedTuple):
-    """What went through the encoder; `time` counts the extra tokens in front, except in `taps`."""
+    """What went through the encoder; `time` counts the extra tokens in front."""
 
     last_hidden_state: Tensor  # (rows, time, dim)
     hidden_states: tuple[Tensor, ...] | None  # the input of the first block and the output of each
     attentions: tuple[Tensor, ...] | None  # (rows, heads, time, time) each
-    taps: tuple[Tensor, ...] | None  # one feature of each block behind the prenet, (rows, time, dim) each
 
 
 class Data2Vec2Encoder(nn.Module):
@@ -49,7 +46,7 @@ class Data2Vec2Encoder(nn.Module):
         real: Tensor | None = None,
         index: Tensor | None = None,
         kept_layers: list[bool] | None = None,
-        tap: str | None = None,
+        targets: TopKAverage | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> EncoderOutput:
@@ -61,7 +58,7 @@ class Data2Vec2Encoder(nn.Module):
                 where the sequence is full.
             kept_layers: one bool a block, the prenet's first, False = dropped (LayerDrop); drawn in training with
                 `config.layerdrop` if `None`.
-            tap: the field of [`targets.BlockFeatures`] to return as `taps`.
+            targets: to which the blocks behind the prenet are added.
 
         Raises:
             ValueError: `kept_layers` is not one a block; `output_attentions` without the eager attention.
@@ -73,23 +70,24 @@ class Data2Vec2Encoder(nn.Module):
                 f"output_attentions = True is not possible with attn_implementation = "
                 f"{self.config._attn_implementation!r}, which makes no attention matrix: load with 'eager'."
             )
-        hidden, attention_mask, bias = self._enter(tokens, real, index)
-        extra = hidden.shape[1] - tokens.shape[1]
-        states, weights, taps = [hidden], [], []
+        hidden = self._enter(tokens)
+        position, attention = self._attention_inputs(hidden, real, index)
+        states, weights = [hidden], []
         for number, (block, kept) in enumerate(zip(blocks, kept_layers, strict=True)):
             if kept:
-                *outputs, attention = block(hidden, bias, attention_mask=attention_mask)
+                *outputs, attended = block(hidden, *position, **attention)
                 features = BlockFeatures(*outputs)
                 hidden = features.end_of_block
-                weights.append(attention)
-                if tap is not None and number >= len(self.prenet):
-                    taps.append(getattr(features, tap)[:, extra:])
-            states.append(hidden)
+                if output_attentions:
+                    weights.append(attended)
+                if targets is not None and number >= len(self.prenet):
+                    targets.add(features)
+            if output_hidden_states:
+                states.append(hidden)
         return EncoderOutput(
             hidden,
             tuple(states) if output_hidden_states else None,
             tuple(weights) if output_attentions else None,
-            tuple(taps) if tap is not None else None,
         )
 
     def _kept_layers(self, kept_layers: list[bool] | None, blocks: int) -> list[bool]:
@@ -101,71 +99,55 @@ class Data2Vec2Encoder(nn.Module):
             raise ValueError(f"kept_layers has {len(kept_layers)} entries: give one for each of the {blocks} blocks.")
         return kept_layers
 
-    def _enter(self, hidden: Tensor, real: Tensor | None, index: Tensor | None) -> tuple[Tensor, Any, Tensor | None]:
-        """The first block's input, extra tokens in front; the attention mask and the position bias of all blocks."""
-        extra = 0 if self.extra_tokens is None else self.extra_tokens.shape[1]
-        if index is None:
-            index = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)  # (1, time)
+    def _enter(self, hidden: Tensor) -> Tensor:
+        """The first block's input: extra tokens in front, norm, dropout."""
         if self.extra_tokens is not None:
-            first = self.extra_tokens.to(hidden.dtype).expand(len(hidden), -1, -1)
+            first = self.extra_tokens.to(hidden.dtype).expand(hidden.shape[0], -1, -1)
             hidden = torch.cat((first, hidden), dim=1)  # (rows, extra + time, dim)
-            real = None if real is None else F.pad(real, (extra, 0), value=True)
         if self.norm is not None:
             hidden = self.norm(hidden)
-        hidden = self.dropout(hidden)
+        return self.dropout(hidden)
+
+    def _attention_inputs(
+        self, hidden: Tensor, real: Tensor | None, index: Tensor | None
+    ) -> tuple[tuple[Tensor | None, Tensor | None], dict[str, Any]]:
+        """What all blocks' attention reads, see [`attention.Data2Vec2Attention`]: (bias, slopes), and the rest."""
+        extra = 0 if self.extra_tokens is None else self.extra_tokens.shape[1]
+        time, distance, slopes = hidden.shape[1] - extra, None, None
+        if real is not None:
+            real = F.pad(real, (extra, 0), value=True)
+        if self.alibi is not None:
+            if index is None:
+                index = torch.arange(time, device=hidden.device).unsqueeze(0)  # (1, time)
+            distance, slopes = self.alibi(index, extra)
+        if self._spells_out(hidden):
+            mask = None if real is None else real[:, None, None]  # (rows, 1, 1, extra + time)
+            return (distance, slopes), {"attention_mask": mask, "spelt_out": True}
+
         attention_mask: Any = None  # of a type that the attention implementation chooses
         if real is not None:
             attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
-        if self.alibi is None:
-            return hidden, attention_mask, None
-        bias = self.alibi(index, extra).to(_compute_dtype(hidden))  # (rows or 1, heads, time, time)
+        if distance is None or slopes is None:
+            return (None, None), {"attention_mask": attention_mask, "spelt_out": False}
+        bias = alibi_bias(distance, slopes).to(compute_dtype(hidden))  # (rows or 1, heads, extra + time, extra + time)
         if self.config._attn_implementation == "flex_attention":
-            return hidden, attention_mask, bias.expand(len(hidden), -1, -1, -1)
-        # one additive mask for all blocks, so that none of them has to join the two again
-        if attention_mask is not None and attention_mask.dtype == torch.bool:
-            bias = torch.where(attention_mask, bias, torch.finfo(bias.dtype).min)
-        elif attention_mask is not None:
-            bias = bias + attention_mask
-        return hidden, None, bias
+            bias = bias.expand(hidden.shape[0], -1, -1, -1)
+        elif attention_mask is not None:  # one additive mask for all blocks, so that none of them has to join the two
+            bias, attention_mask = torch.where(attention_mask, bias, torch.finfo(bias.dtype).min), None
+        return (bias, None), {"attention_mask": attention_mask, "spelt_out": False}
 
+    def _spells_out(self, hidden: Tensor) -> bool:
+        """Whether attention is spelt out: "eager", and in training on a CPU where "sdpa" is slower.
 
-def _compute_dtype(hidden: Tensor) -> torch.dtype:
-    """What queries and keys will be, under autocast too: the attention wants its bias in it."""
-    kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-
-
-class Alibi(nn.Module):
-    """Linear bias of the attention against distance, with a learned scale a head (arXiv 2108.12409; 2212.07525).
-
-    bias = -slope * max(scale, 0) * |i - j|; an extra token is at no distance from anything. Distances between the
-    tokens that are there are all that is built: `(rows, 1, time, time)` and one number a head.
-    """
-
-    slopes: Tensor
-
-    def __init__(self, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = nn.Parameter(torch.ones(num_heads))
-        self.register_buffer("slopes", alibi_slopes(num_heads), persistent=False)  # (heads,)
-
-    def forward(self, index: Tensor, extra: int) -> Tensor:
-        """Positions `(rows, time)` long, behind `extra` tokens -> `(rows, heads, extra + time, extra + time)` fp32."""
-        distance = (index.unsqueeze(2) - index.unsqueeze(1)).abs().to(torch.float32)  # (rows, time, time)
-        distance = F.pad(distance, (extra, 0, extra, 0)).unsqueeze(1)  # (rows, 1, extra + time, extra + time)
-        return distance * (-self.slopes.float() * self.scale.float().clamp(min=0)).view(1, -1, 1, 1)
-
-
-def alibi_slopes(num_heads: int) -> Tensor:
-    """Slopes `(heads,)` fp32: 2^(-8/n), 2^(-16/n), ...; from the two nearest powers of two where n is none."""
-
-    def geometric(n: int) -> list[float]:
-        return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
-
-    below = 2 ** int(math.log2(num_heads))
-    between = geometric(2 * below)[0::2][: num_heads - below]
-    return torch.tensor(geometric(below) + between, dtype=torch.float32)
+        That is with a learned bias, for which it has no kernel there, and in half precision (backward).
+        """
+        implementation = self.config._attn_implementation
+        if implementation != "sdpa":
+            return implementation == "eager"
+        if hidden.device.type != "cpu" or not self.training or not torch.is_grad_enabled():
+            return False
+        short = hidden.shape[1] <= 512  # a longer sequence's attention matrices take more memory than they save time
+        return self.alibi is not None or (short and compute_dtype(hidden) != torch.float32)
 
 
 class Data2Vec2Block(GradientCheckpointingLayer):
@@ -187,14 +169,19 @@ class Data2Vec2Block(GradientCheckpointingLayer):
         self.drop_path_rate = drop_path_rate
 
     def forward(
-        self, hidden: Tensor, bias: Tensor | None = None, attention_mask: Any = None
+        self,
+        hidden: Tensor,
+        bias: Tensor | None = None,
+        slopes: Tensor | None = None,
+        attention_mask: Any = None,
+        spelt_out: bool = True,
     ) -> tuple[Tensor | None, ...]:
-        """`(rows, time, dim)` -> the four [`targets.BlockFeatures`] and, eager only, the attention.
+        """`(rows, time, dim)` -> the four [`targets.BlockFeatures`] and, spelt out, the attention.
 
-        The attention is `(rows, heads, time, time)`. A flat tuple: checkpointing of the reentrant kind loses the
-        gradient of anything nested.
+        The other arguments are those of [`attention.Data2Vec2Attention`]. Arguments and the tuple are flat:
+        checkpointing of the reentrant kind loses the gradient of anything nested.
         """
-        attended, weights = self.attention(hidden, bias, attention_mask)
+        attended, weights = self.attention(hidden, bias, slopes, attention_mask, spelt_out)
         hidden = self.attention_norm(hidden + self._drop_path(attended))
         ffn = self.activation_dropout(F.gelu(self.intermediate(hidden)))
         ffn = self.activation_dropout(self.output(ffn))
@@ -207,56 +194,3 @@ class Data2Vec2Block(GradientCheckpointingLayer):
             return branch
         keep = 1 - self.drop_path_rate
         return branch * (branch.new_empty(len(branch), 1, 1).bernoulli_(keep) / keep)
-
-
-class Data2Vec2Attention(nn.Module):
-    """Multi-head self-attention through `transformers`' attention interface."""
-
-    is_causal = False
-
-    def __init__(self, config: PreTrainedConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout)
-
-    def forward(self, hidden: Tensor, bias: Tensor | None, attention_mask: Any) -> tuple[Tensor, Tensor | None]:
-        heads = self.qkv(hidden).unflatten(-1, (3, -1, self.head_dim))  # (rows, time, 3, heads, head_dim)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)  # (rows, heads, time, head_dim) each
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        mixed, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            position_bias=bias,
-            is_causal=False,
-        )
-        return self.dropout(self.output(mixed.flatten(2))), weights
-
-
-def eager_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    dropout: float = 0.0,
-    position_bias: Tensor | None = None,
-    **kwargs: object,
-) -> tuple[Tensor, Tensor]:
-    """The attention spelt out, softmax in fp32. Returns `(rows, time, heads, head_dim)` and the weights."""
-    scores = torch.matmul(query * scaling, key.transpose(2, 3))  # (rows, heads, time, time)
-    for added in (position_bias, attention_mask):
-        scores = scores if added is None else scores + added
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    mixed = torch.matmul(F.dropout(weights, dropout, training=module.training), value)
-    return mixed.transpose(1, 2).contiguous(), weights

@@ -8,11 +8,12 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
+from .attention import Alibi, alibi_slopes
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .embed_audio import AudioEmbeddings, ConvolutionalPositions
 from .embed_image import ImageEmbeddings, SinCosPositions
 from .embed_text import TextEmbeddings
-from .encoder import Alibi, Data2Vec2Encoder, alibi_slopes
+from .encoder import Data2Vec2Encoder
 from .initial_laws import OwnLaw
 from .masking import SpanMasking, mask_seeds
 
@@ -153,7 +154,7 @@ class Data2Vec2AudioModel(Data2Vec2Model):
             output_attentions: also return the attention of each block; eager attention only.
         """
         frames = self.embeddings.num_frames(input_values.shape[-1])
-        zeroed = self._spec_augment((len(input_values), frames), attention_mask)
+        zeroed = self._spec_augment((input_values.shape[0], frames), attention_mask)
         return self._encode(input_values, attention_mask, zeroed, output_hidden_states, output_attentions)
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_objective import ObjectiveConfig
 from .decoder import Data2Vec2Decoder
-from .dropping import keep, restore, take
+from .dropping import keep, places_of, restore, take
 from .encoder import Data2Vec2Encoder
 from .initial_laws import DefaultLinear
 from .modeling_data2vec2 import (
@@ -23,6 +23,7 @@ from .modeling_data2vec2 import (
     Data2Vec2VisionModel,
 )
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .targets import TopKAverage
 
 
 class Data2Vec2Teacher(nn.Module):
@@ -97,12 +98,16 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         return tokens.to(next(self.teacher.parameters()).dtype)
 
     @torch.no_grad()
-    def teacher_layers(self, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None) -> tuple[Tensor, ...]:
-        """The taps of all blocks behind the prenet, `(batch, time, dim)` each."""
+    def run_teacher(
+        self, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool = False
+    ) -> TopKAverage:
+        """Targets from the blocks behind the prenet."""
         teacher = self.teacher
         if teacher.positions is not None:
             tokens = tokens + teacher.positions(tokens, grid, real)
-        return teacher.encoder(tokens, real, tap=self.objective.target_tap).taps
+        targets = self.targets(real, keep_layers, in_front=self.config.num_extra_tokens)
+        teacher.encoder(tokens, real, targets=targets)
+        return targets
 
     def encode_visible(
         self,
@@ -111,6 +116,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         real: Tensor | None,
         visible: Tensor,
         kept_layers: list[bool] | None = None,
+        mask_counts: tuple[int, int, int] | None = None,
     ) -> Tensor:
         """The student: what it makes of the tokens that it sees.
 
@@ -118,12 +124,13 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             tokens: `(batch, time, dim)`, the embedding of everything.
             real: bool `(batch, time)`.
             visible: bool `(batch * views, time)`, the views of a sample in a row.
+            mask_counts: [`dropping.MaskCounts`]; counted if `None`.
 
         Returns:
             `(batch * views, extra + kept, dim)`, in order, with filler at the end of rows that keep fewer.
         """
         student, views = self.data2vec2, len(visible) // len(tokens)
-        kept = keep(visible)
+        kept = keep(visible, mask_counts)
         picked = take(tokens, kept.where)  # (rows, kept, dim)
         if student.positions is not None:
             seen, seen_real = tokens, real
@@ -165,6 +172,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         num_items_in_batch: Tensor | int | None,
         output_teacher_layers: bool,
         output_decoder_states: bool,
+        mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
         tokens, grid = self.data2vec2.embeddings(inputs)  # (batch, time, dim)
         batch, time = tokens.shape[:2]
@@ -182,22 +190,23 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         rows_real = None if real is None or padding_counts else real.repeat_interleave(views, dim=0)
         visible = ~removed if rows_real is None else ~removed & rows_real
 
-        layers = self.teacher_layers(self.teacher_tokens(inputs, tokens), grid, real)
-        encoded = self.encode_visible(tokens, grid, real, visible, kept_layers)
+        targets = self.run_teacher(self.teacher_tokens(inputs, tokens), grid, real, output_teacher_layers)
+        encoded = self.encode_visible(tokens, grid, real, visible, kept_layers, mask_counts)
         decoder_input = self.decoder_input(encoded, visible, removed, mask_noise)  # (rows, time, dim)
         decoded = self.decoder(decoder_input, grid, rows_real)  # (rows, time, decoder dim)
 
-        extra = self.config.num_extra_tokens
+        extra, places = self.config.num_extra_tokens, places_of(masked, mask_counts)
         output = self.compare(
-            self.decoder.projection(decoded[removed]),
-            layers,
-            scored=masked,
+            self.decoder.projection(decoded.flatten(0, 1).index_select(0, places)),  # (masked positions, dim)
+            targets.result(),
+            masked,
+            places,
             real=real,
             num_items_in_batch=num_items_in_batch,
             cls_predictions=encoded[:, extra - 1] if self.objective.cls_loss_weight else None,
         )
         output.last_hidden_state = encoded
-        output.teacher_layers = layers if output_teacher_layers else None
+        output.teacher_layers = targets.layers
         if output_decoder_states:
             output.decoder_input, output.decoder_output = decoder_input, self.decoder.projection(decoded)
         return output
@@ -226,6 +235,7 @@ class Data2Vec2AudioForPreTraining(Data2Vec2ForPreTraining):
         num_items_in_batch: Tensor | int | None = None,
         output_teacher_layers: bool = False,
         output_decoder_states: bool = False,
+        mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
@@ -238,6 +248,7 @@ class Data2Vec2AudioForPreTraining(Data2Vec2ForPreTraining):
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks.
             output_decoder_states: also return the decoder's input and its output at all positions.
+            mask_counts: [`dropping.MaskCounts`] of `masked`, so that nothing waits for the device; counted if `None`.
         """
         return self._pretrain(
             input_values,
@@ -248,6 +259,7 @@ class Data2Vec2AudioForPreTraining(Data2Vec2ForPreTraining):
             num_items_in_batch,
             output_teacher_layers,
             output_decoder_states,
+            mask_counts,
         )
 
 
@@ -269,13 +281,15 @@ class Data2Vec2VisionForPreTraining(Data2Vec2ForPreTraining):
         num_items_in_batch: Tensor | int | None = None,
         output_teacher_layers: bool = False,
         output_decoder_states: bool = False,
+        mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
             pixel_values: `(batch, channels, height, width)` float, normalised.
             masked: bool `(batch, views, patches)`, row-major over the patch grid, True = hidden from the student;
                 sampled from the objective if `None`.
-            mask_noise, kept_layers, num_items_in_batch, output_teacher_layers, output_decoder_states: as in speech.
+            mask_noise, kept_layers, num_items_in_batch, output_teacher_layers, output_decoder_states, mask_counts: as
+                in speech.
         """
         return self._pretrain(
             pixel_values,
@@ -286,6 +300,7 @@ class Data2Vec2VisionForPreTraining(Data2Vec2ForPreTraining):
             num_items_in_batch,
             output_teacher_layers,
             output_decoder_states,
+            mask_counts,
         )
 
 
@@ -309,6 +324,7 @@ class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
         num_items_in_batch: Tensor | int | None = None,
         output_teacher_layers: bool = False,
         output_decoder_states: bool = False,
+        mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
@@ -316,7 +332,8 @@ class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
             attention_mask: `(batch, tokens)`, 1 = real; `None` if nothing is padded.
             masked: bool `(batch, views, tokens)`, True = hidden from the student; sampled from the objective among
                 real tokens if `None`.
-            mask_noise, kept_layers, num_items_in_batch, output_teacher_layers, output_decoder_states: as in speech.
+            mask_noise, kept_layers, num_items_in_batch, output_teacher_layers, output_decoder_states, mask_counts: as
+                in speech.
         """
         return self._pretrain(
             input_ids,
@@ -327,4 +344,5 @@ class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
             num_items_in_batch,
             output_teacher_layers,
             output_decoder_states,
+            mask_counts,
         )

@@ -12,9 +12,11 @@ from transformers.models.data2vec.modeling_data2vec_audio import (
     Data2VecAudioPreTrainedModel,
 )
 
+from .conv import set_channels_last
+from .dropping import places_of
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
-from .targets import BlockFeatures
+from .targets import BlockFeatures, TopKAverage
 
 
 class Data2VecAudioTeacherLayer(Data2VecAudioEncoderLayer):
@@ -79,6 +81,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         self.data2vec_audio = Data2VecAudioModel(config)
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecAudioTeacher(config)
+        set_channels_last(self, True)
         self.post_init()
         self.post_init_teacher()
 
@@ -115,12 +118,12 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
                 hidden = layer(hidden, attention_mask=attention_mask)
         return hidden
 
-    def _teacher_layers(self, features: Tensor, real: Tensor | None) -> tuple[Tensor, ...]:
+    def _add_targets(self, targets: TopKAverage, features: Tensor, real: Tensor | None) -> TopKAverage:
         teacher = self.teacher.encoder
         hidden = self._add_positions(features.to(teacher.layer_norm.weight.dtype), real, teacher.pos_conv_embed)
         hidden = teacher.layer_norm(hidden)
         attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
-        return self.taps(teacher.layers, hidden, attention_mask=attention_mask)
+        return self.add_targets(targets, teacher.layers, hidden, attention_mask=attention_mask)
 
     def forward(
         self,
@@ -130,6 +133,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         kept_layers: list[bool] | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_teacher_layers: bool = False,
+        mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
@@ -139,6 +143,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
             kept_layers: one bool a block, False = dropped (LayerDrop); drawn with `config.layerdrop` if `None`.
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks.
+            mask_counts: [`dropping.MaskCounts`] of `masked`, so that nothing waits for the device.
         """
         encoder = self.data2vec_audio
         features = encoder.feature_extractor(input_values).transpose(1, 2)  # (batch, time, conv dim)
@@ -152,7 +157,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         projection = encoder.feature_projection
         features = projection.projection(projection.layer_norm(features))  # (batch, time, dim)
         with torch.no_grad():
-            layers = self._teacher_layers(features.detach(), real)
+            targets = self._add_targets(self.targets(real, output_teacher_layers), features.detach(), real)
 
         hidden = projection.dropout(features)
         hidden = torch.where(masked.unsqueeze(-1), encoder.masked_spec_embed.to(hidden.dtype), hidden)
@@ -161,7 +166,9 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         block_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
         hidden = self._student_blocks(hidden, block_mask, kept_layers)  # (batch, time, dim)
 
-        output = self.compare(self.head(hidden[masked]), layers, masked, real, num_items_in_batch)
+        places = places_of(masked, mask_counts)
+        predictions = self.head(hidden.flatten(0, 1).index_select(0, places))  # (masked positions, dim)
+        output = self.compare(predictions, targets.result(), masked, places, real, num_items_in_batch)
         output.last_hidden_state = hidden
-        output.teacher_layers = layers if output_teacher_layers else None
+        output.teacher_layers = targets.layers
         return output

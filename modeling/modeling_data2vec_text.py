@@ -10,9 +10,10 @@ from transformers.models.data2vec.modeling_data2vec_text import (
     Data2VecTextPreTrainedModel,
 )
 
+from .dropping import places_of
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
-from .targets import BlockFeatures
+from .targets import BlockFeatures, TopKAverage
 
 
 class Data2VecTextTeacherLayer(Data2VecTextLayer):
@@ -86,10 +87,10 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         self.post_init()
         self.post_init_teacher()
 
-    def _teacher_layers(self, hidden: Tensor, real: Tensor | None) -> tuple[Tensor, ...]:
+    def _add_targets(self, targets: TopKAverage, hidden: Tensor, real: Tensor | None) -> TopKAverage:
         teacher = self.teacher.encoder
         attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
-        return self.taps(teacher.layer, hidden, attention_mask=attention_mask)
+        return self.add_targets(targets, teacher.layer, hidden, attention_mask=attention_mask)
 
     def forward(
         self,
@@ -99,6 +100,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         student_input_ids: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_teacher_layers: bool = False,
+        mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
@@ -110,6 +112,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
                 masked (BERT's random tokens); `input_ids` if `None`.
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks.
+            mask_counts: [`dropping.MaskCounts`] of `masked`, so that nothing waits for the device.
         """
         embeddings = self.data2vec_text.embeddings
         real = None if attention_mask is None else attention_mask.bool()
@@ -119,7 +122,8 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
             student_input_ids = input_ids
 
         with torch.no_grad():
-            layers = self._teacher_layers(_embed(self.teacher.embeddings, input_ids), real)
+            targets = self.targets(real, output_teacher_layers)
+            self._add_targets(targets, _embed(self.teacher.embeddings, input_ids), real)
 
         hidden = _embed(embeddings, student_input_ids.masked_fill(masked, self.config.mask_token_id))
         hidden = embeddings.dropout(hidden)  # (batch, tokens, dim)
@@ -127,9 +131,11 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         for layer in self.data2vec_text.encoder.layer:
             hidden = layer(hidden, block_mask)
 
-        output = self.compare(self.head(hidden[masked]), layers, masked, real, num_items_in_batch)
+        places = places_of(masked, mask_counts)
+        predictions = self.head(hidden.flatten(0, 1).index_select(0, places))  # (masked positions, dim)
+        output = self.compare(predictions, targets.result(), masked, places, real, num_items_in_batch)
         output.last_hidden_state = hidden
-        output.teacher_layers = layers if output_teacher_layers else None
+        output.teacher_layers = targets.layers
         return output
 
 

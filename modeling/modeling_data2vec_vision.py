@@ -10,9 +10,10 @@ from transformers.models.data2vec.modeling_data2vec_vision import (
     Data2VecVisionRelativePositionBias,
 )
 
+from .dropping import places_of
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
-from .targets import BlockFeatures
+from .targets import BlockFeatures, TopKAverage
 
 
 class Data2VecVisionTeacherLayer(Data2VecVisionLayer):
@@ -122,12 +123,11 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
             hidden = layer(hidden, relative_position_bias=bias, resolution=resolution)[0]
         return hidden
 
-    def _teacher_layers(self, hidden: Tensor, resolution: tuple[int, int]) -> tuple[Tensor, ...]:
+    def _add_targets(self, targets: TopKAverage, hidden: Tensor, resolution: tuple[int, int]) -> TopKAverage:
         teacher = self.teacher.encoder
         hidden = hidden.to(self.teacher.layernorm.weight.dtype)
         bias = self._position_bias(teacher, resolution, hidden.shape[1])
-        taps = self.taps(teacher.layer, hidden, relative_position_bias=bias, resolution=resolution)
-        return tuple(tap[:, 1:] for tap in taps)  # (batch, patches, dim), CLS removed
+        return self.add_targets(targets, teacher.layer, hidden, relative_position_bias=bias, resolution=resolution)
 
     def forward(
         self,
@@ -135,6 +135,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         masked: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_teacher_layers: bool = False,
+        mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
@@ -143,6 +144,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
                 from the objective if `None`.
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks, `(batch, patches, dim)` each.
+            mask_counts: [`dropping.MaskCounts`] of `masked`, so that nothing waits for the device.
         """
         embeddings: Data2VecVisionEmbeddings = self.data2vec_vision.embeddings
         resolution: tuple[int, int] = (pixel_values.shape[2], pixel_values.shape[3])
@@ -156,15 +158,18 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
                 unmasked = _add_cls(embeddings, patches.detach(), resolution)
             else:
                 unmasked = _add_cls(own, own.patch_embeddings(pixel_values)[0], resolution)
-            layers = self._teacher_layers(unmasked, resolution)
+            targets = self._add_targets(self.targets(None, output_teacher_layers, in_front=1), unmasked, resolution)
 
         hidden = torch.where(masked.unsqueeze(-1), embeddings.mask_token.to(patches.dtype), patches)
         hidden = embeddings.dropout(_add_cls(embeddings, hidden, resolution))  # (batch, 1 + patches, dim)
         hidden = self.data2vec_vision.layernorm(self._student_blocks(hidden, resolution))
 
-        output = self.compare(self.head(hidden[:, 1:][masked]), layers, masked, None, num_items_in_batch)
+        places = places_of(masked, mask_counts)
+        rows = places + places // masked.shape[1] + 1  # of the hidden states, each sample with CLS in front
+        predictions = self.head(hidden.flatten(0, 1).index_select(0, rows))  # (masked positions, dim)
+        output = self.compare(predictions, targets.result(), masked, places, None, num_items_in_batch)
         output.last_hidden_state = hidden
-        output.teacher_layers = layers if output_teacher_layers else None
+        output.teacher_layers = targets.layers
         return output
 
 

@@ -17,7 +17,7 @@ from .configuration_objective import ObjectiveConfig
 from .ema import copy_student, ema_update
 from .loss import regression_loss, spread
 from .masking import mask_seeds
-from .targets import BlockFeatures, average_top_k, mean_over_time
+from .targets import BlockFeatures, TopKAverage, mean_over_time
 
 
 ALWAYS_GIVEN: Any = None  # `ModelOutput` wants a default
@@ -52,7 +52,7 @@ class Data2VecForPreTrainingOutput(ModelOutput):
     cls_predictions: Tensor | None = None
     cls_targets: Tensor | None = None
     last_hidden_state: Tensor | None = None
-    teacher_layers: tuple[Tensor, ...] | None = None
+    teacher_layers: list[Tensor] | None = None
     decoder_input: Tensor | None = None
     decoder_output: Tensor | None = None
 
@@ -151,39 +151,46 @@ class PreTrainingMixin(PreTrainedModel):
         masked = self.objective.masking.sample(grid, seeds, lengths, **kwargs)  # (batch, views, time)
         return masked.squeeze(1) if self.objective.views is None else masked
 
-    def taps(self, layers: nn.ModuleList, hidden: Tensor, **block_inputs: Any) -> tuple[Tensor, ...]:
-        """Run the teacher's blocks, each of which returns [`BlockFeatures`]: the tap of each, `(batch, time, dim)`."""
-        found = []
+    def targets(self, real: Tensor | None, keep_layers: bool, in_front: int = 0) -> TopKAverage:
+        """Where the teacher's blocks are to be added, see [`targets.TopKAverage`]."""
+        return TopKAverage(self.objective, self.config.num_hidden_layers, real, in_front, keep_layers)
+
+    def add_targets(
+        self, targets: TopKAverage, layers: nn.ModuleList, hidden: Tensor, **block_inputs: Any
+    ) -> TopKAverage:
+        """Run the teacher's blocks, each of which returns [`BlockFeatures`], and add these to the targets."""
         for layer in layers:
             block: BlockFeatures = layer(hidden, **block_inputs)
-            found.append(getattr(block, self.objective.target_tap))
+            targets.add(block)
             hidden = block.end_of_block
-        return tuple(found)
+        return targets
 
     def compare(
         self,
         predictions: Tensor,
-        layers: tuple[Tensor, ...],
-        scored: Tensor,
+        all_targets: Tensor,
+        masked: Tensor,
+        places: Tensor,
         real: Tensor | None,
         num_items_in_batch: Tensor | int | None,
         cls_predictions: Tensor | None = None,
     ) -> Data2VecForPreTrainingOutput:
-        """Targets, loss and spreads of one batch.
+        """Loss and spreads of one batch.
 
         Args:
-            predictions: `(scored positions, dim)`, rows in row-major order of `scored`.
-            layers: the teacher's taps, `(batch, time, dim)` each.
-            scored: bool, where the loss is taken: `(batch, time)`, or `(batch, views, time)` in data2vec 2.0.
+            predictions: `(masked positions, dim)`, rows in row-major order of `masked`.
+            all_targets: `(batch, time, dim)` fp32, without gradient.
+            masked: bool, where the loss is taken: `(batch, time)`, or `(batch, views, time)` in data2vec 2.0.
+            places: `(masked positions,)` long, where `masked`, flattened, is True, see [`dropping.places_of`].
             real: bool `(batch, time)`.
-            num_items_in_batch: scored positions of the whole effective batch; `None` takes this batch's.
+            num_items_in_batch: masked positions of the whole effective batch; `None` takes this batch's.
             cls_predictions: `(batch * views, dim)`, the student's guess at the mean over time of a sample's targets.
         """
         objective = self.objective
-        all_targets = average_top_k(layers, objective, real)  # (batch, time, dim) fp32, no grad
         batch, time, dim = all_targets.shape
-        views = scored.numel() // (batch * time)
-        targets = all_targets.unsqueeze(1).expand(-1, views, -1, -1)[scored.view(batch, views, time)]
+        views = masked.numel() // (batch * time)
+        rows = places // (views * time) * time + places % time  # of the targets, which all views share
+        targets = all_targets.flatten(0, 1).index_select(0, rows)  # (masked positions, dim)
         scale = objective.scale_for(dim)
         total = regression_loss(predictions, targets, objective.loss_beta, scale)
         cls_targets = None
@@ -198,7 +205,7 @@ class PreTrainingMixin(PreTrainedModel):
             loss=total / count,
             predictions=predictions,
             targets=targets,
-            masked=scored,
+            masked=masked,
             real=real,
             target_std=spread(targets),
             prediction_std=spread(predictions),

@@ -1,6 +1,5 @@
 """Targets: normalise each of the top K layers, average them, normalise the average (data2vec, section 3.3)."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,32 +52,53 @@ def normalize(features: Tensor, kind: str | None, real: Tensor | None = None) ->
     return _standardize(features, dims, real)
 
 
-@torch.no_grad()
-def average_top_k(layers: Sequence[Tensor], objective: ObjectiveConfig, real: Tensor | None = None) -> Tensor:
-    """Targets from the taps of all blocks; of these the last `objective.top_k_layers` are used.
+class TopKAverage:
+    """Targets, summed up while the teacher runs: no layer is held for longer than it takes to add it.
 
-    Normalising before averaging matters: the other order is a different target. The sum is accumulated, so that no
-    stack of K layers is held.
+    Normalising before averaging matters: the other order is a different target.
 
     Args:
-        layers: one `(batch, time, dim)` tensor a block, in order, any float dtype.
-        objective: gives K and the two normalisations.
+        objective: gives K, the tap and the two normalisations.
+        blocks: how many blocks will be added; the last K count.
         real: bool `(batch, time)`, True on real steps, `None` if nothing is padded.
-
-    Returns:
-        `(batch, time, dim)` fp32, without gradient; padded steps are meaningless.
+        in_front: tokens in front (CLS, extra tokens) that have no target.
+        keep_layers: also keep the taps of all blocks, in `layers`.
 
     Raises:
-        ValueError: fewer layers than K.
+        ValueError: fewer blocks than K.
     """
-    k = objective.top_k_layers
-    if len(layers) < k:
-        raise ValueError(f"objective.top_k_layers = {k}, but the teacher gave {len(layers)} layers.")
-    statistics_over = None if objective.original_padding else real
-    average = torch.zeros_like(layers[-1], dtype=torch.float32)  # (batch, time, dim)
-    for layer in layers[-k:]:
-        average += normalize(layer.float(), objective.target_layer_norm, statistics_over)
-    return normalize(average.div_(k), objective.target_norm, statistics_over)
+
+    def __init__(
+        self,
+        objective: ObjectiveConfig,
+        blocks: int,
+        real: Tensor | None = None,
+        in_front: int = 0,
+        keep_layers: bool = False,
+    ):
+        if blocks < objective.top_k_layers:
+            raise ValueError(f"objective.top_k_layers = {objective.top_k_layers}, but there are {blocks} layers.")
+        self.objective, self.in_front = objective, in_front
+        self.statistics_over = None if objective.original_padding else real
+        self.layers: list[Tensor] | None = [] if keep_layers else None
+        self._to_pass = blocks - objective.top_k_layers
+        self._sum: Tensor | None = None  # (batch, time, dim) fp32
+
+    def add(self, block: BlockFeatures) -> None:
+        """The features of the next block, each `(batch, in_front + time, dim)` of any float dtype."""
+        layer = getattr(block, self.objective.target_tap).detach()[:, self.in_front :]  # (batch, time, dim)
+        if self.layers is not None:
+            self.layers.append(layer)
+        self._to_pass -= 1
+        if self._to_pass >= 0:
+            return
+        normal = normalize(layer.float(), self.objective.target_layer_norm, self.statistics_over)
+        self._sum = normal.clone() if self._sum is None else self._sum.add_(normal)
+
+    def result(self) -> Tensor:
+        """`(batch, time, dim)` fp32, without gradient; padded steps are meaningless."""
+        assert self._sum is not None
+        return normalize(self._sum / self.objective.top_k_layers, self.objective.target_norm, self.statistics_over)
 
 
 def mean_over_time(targets: Tensor, real: Tensor | None) -> Tensor:

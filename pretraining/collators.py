@@ -6,7 +6,8 @@ ranks, and a resumed run, change nothing. Batches hold what the model's `forward
     audio  input_values (batch, samples) fp32, attention_mask (batch, samples) long where a row is padded
     image  pixel_values (batch, channels, height, width) fp32
     text   input_ids (batch, tokens) long, attention_mask as above; student_input_ids where ids are replaced at random
-    all    masked bool (batch, time), or (batch, views, time) in data2vec 2.0; labels (batch,) long where labelled
+    all    masked bool (batch, time), or (batch, views, time) in data2vec 2.0, and mask_counts, three ints that spare
+           the model a wait for the device; labels (batch,) long where labelled
 """
 
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling.configuration_objective import ObjectiveConfig
+from ..modeling.dropping import count_masks
 from ..modeling.masking import TokenMasking, mask_seeds
 
 
 Example = dict[str, Any]
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 Count = TypeVar("Count", int, Tensor)
 
 
@@ -68,7 +70,8 @@ class AudioCollator:
         if self.objective is not None:
             grid = (int(self.num_frames(int(lengths.max()))),)
             frames = self.num_frames(lengths) if "attention_mask" in batch else None  # (batch,)
-            batch["masked"] = draw_masks(self.objective, grid, _seeds(self.objective, self.seed, examples), frames)
+            masked = draw_masks(self.objective, grid, _seeds(self.objective, self.seed, examples), frames)
+            batch |= _with_counts(self.objective, masked, frames)
         return _with_labels(batch, examples)
 
 
@@ -81,7 +84,8 @@ class ImageCollator:
     def __call__(self, examples: Sequence[Example]) -> Batch:
         batch = {"pixel_values": torch.stack([example["pixel_values"] for example in examples])}
         if self.objective is not None:
-            batch["masked"] = draw_masks(self.objective, self.grid, _seeds(self.objective, self.seed, examples))
+            masked = draw_masks(self.objective, self.grid, _seeds(self.objective, self.seed, examples))
+            batch |= _with_counts(self.objective, masked)
         return _with_labels(batch, examples)
 
 
@@ -114,7 +118,7 @@ class TextCollator:
             seeds = _seeds(self.objective, self.seed, examples)
             grid, maskable = (ids.shape[1],), ~torch.isin(ids, self.special_ids)
             real = lengths if "attention_mask" in batch else None
-            batch["masked"] = draw_masks(self.objective, grid, seeds, real, maskable)
+            batch |= _with_counts(self.objective, draw_masks(self.objective, grid, seeds, real, maskable), real)
             if self.replaces is not None:
                 replaced = self.replaces.sample_replaced(grid, seeds, real, maskable).squeeze(1)  # (batch, tokens)
                 batch["student_input_ids"] = torch.where(replaced, self._random_ids(ids, examples), ids)
@@ -147,6 +151,14 @@ def draw_masks(
     """Bool (batch, time) in data2vec 1, (batch, views, time) in 2.0."""
     masked = objective.masking.sample(grid, seeds, lengths, maskable)  # (batch, views, time)
     return masked.squeeze(1) if objective.views is None else masked
+
+
+def _with_counts(objective: ObjectiveConfig, masked: Tensor, lengths: Tensor | None = None) -> Batch:
+    """The masks and their counts; `lengths` (batch,) are those of padded rows."""
+    real = None
+    if lengths is not None and not objective.original_padding:
+        real = torch.arange(masked.shape[-1]) < lengths.unsqueeze(-1)  # (batch, time)
+    return {"masked": masked, "mask_counts": tuple(count_masks(masked, real))}
 
 
 def pad(rows: Sequence[Tensor], name: str, value: float) -> tuple[Batch, Tensor]:

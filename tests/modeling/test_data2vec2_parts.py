@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from data2vec.modeling.attention import Alibi, alibi_bias, alibi_slopes, attention_weights
 from data2vec.modeling.conv import TokenConv
 from data2vec.modeling.decoder import Data2Vec2Decoder, DecoderConfig
 from data2vec.modeling.dropping import keep, restore, take
 from data2vec.modeling.embed_audio import AudioEmbeddings
 from data2vec.modeling.embed_image import ImageEmbeddings, SinCosPositions
-from data2vec.modeling.encoder import Alibi, Data2Vec2Block, alibi_slopes
+from data2vec.modeling.encoder import Data2Vec2Block
 from tests.modeling.tiny_data2vec2 import audio_config, text_config, vision_config
 
 
@@ -145,7 +146,7 @@ def test_alibi_bias_of_kept_tokens():
     with torch.no_grad():
         alibi.scale.copy_(torch.tensor([1.0, 2.0, -1.0]))
     index = torch.tensor([[0, 2, 7], [1, 3, 4]])
-    bias = alibi(index, extra=2)
+    bias = alibi_bias(*alibi(index, extra=2))
     slopes = [1 / 16, 1 / 256, 1 / 4]
     for row in range(2):
         for head, scale in enumerate([1.0, 2.0, 0.0]):  # a scale below 0 counts as 0
@@ -174,8 +175,9 @@ def test_stochastic_depth_keeps_the_mean_and_drops_rows():
 def test_attention_by_hand():
     torch.manual_seed(0)
     block = Data2Vec2Block(text_config(attn_implementation="eager"), drop_path_rate=0.0).eval()
-    hidden, bias = torch.randn(2, 5, 24), torch.randn(2, 3, 5, 5)
-    attended, weights = block.attention(hidden, bias, None)
+    hidden, distance, slopes = torch.randn(2, 5, 24), torch.rand(2, 1, 5, 5), torch.rand(3)
+    attended, weights = block.attention(hidden, distance, slopes, None, spelt_out=True)
+    bias = alibi_bias(distance, slopes)
     query, key, value = (
         F.linear(hidden, w, b)
         for w, b in zip(block.attention.qkv.weight.chunk(3), block.attention.qkv.bias.chunk(3), strict=True)
@@ -188,3 +190,20 @@ def test_attention_by_hand():
             same(weights[row, head], scores.softmax(-1))
             mixed[row, :, part] = scores.softmax(-1) @ value[row, :, part]
     same(attended, block.attention.output(mixed))
+
+
+@pytest.mark.parametrize("rows", [2, 1], ids=["distances a row", "the same distances"])
+def test_gradients_of_attention_weights(rows):
+    """The gradient written by hand against automatic differentiation of the formula, that of the slopes included."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 7, 5, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    distance, slopes = torch.rand(rows, 1, 7, 7, dtype=torch.float64), torch.rand(3).double().requires_grad_()
+    mask = torch.arange(7).expand(2, 1, 1, 7) < torch.tensor([7, 4]).view(2, 1, 1, 1)
+    got = attention_weights(query, key, 0.3, distance, slopes, mask)
+    scores = 0.3 * query @ key.transpose(2, 3) - slopes.view(1, 3, 1, 1) * distance
+    expected = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    same(got, expected, 1e-12)
+    inputs = (query, key, slopes)
+    gradients = [torch.autograd.grad((weights @ value).square().sum(), inputs) for weights in (got, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        same(ours, theirs, 1e-11)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from data2vec.modeling import ObjectiveConfig
 from data2vec.modeling.ema import copy_student, ema_update
 from data2vec.modeling.loss import regression_loss, spread
-from data2vec.modeling.targets import average_top_k, normalize
+from data2vec.modeling.targets import BlockFeatures, TopKAverage, normalize
 from data2vec.pretraining.schedules import tri_stage_factor
 from data2vec.tests.reference import REFERENCE, need
 
@@ -28,6 +28,14 @@ def objective(**values) -> ObjectiveConfig:
 def layers(count: int = 4) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [3 + 2 * torch.randn(BATCH, TIME, DIM, generator=generator) for _ in range(count)]
+
+
+def average_top_k(stack, settings, real=None) -> torch.Tensor:
+    """Every block's FFN output is a layer of the stack; the other features are not the tap."""
+    targets = TopKAverage(settings, len(stack), real)
+    for layer in stack:
+        targets.add(BlockFeatures(-layer, layer, -layer, -layer))
+    return targets.result()
 
 
 class TestConfig:

@@ -48,7 +48,7 @@ def test_frames_are_counted_as_the_encoder_does():
 def test_audio_is_padded_with_zeros_and_says_so_only_where_it_is():
     examples = clips(16003, 12007, 16003)
     batch = AudioCollator(objective(SPANS), FRAMES, seed=5)(examples)
-    assert set(batch) == {"input_values", "attention_mask", "masked"}
+    assert set(batch) == {"input_values", "attention_mask", "masked", "mask_counts"}
     assert batch["input_values"].shape == (3, 16003) and batch["input_values"].dtype == torch.float32
     assert torch.equal(batch["input_values"][1, :12007], examples[1]["input_values"])
     assert not batch["input_values"][1, 12007:].any()
@@ -59,7 +59,14 @@ def test_audio_is_padded_with_zeros_and_says_so_only_where_it_is():
     ]
     assert batch["masked"].shape == (3, FRAMES(16003)) and batch["masked"].dtype == torch.bool
     assert not batch["masked"][1, FRAMES(12007) :].any()
-    assert set(AudioCollator(objective(SPANS), FRAMES, seed=5)(clips(16003, 16003))) == {"input_values", "masked"}
+    real = torch.arange(FRAMES(16003)) < torch.tensor([[FRAMES(16003)], [FRAMES(12007)], [FRAMES(16003)]])
+    seen = (~batch["masked"] & real).sum(1).tolist()
+    assert batch["mask_counts"] == (int(batch["masked"].sum()), min(seen), max(seen))
+    assert set(AudioCollator(objective(SPANS), FRAMES, seed=5)(clips(16003, 16003))) == {
+        "input_values",
+        "masked",
+        "mask_counts",
+    }
 
 
 @pytest.mark.parametrize("views", [None, 3])
@@ -93,7 +100,7 @@ def test_crop_to_shortest_cuts_every_clip_to_a_random_piece():
     for epoch in range(6):
         examples = clips(4003, 2003, 3011, epoch=epoch)
         batch = collate(examples)
-        assert set(batch) == {"input_values", "masked"} and batch["input_values"].shape == (3, 2003)
+        assert set(batch) == {"input_values", "masked", "mask_counts"} and batch["input_values"].shape == (3, 2003)
         assert batch["masked"].shape == (3, FRAMES(2003))
         pieces = examples[0]["input_values"].unfold(0, 2003, 1)  # (starts, samples)
         (start,) = (pieces == batch["input_values"][0]).all(1).nonzero().flatten().tolist()
@@ -124,7 +131,7 @@ def text(tokenizer, *lengths: int) -> list[dict]:
 def test_special_tokens_and_padding_are_never_hidden(tokenizer, views):
     masking = {"method": "token", "prob": 0.9, "length": 2}
     batch = TextCollator(objective(masking, views), tokenizer, seed=0)(text(tokenizer, 101, 67, 101))
-    assert set(batch) == {"input_ids", "attention_mask", "masked"}
+    assert set(batch) == {"input_ids", "attention_mask", "masked", "mask_counts"}
     assert batch["input_ids"].dtype == torch.int64 and (batch["input_ids"][1, 67:] == 1).all()
     assert batch["attention_mask"].sum(1).tolist() == [101, 67, 101]
     special = torch.isin(batch["input_ids"], torch.tensor([0, 1, 2]))

@@ -107,7 +107,7 @@ def batches_of(data: PretrainingData, epoch: int = 0, workers: int = 0) -> list[
 
 def same(one: list[dict], other: list[dict]) -> bool:
     return len(one) == len(other) and all(
-        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        a.keys() == b.keys() and all(torch.equal(*map(torch.as_tensor, (a[name], b[name]))) for name in a)
         for a, b in zip(one, other, strict=True)
     )
 

@@ -17,10 +17,9 @@ from data2vec.pretraining.run import open_data, pretrain
 
 class ShuffledTargets(Data2VecVisionForPreTraining):
     def compare(
-        self, predictions: Tensor, layers: tuple[Tensor, ...], *args: Any, **kwargs: Any
+        self, predictions: Tensor, all_targets: Tensor, *args: Any, **kwargs: Any
     ) -> Data2VecForPreTrainingOutput:
-        neighbours = tuple(layer.roll(1, dims=0) for layer in layers)
-        return super().compare(predictions, neighbours, *args, **kwargs)
+        return super().compare(predictions, all_targets.roll(1, dims=0), *args, **kwargs)
 
 
 if __name__ == "__main__":
