@@ -5,7 +5,6 @@ report, `report`. `--field value` overrides one field: `--max_steps 100`, `--obj
 field, `--masking.length 5`. Values are YAML.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,18 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, AutoConf
 
 from ..modeling import ObjectiveConfig
 from . import recipe as recipe_file
-from .data import DataArguments, modality_of
+from .command_help import EXIT_CODES, RECIPE_HELP, command_parser
+from .data import AudioDataArguments, DataArguments, ImageDataArguments, TextDataArguments, modality_of
 from .report import ReportArguments
 from .trainer import PretrainingArguments
 
 
 RECIPES = Path(__file__).parent / "recipes"
+WHAT = """Pretrain data2vec 1 or 2.0 in speech, vision or language. A recipe is a YAML file with the sections model,
+objective, data, training and, where the run ends with a report, report. --field value overrides one field: --max_steps
+100, --objective.top_k_layers 4 or, inside a field, --masking.length 5; values are YAML. Started again with the same
+command, an interrupted run continues."""
+DATA_FIELDS = {"speech": AudioDataArguments, "images": ImageDataArguments, "text": TextDataArguments}
 
 
 @dataclass
@@ -55,16 +60,26 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
         ValueError: an unknown field or a value that is not possible; the message names both and the fix.
         FileNotFoundError: no such recipe.
     """
-    parser = argparse.ArgumentParser(
-        prog="pretraining/run.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Recipes that come with the package: {', '.join(sorted(p.name for p in RECIPES.glob('*.yaml')))}. "
-        "The fields of `training` are those of transformers' TrainingArguments and, ours: "
-        + ", ".join(sorted(_own_training_fields()))
-        + ".",
+    parser = command_parser(
+        "accelerate launch pretraining/run.py",
+        WHAT,
+        "accelerate launch pretraining/run.py demo_audio.yaml --sources '[{path: my_clips}]' \\\n"
+        "    --output_dir runs/my_audio --probe null",
+        page="docs/pretraining.md; docs/reference/modeling.md explains the fields of objective",
+        usage="RECIPE.yaml [--field value ...]",
+        groups={
+            "recipes that come with the package": sorted(p.name for p in RECIPES.glob("*.yaml")),
+            "fields of model": "model_type, model_name_or_path (continue from an encoder), and those of the encoder's "
+            "configuration",
+            "fields of objective": _listed(ObjectiveConfig),
+            "fields of data, every modality": _listed(DataArguments),
+            **{f"fields of data, {name}": _listed(kind, DataArguments) for name, kind in DATA_FIELDS.items()},
+            "fields of training, besides those of transformers' TrainingArguments": sorted(_own_training_fields()),
+            "fields of report": _listed(ReportArguments),
+        },
+        codes=tuple(EXIT_CODES),
     )
-    parser.add_argument("recipe", type=Path, help="a YAML file, or the name of a recipe that comes with the package")
+    parser.add_argument("recipe", metavar="RECIPE.yaml", type=Path, help=RECIPE_HELP)
     known, overrides = parser.parse_known_args(argv)
     return resolve(override(read_recipe(known.recipe), overrides))
 
@@ -83,14 +98,27 @@ def _names(cls: type) -> set[str]:
     return {field.name for field in dataclasses.fields(cls) if field.init}
 
 
+def _listed(cls: type, base: type | None = None) -> list[str]:
+    """Names of fields in their order, without those of a base class."""
+    shared = set() if base is None else _names(base)
+    return [field.name for field in dataclasses.fields(cls) if field.init and field.name not in shared]
+
+
 def _own_training_fields() -> set[str]:
     return set(PretrainingArguments.__annotations__)
 
 
 def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
     if "model_name_or_path" in model:
-        return type(AutoConfig.from_pretrained(model["model_name_or_path"], trust_remote_code=False))
-    kinds = sorted(config.model_type for config in MODEL_FOR_PRETRAINING_MAPPING if "data2vec" in config.model_type)
+        name = model["model_name_or_path"]
+        try:
+            return type(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        except (OSError, ValueError) as error:  # an OSError here is no full disk
+            raise ValueError(
+                f"model.model_name_or_path = {name!r} cannot be opened: name a folder with a config.json, a run's or "
+                f"its pretraining/, or a model on the Hub. {error}"
+            ) from error
+    kinds = sorted({config.model_type for config in MODEL_FOR_PRETRAINING_MAPPING if "data2vec" in config.model_type})
     if model.get("model_type") not in kinds:
         raise ValueError(
             f"model.model_type = {model.get('model_type')!r} is not possible: use one of {', '.join(kinds)}, or give "
@@ -155,6 +183,7 @@ def _build_config(config_class: type[PreTrainedConfig], checkpoint: str | None, 
 def _build_training(values: Mapping[str, Any]) -> PretrainingArguments:
     if "output_dir" not in values:
         raise ValueError("training.output_dir is missing: name the run folder.")
+    recipe_file.check_numbers("training", values, PretrainingArguments)
     try:
         return PretrainingArguments(**values)
     except (TypeError, ValueError) as error:

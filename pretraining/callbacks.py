@@ -28,10 +28,10 @@ class TeacherCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        accelerator = self.trainer.accelerator
-        if accelerator.optimizer_step_was_skipped or self.trainer.non_finite.skipped:  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        if trainer.accelerator.optimizer_step_was_skipped or trainer.non_finite.skipped:
             return
-        self.trainer.move_teacher(self.trainer.unwrapped().objective.decay_at(state.global_step + 1))
+        trainer.move_teacher(trainer.unwrapped().objective.decay_at(state.global_step + 1), trainer.non_finite.made)
 
 
 @dataclass

@@ -22,6 +22,8 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers.trainer_utils import sort_checkpoints
 
+from .progress import progress
+
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,12 @@ def publish(staged: Path, final: Path, facts: Mapping[str, Any]) -> None:
         discard(final, staged.parent)
     os.rename(staged, final)
     sync(final.parent)
+
+
+def copy_code(checkpoint: Path, run_folder: Path) -> None:
+    """The code of a data2vec 2.0 model, which `Trainer` leaves out when it pushes a checkpoint's weights."""
+    for file in checkpoint.glob("*.py"):
+        shutil.copy(file, run_folder / file.name)
 
 
 def rotate(run_folder: Path, keep: int | None, best: str | None = None) -> None:
@@ -165,8 +173,18 @@ def damage(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != facts["bytes"]:
             return f"{name} has {path.stat().st_size:,} bytes of {facts['bytes']:,}"
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing does not hold the interpreter's lock
-        found = pool.map(lambda name: describe_file(checkpoint / name), expected)
+    size = sum(facts["bytes"] for facts in expected.values())
+    with (
+        progress(title=f"checking {checkpoint.name}", unit="B", total=size) as bar,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,  # hashing does not hold the interpreter's lock
+    ):
+
+        def described(name: str) -> dict[str, Any]:
+            found = describe_file(checkpoint / name)
+            bar.update(found["bytes"])
+            return found
+
+        found = list(pool.map(described, expected))
     for (name, facts), now in zip(expected.items(), found, strict=True):
         if now != facts:
             return f"{name} is not what was written (SHA-256 {now['sha256'][:8]}..., not {facts['sha256'][:8]}...)"

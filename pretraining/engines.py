@@ -35,6 +35,8 @@ from .engine_weights import held, is_spread, refresh, whole_state_dict
 class EngineTrainer(Trainer):
     """A base class beside `Trainer`'s other ones, which gives the same result on every engine."""
 
+    _unwrapped: tuple[Any, Any] | None = None  # a model and what is in its wrappings
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if getattr(self.unwrapped().config, "layerdrop", 0.0):
@@ -59,12 +61,18 @@ class EngineTrainer(Trainer):
             return super().compute_loss(*args, **kwargs)
 
     def unwrapped(self) -> Any:
-        return self.accelerator.unwrap_model(self.model)
+        """The trained model. Asked for several times a step, and accelerate takes a millisecond for its answer."""
+        if self._unwrapped is None or self._unwrapped[0] is not self.model:
+            self._unwrapped = (self.model, self.accelerator.unwrap_model(self.model))
+        return self._unwrapped[1]
 
-    def move_teacher(self, decay: float) -> None:
-        """Move the teacher by the optimizer's weights, shard by shard. All ranks call it."""
+    def move_teacher(self, decay: float, made: Tensor | None = None) -> None:
+        """Move the teacher by the optimizer's weights, shard by shard. All ranks call it.
+
+        `made` is that of [`modeling.ema.ema_update`].
+        """
         model = self.unwrapped()
-        model.update_teacher(decay, held=held)
+        model.update_teacher(decay, held=held, made=made)
         refresh(model.teacher)
 
     # ---- LayerDrop ----

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -50,8 +50,7 @@ def read_recipe(path: Path, folder: Path, sections: Sequence[str], optional: Seq
     if not path.is_file() and (folder / path.name).is_file():
         path = folder / path.name
     if not path.is_file():
-        names = ", ".join(sorted(p.name for p in folder.glob("*.yaml")))
-        raise FileNotFoundError(f"There is no recipe {str(path)!r}. Give a YAML file or one of: {names}.")
+        raise FileNotFoundError(_no_recipe(path, sorted(p.name for p in folder.glob("*.yaml"))))
     recipe = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     every = (*sections, *optional)
     if not isinstance(recipe, dict):
@@ -62,11 +61,23 @@ def read_recipe(path: Path, folder: Path, sections: Sequence[str], optional: Seq
     return {name: recipe.get(name, {}) for name in every if name in sections or name in recipe}
 
 
+def _no_recipe(path: Path, names: Sequence[str]) -> str:
+    """What to say of a recipe that is not there; the nearest of those that are come first."""
+    near = difflib.get_close_matches(path.stem, [Path(name).stem for name in names], n=3, cutoff=0.5)
+    if near:
+        meant = " or ".join(f"{stem}.yaml" for stem in near)
+        return f"There is no recipe {str(path)!r}. Did you mean {meant}? Otherwise give a YAML file; --help lists all."
+    return f"There is no recipe {str(path)!r}. Give a YAML file or one of: {', '.join(names)}."
+
+
 def override(recipe: Recipe, arguments: Sequence[str], field_names: FieldNames) -> dict[str, Any]:
     """`--field value` pairs, or `--field=value`, put into a copy of the recipe."""
     changed = copy.deepcopy(dict(recipe))
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     if len(words) % 2 or not all(name.startswith("--") for name in words[::2]):
+        bare = [name for name, value in zip(words, [*words[1:], "--"], strict=True) if name[:2] == value[:2] == "--"]
+        if bare:
+            raise ValueError(f"{bare[0]} has no value: fields are overridden by --field value pairs.")
         raise ValueError(f"Cannot read {' '.join(mask_arguments(arguments))!r} as --field value pairs.")
     # which model it is decides what fields there are, so that comes first
     pairs = [(name.replace("-", "_").lstrip("_"), value) for name, value in zip(words[::2], words[1::2], strict=True)]
@@ -103,6 +114,22 @@ def check_fields(recipe: Recipe, field_names: FieldNames) -> None:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else "see the documentation of the section."
                 raise ValueError(f"{section}.{key} is not a field: {hint}")
+
+
+def check_numbers(section: str, values: Recipe, cls: type) -> None:
+    """ValueError where a field of `cls` that holds numbers or truths is given something else.
+
+    transformers' arguments are not checked by themselves: a word would end the run when it is first counted with.
+    """
+    hints = get_type_hints(cls)
+    for name, value in values.items():
+        kinds = set(get_args(hints.get(name)) or (hints.get(name),)) - {type(None)}
+        if value is None or not kinds <= {int, float, bool}:
+            continue
+        truth, number = isinstance(value, bool), isinstance(value, int | float)
+        if not (truth if kinds == {bool} else number and (not truth or bool in kinds)):
+            wanted = "true or false" if kinds == {bool} else "a number"
+            raise ValueError(f"{section}.{name} = {value!r} is not possible: give {wanted}.")
 
 
 def _locate(name: str, recipe: Recipe, field_names: FieldNames) -> list[str]:

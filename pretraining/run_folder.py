@@ -1,7 +1,7 @@
 """What every run writes into its folder besides weights, and whether a folder may be continued.
 
 recipe.yaml   every field with its overrides applied
-run.json      the command, the versions and the device
+run.json      the command, the versions, the commit and the hardware
 """
 
 import json
@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import write_text
 from .masking_secrets import mask_command, mask_secrets
+from .provenance import hardware, source_commit
 from .recipe import parse_yaml
 
 
@@ -39,6 +40,8 @@ def write_run_files(folder: Path, recipe: Mapping[str, Any]) -> None:
         if torch.cuda.is_available()
         else f"cpu, {torch.get_num_threads()} threads",
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "commit": source_commit(),
+        "hardware": hardware(),
     }
     write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from ..modeling import Data2VecForPreTrainingOutput
+from ..modeling.conv import set_channels_last
 from ..modeling.masking import mask_seeds
 from .callbacks import CollapseGuard, TeacherCallback
 from .checkpoints import WRITING, move_files
@@ -32,6 +33,7 @@ from .non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
 from .schedules import ScheduleArguments, ScheduleTrainer
 from .signals import start_worker
 from .trainer_resume import ResumableTrainer
+from .update import UpdateTrainer
 
 
 WHOLE_MODEL = "pretraining"  # sub-folder that holds student, teacher and head of a finished run
@@ -60,9 +62,14 @@ class PretrainingArguments(ScheduleArguments):
     max_grad_norm: float = field(default=0.0, metadata={"help": "gradient clipping; 0 is off and still logs the norm"})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "off: a NaN shall be seen"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collators decide what the model gets"})
-    ddp_find_unused_parameters: bool | None = field(default=True, metadata={"help": "LayerDrop leaves some unused"})
+    ddp_find_unused_parameters: bool | None = field(
+        default=None, metadata={"help": "a walk over the graph in every step; on by itself where LayerDrop needs it"}
+    )
     decay_everything: bool = field(
         default=False, metadata={"help": "weight decay on every parameter, biases and norms too, as the original did"}
+    )
+    channels_last: bool = field(
+        default=True, metadata={"help": "layout of convolutions over tokens, faster; off: the plain kernels"}
     )
     probe_steps: int = field(default=0, metadata={"help": "updates between two k-NN probes on data.probe; 0 is off"})
     guard_start_step: int = field(default=5000, metadata={"help": "updates before which no collapse is declared"})
@@ -73,14 +80,17 @@ class PretrainingArguments(ScheduleArguments):
     )
 
     def __post_init__(self) -> None:
+        chosen = self.accelerator_config is not None
         super().__post_init__()
+        if not chosen:  # batches in pinned memory go to the device beside its work
+            self.accelerator_config.non_blocking = self.dataloader_pin_memory  # type: ignore[union-attr]
         if self.save_only_model:
             raise ValueError(
                 "save_only_model = True is not possible: a checkpoint without the optimizer cannot be continued from."
             )
 
 
-class Data2VecTrainer(ResumableTrainer, EngineTrainer, ScheduleTrainer):
+class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTrainer):
     """Trains a `...ForPreTraining` model on a [`PretrainingData`].
 
     Args:
@@ -93,6 +103,8 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, ScheduleTrainer):
     args: PretrainingArguments
 
     def __init__(self, model: PreTrainedModel, args: PretrainingArguments, data: PretrainingData, **kwargs: Any):
+        if args.ddp_find_unused_parameters is None:  # all others are used in every step
+            args.ddp_find_unused_parameters = bool(getattr(model.config, "layerdrop", 0.0))
         super().__init__(
             model=model,
             args=args,
@@ -102,6 +114,7 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, ScheduleTrainer):
             processing_class=data.processor,
             **kwargs,
         )
+        set_channels_last(model, args.channels_last)
         self.data = data
         self.meter = HealthMeter()
         self.clock = TrainingClock()
@@ -137,13 +150,18 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, ScheduleTrainer):
         self.clock.start(max((log.get("training_seconds", 0.0) for log in self.state.log_history), default=0.0))
         super()._run_epoch(*args, **kwargs)
 
+    def _prepare_input(self, data: Any) -> Any:
+        if isinstance(data, Tensor) and data.is_pinned():  # a stream's batch; others are on the device already
+            data = data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
     # ---- loss ----
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
         """Masked positions of all micro-batches of all ranks: what the summed loss is divided by."""
         if not batch_samples:
             return None
-        count = torch.stack([batch["masked"].sum() for batch in batch_samples]).sum().to(device)
+        count = torch.stack([batch["masked"].sum() for batch in batch_samples]).sum().to(device, non_blocking=True)
         return self.vote(count.view(1)).squeeze(0)
 
     def compute_loss(

@@ -21,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from .checkpoints import (
     WRITING,
     StorageError,
+    copy_code,
     is_write_error,
     publish,
     read_manifest,
@@ -29,6 +30,7 @@ from .checkpoints import (
     storage_error,
     write_text,
 )
+from .late import Late
 from .layout import Layout, changes
 from .signals import Preemption, PreemptionCallback
 
@@ -73,7 +75,7 @@ class ResumableTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.preempted = False
         self._signals = Preemption()
-        self._votes: Tensor | None = None  # ranks that were told to stop, as of the last exchange
+        self._votes: Late | None = None  # ranks that were told to stop, as of the last exchange
         self._staging: Path | None = None  # set while a checkpoint is being written
         self._resumed_from: Path | None = None
         self.add_callback(_Continue(self))
@@ -124,16 +126,18 @@ class ResumableTrainer(Trainer):
 
     def vote(self, values: Tensor) -> Tensor:
         """Sum (count,) numbers over ranks and, in the same exchange, tell each other who was told to stop."""
-        told = values.new_tensor([self._signals.received is not None])
+        if self.args.world_size == 1:
+            return values
+        told = values.new_full((1,), self._signals.received is not None)
         total = self.accelerator.reduce(torch.cat((values, told)), "sum")
-        self._votes = total[-1]
+        self._votes = Late(total[-1])
         return total[:-1]
 
     def told_to_stop(self) -> bool:
         """Whether this run shall stop after this step; alike on every rank."""
         if self.args.world_size == 1:
             return self._signals.received is not None
-        return self._votes is not None and bool(self._votes.item())
+        return self._votes is not None and bool(self._votes.tolist())
 
     # ---- saving ----
 
@@ -193,6 +197,8 @@ class ResumableTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self._staging is None:  # not before the checkpoint is complete
+            if self.is_world_process_zero():
+                copy_code(Path(checkpoint_folder), Path(str(self.args.output_dir)))
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _save_rng_state(self, output_dir: str) -> None:
