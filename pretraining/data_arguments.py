@@ -97,6 +97,9 @@ class Source(CheckedArguments):
             "has a weight); no source with a weight: every example once an epoch"
         },
     )
+    license: str | None = field(
+        default=None, metadata={"help": "licence of the data as the Hub calls it, for the model card: cc-by-4.0"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,7 +183,7 @@ class DataArguments(CheckedArguments):
     @property
     def bucket_width(self) -> float:
         """How much the lengths in a batch may differ, as a share."""
-        return 0.1
+        return 0.05
 
     def shares(self) -> list[float] | None:
         """Each source's share of the examples, or None: every example once an epoch."""

@@ -55,7 +55,7 @@ class AudioDataArguments(DataArguments):
         },
     )
     bucket_width: float = field(
-        default=0.1,
+        default=0.05,
         metadata={
             "help": "clips of a batch differ in length by about this share: larger mixes batches more and pads more"
         },
@@ -75,7 +75,7 @@ class AudioDataArguments(DataArguments):
             "skip_above_seconds",
             f"use min_seconds = {self.min_seconds} or more, or null to crop long clips",
         )
-        self.require(self.bucket_width > 0, "bucket_width", "use a positive share, e.g. 0.1")
+        self.require(self.bucket_width > 0, "bucket_width", "use a positive share, e.g. 0.05")
         self.require(
             self.batch_seconds is None or self.batch_seconds >= self.max_seconds,
             "batch_seconds",

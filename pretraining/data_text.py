@@ -58,13 +58,13 @@ class TextDataArguments(DataArguments):
         },
     )
     bucket_width: float = field(
-        default=0.1, metadata={"help": "without pack: rows of a batch differ in length by about this share"}
+        default=0.05, metadata={"help": "without pack: rows of a batch differ in length by about this share"}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.block_size >= 3, "block_size", "use 3 or more: the first and last token are special")
-        self.require(self.bucket_width > 0, "bucket_width", "use a positive share, e.g. 0.1")
+        self.require(self.bucket_width > 0, "bucket_width", "use a positive share, e.g. 0.05")
         fits = self.batch_tokens is None or self.batch_tokens >= self.block_size
         self.require(fits, "batch_tokens", f"one row of block_size = {self.block_size} does not fit: raise it")
 

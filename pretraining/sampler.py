@@ -59,7 +59,7 @@ class BatchSampler(Sampler[list[Key]]):
         seed: int,
         batch_size: int | None = None,
         batch_cost: int | None = None,
-        bucket_width: float = 0.1,
+        bucket_width: float = 0.05,
         sizes: Sequence[int] | None = None,
         shares: Sequence[float] | None = None,
         num_batches_multiple: int = 1,
