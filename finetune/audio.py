@@ -23,6 +23,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
+    PreTrainedModel,
 )
 from transformers.trainer_utils import EvalPrediction
 
@@ -36,6 +37,7 @@ from .audio_folds import holding_out
 from .audio_labels import encode_labels
 from .data_arguments import FineTuneDataArguments
 from .examples import Examples
+from .folded_norm import NormedClassifier
 from .labels import labelled_examples, number_labels, open_splits
 from .metrics import Accuracy, MeanAveragePrecision
 from .mixup import Mixup
@@ -97,6 +99,13 @@ class AudioClassificationArguments(CheckedArguments):
         default="mean", metadata={"help": "how frames become a clip: see audio.py"}
     )
     multi_label: bool = field(default=False, metadata={"help": "a clip may have several labels, or none"})
+    head_norm: bool = field(
+        default=False,
+        metadata={
+            "help": "train with a batch norm in front of the classifier, which becomes part of its weights at the "
+            "end: see folded_norm.py"
+        },
+    )
     mixup_prob: float = field(default=0.0, metadata={"help": "share of the training clips mixed with another one"})
     mixup_beta: float = field(
         default=1.0, metadata={"help": "of Beta(beta, beta), the law of the mix; 1: the louder one's share is uniform"}
@@ -106,12 +115,14 @@ class AudioClassificationArguments(CheckedArguments):
         super().__post_init__()
         self.require(0 <= self.mixup_prob <= 1, "mixup_prob", "use a probability, 0 is off")
         self.require(self.mixup_beta > 0, "mixup_beta", "use a positive number")
+        self.require(not self.head_norm or self.pooling == "mean", "head_norm", "leave it out, or use pooling: mean")
 
 
 class AudioClassification(Task[AudioClassificationArguments, AudioClassificationData]):
     """See the module. Targets are (labels,) fp32 vectors, of 0 and 1 or mixed, whatever the task."""
 
     name = "audio_classification"
+    script = "run_audio_classification.py"
     arguments_class = AudioClassificationArguments
     data_class = AudioClassificationData
 
@@ -125,6 +136,9 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         self.names: tuple[str, ...] = ()
         if self.args.multi_label and self.data_args.labels_per_class is not None:
             self.data_args.refuse("labels_per_class", "leave it out with task.multi_label = true")
+        training = run.training
+        if self.args.head_norm and (training.weights_ema_decay is not None or training.fsdp or training.deepspeed):
+            self.args.refuse("head_norm", "leave it out with training.weights_ema_decay, fsdp or deepspeed")
 
     # ---- data ----
 
@@ -235,6 +249,20 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
             )
 
     # ---- training ----
+
+    def build_model(self, data: TaskData) -> PreTrainedModel:
+        model: Any = super().build_model(data)
+        if self.args.head_norm:
+            model.classifier = NormedClassifier(model.classifier)
+        return model
+
+    def after_training(self, trainer: Any, data: TaskData) -> None:
+        """What is evaluated and saved is the usual model."""
+        if self.args.head_norm:
+            classifier = trainer.model.classifier
+            for statistic in (classifier.norm.running_mean, classifier.norm.running_var):
+                statistic.copy_(trainer.accelerator.reduce(statistic.clone(), "mean"))  # each process has seen its own
+            trainer.model.classifier = classifier.folded()
 
     def loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
         labels = inputs["labels"]  # (batch, labels) fp32

@@ -12,7 +12,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
-from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification, pipeline
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    pipeline,
+)
 
 from data2vec.finetune.arguments import RECIPES, resolve
 from data2vec.finetune.audio import AudioClassification
@@ -82,6 +88,30 @@ def test_one_label_a_clip(tmp_path, encoders, tones, family):
 
 
 @pytest.mark.parametrize("family", ["v1", "v2"])
+def test_a_norm_in_front_of_the_classifier_is_folded_into_it(tmp_path, encoders, tones, family):
+    """The folder is the usual model, and scores as it did when the norm was apart."""
+    assert main([recipe(tmp_path, encoders[family], tones, {"head_norm": True})]) == 0
+    folder = tmp_path / "run"
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    usual = AutoModelForAudioClassification.from_config(config)
+    saved = load_file(folder / "model.safetensors")
+    assert {name: tensor.shape for name, tensor in saved.items()} == {
+        name: tensor.shape for name, tensor in usual.state_dict().items()
+    }
+    usual.load_state_dict(saved)
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    lines = [json.loads(line) for line in (folder / "predictions/test.jsonl").read_text().splitlines()]
+    assert np.mean([line["label"] == line["prediction"] for line in lines]) >= 0.9
+    for line in lines:
+        clip, rate = soundfile.read(line["input"], dtype="float32")
+        if rate == RATE:
+            with torch.no_grad():
+                scores = usual.eval()(**extractor(clip, sampling_rate=RATE, return_tensors="pt")).logits.softmax(-1)[0]
+            for name, score in line["scores"].items():
+                assert score == pytest.approx(float(scores[config.label2id[name]]), abs=2e-3)
+
+
+@pytest.mark.parametrize("family", ["v1", "v2"])
 def test_several_labels_a_clip_with_pooled_frames(tmp_path, encoders, family):
     data = {"train": {"path": str(tagged_clips(tmp_path / "train.jsonl", 40, 0))}, "batch_seconds": 12}
     data["test"] = {"path": str(tagged_clips(tmp_path / "test.jsonl", 21, 1))}
@@ -134,13 +164,14 @@ def test_every_fold_is_the_test_set_once(tmp_path, encoders, capsys):
     assert "mean and spread of 3 folds" in capsys.readouterr().out
 
 
-def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, encoders, tones):
+@pytest.mark.parametrize("head_norm", [False, True])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, encoders, tones, head_norm):
     """Masks, mixed clips, crops, dropout and the order of the clips included."""
     weights = {}
     for name, stops in (("whole", [8]), ("resumed", [4, 8])):
         folder = tmp_path / name
         folder.mkdir()
-        task = {"mixup_prob": 0.5}
+        task = {"mixup_prob": 0.5, "head_norm": head_norm}
         model = {"mask_time_prob": 0.3, "mask_time_length": 3}
         how = {"save_strategy": "steps", "save_steps": 4, "lr_scheduler_type": "constant", "warmup_steps": 0}
         path = recipe(folder, encoders["v1"], {"train": tones["train"], "max_seconds": 0.25}, task, model, **how)
@@ -188,6 +219,14 @@ def test_a_clip_that_cannot_be_used_is_named_or_counted(tmp_path, encoders, tone
         (["--fold", "2"], "data.fold = 2 is not possible: set folds as well"),
         (["--folds", "[1, 2]"], "data.test = .* is not possible: leave it out"),
         (["--pooling", "max"], "task.pooling = 'max' is not possible"),
+        (
+            ["--head_norm", "true", "--pooling", "linear_softmax"],
+            "task.head_norm = True .* leave it out, or use pooling",
+        ),
+        (
+            ["--head_norm", "true", "--weights_ema_decay", "0.9"],
+            "task.head_norm = True is not possible: leave it out with",
+        ),
         (["--mixup_prob", "1.5"], "task.mixup_prob = 1.5 is not possible: use a probability"),
         (
             ["--model.mask_time_prob", "0.5", "--model.mask_time_length", "25"],

@@ -10,7 +10,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,16 @@ class Experiment:
     encoder: str
     fields: Sequence[str] = ()
     metric: str | None = None  # that is shown, where it is not the task's main one
+    also: str | None = None  # a second metric, as it is, for results.json
     folds: bool = False  # seed 0 holds out the first fold, seed 1 the second, ...
 
 
+# of what the recipes take from the Hub
+FOLDERS = {"zalando-datasets/fashion_mnist": "fashion_mnist_small", "uoft-cs/cifar10": "cifar10_small"}
 # No checkpoint is chosen on validation: the last one is measured, of all runs alike.
 PLAIN = ("--eval_strategy", "no", "--save_strategy", "no")
 LAST = ("--load_best_model_at_end", "false")
+SHORT_SPEECH = ("--batch_seconds", "16", "--max_seconds", "16", "--data.validation", "null")
 WORDS = "spoken digits, new voices"
 EXPERIMENTS = {
     "spoken_digits_few": Experiment(
@@ -63,6 +67,13 @@ EXPERIMENTS = {
         "fashion_mnist_small.yaml",
         "vision_{family}",
         ("--max_steps", "60", *PLAIN),
+    ),
+    "cifar10": Experiment(
+        "CIFAR-10, 50 labels a class, accuracy",
+        run_image_classification,
+        "cifar10_small.yaml",
+        "cifar_{family}",
+        ("--max_steps", "200", *PLAIN),
     ),
     "emodb": Experiment(
         "EmoDB, new voices, accuracy",
@@ -92,8 +103,9 @@ EXPERIMENTS = {
         run_ctc,
         "librispeech_small.yaml",
         "audio_{family}",
-        ("--max_steps", "80", *PLAIN),
+        ("--max_steps", "120", "--freeze_encoder_steps", "20", *SHORT_SPEECH, *PLAIN),
         metric="cer",
+        also="loss",
     ),
     **{
         task: Experiment(
@@ -112,6 +124,12 @@ EXPERIMENTS = {
         }.items()
     },
 }
+
+EXPERIMENTS["spoken_digits_few_norm"] = replace(
+    EXPERIMENTS["spoken_digits_few"],
+    title=f"{WORDS}, 10 labels a class, `head_norm`, accuracy",
+    fields=(*EXPERIMENTS["spoken_digits_few"].fields, "--head_norm", "true"),
+)
 
 
 def one_run(name: str, family: str, start: str, seed: int, data: Path, runs: Path) -> dict[str, Any]:
@@ -145,7 +163,9 @@ def local_recipe(name: str, data: Path, runs: Path) -> Path:
     text = (HERE.parents[2] / "finetune" / "recipes" / name).read_text(encoding="utf-8")
     path = runs / "fine_tuning" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = text.replace("zalando-datasets/fashion_mnist", f"{data}/fashion_mnist_small").replace(" data/", f" {data}/")
+    for hub, folder in FOLDERS.items():
+        text = text.replace(f"path: {hub}", f"path: {data}/{folder}")
+    text = text.replace(" data/", f" {data}/")
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -166,6 +186,8 @@ def main() -> None:
                 split, metric = found[0]["main"]["split"], EXPERIMENTS[name].metric or found[0]["main"]["metric"]
                 values = [round(100 * result[split][metric], 2) for result in found]
                 rows[f"{family} {start}"] = {"values": values, "metric": metric, "split": split}
+                if (also := EXPERIMENTS[name].also) is not None:
+                    rows[f"{family} {start}"][also] = [round(result[split][also], 2) for result in found]
                 print(f"{rows['title']}, {family} {start}: {np.mean(values):.1f} {values}", flush=True)
         results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         results[name] = {**results.get(name, {}), **rows}
