@@ -1,0 +1,220 @@
+"""An encoder, or one with a head, as a graph of tensors: its inputs, the lengths it takes, and the trace."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForCTC,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
+
+
+# (modality, ending of the class that was saved) -> what opens it
+HEADS: dict[tuple[str, str], Any] = {
+    ("audio", "Model"): AutoModel,
+    ("audio", "ForCTC"): AutoModelForCTC,
+    ("audio", "ForSequenceClassification"): AutoModelForAudioClassification,
+    ("audio", "ForAudioFrameClassification"): AutoModelForAudioFrameClassification,
+    ("vision", "Model"): AutoModel,
+    ("vision", "ForImageClassification"): AutoModelForImageClassification,
+    ("text", "Model"): AutoModel,
+    ("text", "ForSequenceClassification"): AutoModelForSequenceClassification,
+    ("text", "ForTokenClassification"): AutoModelForTokenClassification,
+}
+SECONDS, TOKENS = 10, 128  # of the example that speed is measured with
+Inputs = dict[str, Tensor]
+
+
+def open_model(name: str, attention: str = "sdpa") -> PreTrainedModel:
+    """The encoder or the fine-tuned model of a run folder or a Hub id, in fp32 and in eval mode.
+
+    `attention` is transformers' attn_implementation.
+
+    Raises:
+        ValueError: it is none of data2vec's, or of a class that has no export.
+    """
+    config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    family, _, modality = config.model_type.rpartition("-")
+    if family not in ("data2vec", "data2vec2"):
+        raise ValueError(f"{name!r} holds a {config.model_type!r}: this exports data2vec's models.")
+    saved = (config.architectures or ["Model"])[0]
+    opener = next((auto for (kind, end), auto in HEADS.items() if kind == modality and saved.endswith(end)), None)
+    if opener is None:
+        endings = ", ".join(end for kind, end in HEADS if kind == modality)
+        raise ValueError(
+            f"{name!r} holds a {saved}, which has no export ({endings} have): name the folder of a run, not the "
+            "pretraining/ in it, or a model with another head."
+        )
+    model: PreTrainedModel = opener.from_pretrained(
+        name, dtype=torch.float32, trust_remote_code=False, attn_implementation=attention
+    )
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a batch: its rows and how long they are (samples, tokens; 0 for images, which have one size)."""
+
+    rows: int
+    length: int
+
+
+class Exportable(nn.Module):
+    """A model whose forward takes tensors and returns one: logits, or the last hidden state.
+
+    Attributes:
+        names: of the inputs, in their order.
+        output_name: logits or last_hidden_state.
+        traced: the shape it is traced with; any other is possible afterwards.
+        checked: the shapes with which an export is compared with PyTorch, none of them the traced one.
+        timed: the shape that speed is measured with.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    unit: ClassVar[str]
+    shortest: int
+    longest: int | None
+    traced: Shape
+    checked: tuple[Shape, ...]
+    timed: Shape
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+        has_head = hasattr(model, "base_model") and model.base_model is not model
+        self.output_name = "logits" if has_head else "last_hidden_state"
+
+    def _only(self, **inputs: Tensor) -> Tensor:
+        output: Tensor = self.model(**inputs, return_dict=True)[self.output_name]
+        return output
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        """Random inputs; in a batch of several the second row is shorter, where rows have lengths."""
+        raise NotImplementedError
+
+    def dims(self) -> tuple[dict[int, Any], ...]:
+        """What may change in each input."""
+        batch = Dim("batch")
+        if self.shortest == 0:
+            return tuple({0: batch} for _ in self.names)
+        length = Dim("length", min=self.shortest, max=self.longest)
+        return tuple({0: batch, 1: length} for _ in self.names)
+
+    def _masked(self, shape: Shape) -> Tensor:
+        """An attention mask `(rows, length)`, 1 = real, whose second row is shorter."""
+        mask = torch.ones(shape.rows, shape.length, dtype=torch.long)
+        mask[1:2, max(self.shortest, shape.length * 2 // 3) :] = 0
+        return mask
+
+
+class ExportableAudio(Exportable):
+    """Samples of any length from two frames on."""
+
+    names = ("input_values", "attention_mask")
+    unit = "samples"
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__(model)
+        self.shortest, self.longest = self._samples(2), None
+        self.traced = Shape(3, self._samples(25) + 3)
+        self.checked = (Shape(1, self.shortest), Shape(2, self._samples(11) + 1), Shape(5, self._samples(43)))
+        self.timed = Shape(1, max(16_000 * SECONDS, self.shortest))
+
+    def _samples(self, frames: int) -> int:
+        """The fewest samples that make so many frames."""
+        config: Any = self.model.config
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            frames = (frames - 1) * stride + kernel
+        return frames
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        mask = self._masked(shape)
+        values = torch.randn(shape.rows, shape.length, generator=torch.Generator().manual_seed(seed))
+        return {"input_values": values * mask, "attention_mask": mask}
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor) -> Tensor:
+        return self._only(input_values=input_values, attention_mask=attention_mask)
+
+
+class ExportableText(Exportable):
+    """Tokens, two to as many as there are positions."""
+
+    names = ("input_ids", "attention_mask")
+    unit = "tokens"
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__(model)
+        config: Any = model.config
+        self.shortest, self.longest = 2, config.max_position_embeddings - config.pad_token_id - 1
+        lengths = [min(length, self.longest) for length in (17, 2, 7, 43, TOKENS)]
+        self.traced, self.timed = Shape(3, lengths[0]), Shape(1, lengths[-1])
+        self.checked = tuple(Shape(rows, length) for rows, length in zip((1, 2, 5), lengths[1:4], strict=True))
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        config: Any = self.model.config
+        mask, generator = self._masked(shape), torch.Generator().manual_seed(seed)
+        tokens = torch.randint(config.pad_token_id + 1, config.vocab_size, mask.shape, generator=generator)
+        return {"input_ids": tokens.masked_fill(mask == 0, config.pad_token_id), "attention_mask": mask}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self._only(input_ids=input_ids, attention_mask=attention_mask)
+
+
+class ExportableVision(Exportable):
+    """Images of `config.image_size`, as many as there are."""
+
+    names = ("pixel_values",)
+    unit = "images"
+    shortest, longest = 0, None
+    traced, timed = Shape(3, 0), Shape(1, 0)
+    checked = (Shape(1, 0), Shape(2, 0), Shape(5, 0))
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        config: Any = self.model.config
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        generator = torch.Generator().manual_seed(seed)
+        return {"pixel_values": torch.randn(shape.rows, config.num_channels, height, width, generator=generator)}
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self._only(pixel_values=pixel_values)
+
+
+KINDS: dict[str, type[Exportable]] = {
+    "audio": ExportableAudio,
+    "vision": ExportableVision,
+    "text": ExportableText,
+}
+
+
+def exportable(model: PreTrainedModel) -> Exportable:
+    return KINDS[model.config.model_type.rpartition("-")[2]](model).eval()
+
+
+def trace(model: Exportable) -> ExportedProgram:
+    """The graph of a model, for any batch and any length that the model takes."""
+    inputs: Sequence[Tensor] = tuple(model.example(model.traced).values())
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer about itself
+        # Strides of windows and of convolutions raise questions about lengths whose answer is always the same but that
+        # the tracer cannot prove: they are asked when the graph runs.
+        program = torch.export.export(
+            model, tuple(inputs), dynamic_shapes=model.dims(), prefer_deferred_runtime_asserts_over_guards=True
+        )
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # names folders of this machine
+    return program

@@ -1,0 +1,142 @@
+"""Render the card of a run folder: `python -m data2vec.model_cards.render RUN_FOLDER --license apache-2.0 [...]`.
+
+Writes README.md, the model card with the Hub's metadata, and curves.png into the folder. It takes its numbers from the
+folder's own files only; what a person says is kept in card.yaml there, so that the next call needs no words.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from huggingface_hub import ModelCard
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data2vec.model_cards import tables, usage
+from data2vec.model_cards.card_words import CardWords
+from data2vec.model_cards.curves import draw_sheet
+from data2vec.model_cards.facts import Facts, read_facts, refuse_numbers
+from data2vec.model_cards.hub_terms import METRICS, PIPELINE_NAMES
+from data2vec.model_cards.metadata import card_data, check
+from data2vec.pretraining.checkpoints import write_text
+from data2vec.pretraining.command_help import command_parser
+from data2vec.pretraining.run_folder import EXIT_REFUSED
+
+
+CARD, CURVES, REPORT_PICTURE = "README.md", "curves.png", "report.png"
+TEMPLATE = Path(__file__).with_name("template.md")
+# What report.py draws, where it was asked to: file of the run folder -> what a reader sees there.
+PICTURES = {
+    "report_pictures/masks.png": "What the student does not see: inputs whole, and with what their masks hide",
+    "report_pictures/features.png": "Map of the frozen features, coloured by label",
+    "report_pictures/attention.png": "How much each part of the input is looked at",
+    "report_pictures/layers.png": "Accuracy by layer",
+}
+WHAT = {"audio": "speech", "vision": "images", "text": "text"}
+LIMITS = {
+    "audio": "It knows the kinds of sound, the languages and the recording conditions of its training data. It takes "
+    "mono audio at its processor's sampling rate.",
+    "vision": "It knows the kinds of image of its training data, at the size in `config.json`.",
+    "text": "It knows the languages and the kinds of text of its training data, split as its tokenizer splits them.",
+}
+
+
+def render(folder: str | Path, **given: Any) -> ModelCard:
+    """Write the card and the curves of a run folder.
+
+    Args:
+        given: fields of [`CardWords`]; they are kept in `card.yaml`.
+
+    Raises:
+        ValueError: no finished run folder, a field that is not possible, or a number that the folder does not hold.
+    """
+    facts = read_facts(folder, given)
+    facts.words.write(facts.run.path)
+    sheet = draw_sheet(facts.run.log, columns=3)
+    if sheet is not None:
+        sheet.savefig(facts.run.path / CURVES, dpi=110)
+    card = compose(facts, curves=sheet is not None)
+    write_text(facts.run.path / CARD, f"{card}\n")
+    return card
+
+
+def compose(facts: Facts, curves: bool) -> ModelCard:
+    """The card: metadata by huggingface_hub's classes, the rest from `template.md`."""
+    values = _values(facts, curves)
+    text = _environment().get_template(TEMPLATE.name).render(**values)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    # the verdict on its health names the limits of the guard, which are the package's
+    refuse_numbers(facts, text.replace(values["health"], ""), "the card")
+    data = card_data(facts)
+    card = ModelCard.from_template(data, template_str="---\n{{ card_data }}\n---\n\n{{ text }}", text=text)
+    check(card, data)
+    return card
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _values(facts: Facts, curves: bool) -> dict[str, Any]:
+    found = tables.fine_tuned(facts)
+    main = (facts.results or {}).get("main") or {}
+    names = ["what it is", "value"]
+    probe = facts.logged("probe/knn_student")[-1:]
+    objective, data = tables.objective(facts), tables.data(facts)
+    return {
+        "facts": facts,
+        "words": facts.words,
+        "what": WHAT[facts.modality],
+        "task_words": PIPELINE_NAMES.get(facts.pipeline or "", "a task").lower(),
+        "limits_of_data": LIMITS[facts.modality],
+        "loading": usage.loading(facts),
+        "fine_tuning": usage.fine_tuning(facts),
+        "curves": curves,
+        "pictures": [(name, words) for name, words in PICTURES.items() if (facts.run.path / name).is_file()],
+        "report_picture": (facts.run.path / REPORT_PICTURE).is_file(),
+        "health": tables.health(facts) if facts.run.pretrains else "",
+        "learnt": tables.what_was_learnt(facts),
+        "last_probe": f"{100 * probe[0]:.1f}" if probe else "",
+        "main_words": f"{METRICS.get(main['metric'], ('', main['metric']))[1]} on {main['split']}" if main else "",
+        "tables": {
+            "shape": tables.markdown(names, tables.shape(facts)),
+            "objective": tables.markdown(["number of the objective", "value"], objective) if objective else "",
+            "data": tables.markdown(["used for", "source", "split", "licence"], data) if data else tables.NOT_RECORDED,
+            "training": tables.markdown(["setting", "value"], tables.training(facts)),
+            "fine_tuned": tables.markdown(["metric", "split", "value", "examples"], found) if found else "",
+            "provenance": tables.markdown(["what made it", "as the run recorded it"], tables.provenance(facts)),
+            "compute": tables.markdown(["compute", "measured"], tables.compute(facts)),
+        },
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command_parser(
+        "python -m data2vec.model_cards.render",
+        "Render the model card of a finished run: README.md with the Hub's metadata, and curves.png, in the run "
+        "folder. Its numbers are those of the folder's files; what a person says is kept in card.yaml there.",
+        "python -m data2vec.model_cards.render runs/my_speech --license apache-2.0 --language en",
+        page="docs/publishing.md, the card",
+    )
+    parser.add_argument("run_folder", metavar="RUN_FOLDER", help="output_dir of a finished pretraining or fine-tuning")
+    hints = get_type_hints(CardWords)
+    for field in fields(CardWords):
+        several = {"nargs": "+"} if hints[field.name] == list[str] | None else {}
+        parser.add_argument(f"--{field.name}", help=field.metadata["help"], **several)  # type: ignore[arg-type]
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    folder = Path(given.pop("run_folder"))
+    try:
+        render(folder, **given)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    print(f"{folder / CARD} is the card. Look at it, then: python -m data2vec.model_cards.push {folder} OWNER/NAME")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

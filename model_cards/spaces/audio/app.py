@@ -1,0 +1,45 @@
+"""Speak or upload a clip: its transcript from a CTC model, or its classes."""
+
+import json
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import soxr
+from transformers import pipeline
+
+
+SPACE = json.loads(Path(__file__).with_name("space.json").read_text(encoding="utf-8"))
+model = pipeline(SPACE["task"], model=SPACE["model"], trust_remote_code=SPACE["trust_remote_code"])
+RATE = model.feature_extractor.sampling_rate
+
+
+def hear(clip: tuple[int, np.ndarray] | None) -> str | dict[str, float]:
+    """What is said in a clip, or the probability of each class."""
+    if clip is None:
+        raise gr.Error("Record or upload a clip first.")
+    rate, samples = clip  # Gradio's: int16 (samples,) or (samples, channels)
+    wave = samples.astype(np.float32) / 32768
+    wave = wave.mean(axis=1) if wave.ndim == 2 else wave
+    wave = soxr.resample(wave, rate, RATE)
+    if len(wave) < RATE // 10:
+        raise gr.Error("This clip is too short: speak for a second or more.")
+    answer = model({"raw": wave, "sampling_rate": RATE})
+    if isinstance(answer, dict):
+        return str(answer["text"])
+    return {entry["label"]: float(entry["score"]) for entry in answer}
+
+
+said = gr.Textbox(label="Transcript") if "speech" in SPACE["task"] else gr.Label(label="Classes")
+demo = gr.Interface(
+    fn=hear,
+    inputs=gr.Audio(sources=["microphone", "upload"], type="numpy", label="Speak, or upload a clip"),
+    outputs=said,
+    title=SPACE["title"],
+    description="Speak or upload a clip of speech or sound.",
+    flagging_mode="never",
+    api_name="predict",
+)
+
+if __name__ == "__main__":
+    demo.launch()

@@ -1,0 +1,88 @@
+"""The code of a card: how to open this model, and how to fine-tune it, in stock `transformers`."""
+
+from typing import Any
+
+from .facts import Facts
+
+
+REPO_ID = "REPO_ID"  # push.py puts the real one there
+
+AUTO = {
+    "automatic-speech-recognition": "AutoModelForCTC",
+    "audio-classification": "AutoModelForAudioClassification",
+    "image-classification": "AutoModelForImageClassification",
+    "text-classification": "AutoModelForSequenceClassification",
+}
+FINE_TUNING = {
+    "audio": ("AutoModelForAudioClassification", "run_audio_classification.py", "spoken_digits_small.yaml"),
+    "vision": ("AutoModelForImageClassification", "run_image_classification.py", "fashion_mnist_small.yaml"),
+    "text": ("AutoModelForSequenceClassification", "run_glue.py", "glue_small.yaml"),
+}
+SHAPES = {
+    "audio": "(batch, frames, dim)",
+    "vision": "(batch, CLS and patches, dim)",
+    "text": "(batch, tokens, dim)",
+}
+
+
+def loading(facts: Facts) -> str:
+    """A runnable block of Python: features of an encoder, or what a fine-tuned model's `pipeline` says."""
+    trust = ", trust_remote_code=True" if facts.second else ""
+    if facts.results is not None and facts.pipeline is not None:
+        return _pipeline(facts, trust)
+    imports, lines = _example(facts)
+    reader = {"audio": "AutoFeatureExtractor", "vision": "AutoImageProcessor", "text": "AutoTokenizer"}[facts.modality]
+    call = {
+        "audio": 'processor(example, sampling_rate=processor.sampling_rate, return_tensors="pt")',
+        "vision": 'processor(example, return_tensors="pt")',
+        "text": 'processor(example, return_tensors="pt")',
+    }[facts.modality]
+    # the stock text model makes a pooler of random weights, and says so, where it is not told to leave it out
+    pooler = ", add_pooling_layer=False" if facts.modality == "text" and not facts.second else ""
+    return _block(
+        [*imports, f"from transformers import {', '.join(sorted(('AutoModel', reader)))}"],
+        [
+            f'encoder = AutoModel.from_pretrained("{REPO_ID}"{trust}{pooler})',
+            f'processor = {reader}.from_pretrained("{REPO_ID}"{trust})',
+            *lines,
+            f"inputs = {call}",
+            f"features = encoder(**inputs).last_hidden_state  # {SHAPES[facts.modality]}",
+        ],
+    )
+
+
+def _pipeline(facts: Facts, trust: str) -> str:
+    imports, lines = _example(facts)
+    return _block(
+        [*imports, "from transformers import pipeline"],
+        [f'model = pipeline("{facts.pipeline}", model="{REPO_ID}"{trust})', *lines, "print(model(example))"],
+    )
+
+
+def _example(facts: Facts) -> tuple[list[str], list[str]]:
+    """Imports, and lines that make an `example` to be replaced by a real one."""
+    if facts.modality == "audio":
+        line = "example = np.zeros(16_000, dtype=np.float32)  # your clip: mono, at 16 kHz"
+        return ["import numpy as np"], [line]
+    if facts.modality == "vision":
+        mode = "L" if facts.config.get("num_channels") == 1 else "RGB"
+        return ["from PIL import Image"], [
+            f'example = Image.new("{mode}", (64, 64))  # Image.open("your picture.png")'
+        ]
+    return [], ['example = "your text"']
+
+
+def fine_tuning(facts: Facts) -> dict[str, str] | None:
+    """Of an encoder: a block of Python, and the command of this package; `None` for a fine-tuned model."""
+    if facts.results is not None:
+        return None
+    auto, script, recipe = FINE_TUNING[facts.modality]
+    trust = ", trust_remote_code=True" if facts.second else ""
+    lines = [f'model = {auto}.from_pretrained("{REPO_ID}", num_labels=2{trust})  # your number of classes']
+    command = f"accelerate launch finetune/{script} {recipe} --model_name_or_path {REPO_ID}"
+    return {"python": _block([f"from transformers import {auto}"], lines), "command": command}
+
+
+def _block(imports: list[str], lines: list[str]) -> str:
+    standard: list[Any] = [line for line in imports if not line.startswith("from transformers")]
+    return "\n".join([*standard, *[line for line in imports if line not in standard], "", *lines])

@@ -1,0 +1,49 @@
+"""The cards of this project's own models: valid, of the runs that docs/runs describes, without a machine's folders."""
+
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from tests.code_blocks import ROOT
+from tests.model_cards.hub_store import metadata_errors
+
+
+FOLDER = ROOT / "model_cards" / "cards"
+CARDS = sorted(FOLDER.glob("*.md"))
+# card -> the folder of docs/runs that describes its run
+DESCRIBED = {
+    "audio_librispeech_v2": "audio_librispeech_v2",
+    "text_imdb": "text_imdb",
+    "text_imdb_v2": "text_imdb_v2",
+    "vision_fashion_mnist": "vision_fashion_mnist",
+    "vision_fashion_mnist_v2": "vision_v2_against_v1",
+}
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_card(path):
+    card = ModelCard.load(path)
+    assert metadata_errors(path.read_text()) == []
+    data = card.data
+    assert data.license and data.pipeline_tag and data.eval_results and data.model_name == path.stem
+    assert data.library_name == "transformers" and {"data2vec"} <= set(data.tags)
+    for section in ("Intended use and limits", "How to use it", "Training data", "Results", "Compute", "Citation"):
+        assert f"\n## {section}\n" in card.text
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card.text):
+        assert (FOLDER / picture).resolve().is_file(), picture
+    assert not re.search(r"(?<![\w.])(/home|/root|/work|/tmp|/data|~)/", card.text.replace("](../../", "]("))
+    assert ".." not in card.text.replace("../../docs/runs/", "")
+
+
+def test_every_modality_and_both_families():
+    names = {path.stem for path in CARDS}
+    assert set(DESCRIBED) | {"audio_librispeech", "fine_tuned_fashion_mnist_v2", "fine_tuned_spoken_letters"} == names
+
+
+@pytest.mark.parametrize("name, described", DESCRIBED.items())
+def test_results_are_those_of_the_described_run(name, described):
+    rows = json.loads((ROOT / "docs" / "runs" / described / "report.json").read_text())["rows"]["student"]
+    found = sorted(result.metric_value for result in ModelCard.load(FOLDER / f"{name}.md").data.eval_results)
+    assert found == sorted(row["accuracy"] for key, row in rows.items() if key != "name")

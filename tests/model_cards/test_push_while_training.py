@@ -1,0 +1,75 @@
+"""`push_to_hub` of a run: `Trainer` pushes at every save, after the checkpoint is complete, what others can open."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load
+from transformers import TrainerCallback
+
+from data2vec.pretraining.arguments import parse_arguments
+from data2vec.pretraining.run import open_data
+from data2vec.pretraining.trainer import Data2VecTrainer
+from tests.pretraining.tiny_runs import recipe
+
+
+class WaitForPush(TrainerCallback):
+    """A push goes on in the background, and the next save leaves one out where it has not ended."""
+
+    def __init__(self, trainer: Data2VecTrainer):
+        self.trainer = trainer
+
+    def on_save(self, *_, **__) -> None:
+        self.trainer.push_in_progress.wait_until_done()
+
+
+@pytest.fixture(scope="module")
+def pushed(module_hub, tmp_path_factory):
+    """A run of data2vec 2.0 of 8 updates that pushed at its two saves and at its end."""
+    here = tmp_path_factory.mktemp("pushing")
+    how = {"save_steps": 4, "push_to_hub": True, "hub_model_id": "me/images", "hub_private_repo": True}
+    (here / "recipe.yaml").write_text(yaml.safe_dump(recipe("vision-2", here, here / "run", **how)))
+    run = parse_arguments([str(here / "recipe.yaml")])
+    trainer = Data2VecTrainer(run.model_class(run.config), run.training, open_data(run))
+    trainer.add_callback(WaitForPush(trainer))
+    trainer.train()
+    trainer.save_model()
+    return module_hub, here / "run"
+
+
+def test_a_commit_at_every_save(pushed):
+    hub, _ = pushed
+    repo = hub.repo("me/images")
+    titles = [commit.title for commit in repo.commits.values()]
+    assert titles[0] == "initial commit" and titles[-1] == "Model save" and repo.private
+    assert {"Training in progress, step 4", "Training in progress, step 8"} <= set(titles)
+
+
+def test_what_is_there_meanwhile_opens(pushed):
+    """Whole model and the code of data2vec 2.0, at the first of these commits."""
+    hub, _ = pushed
+    commits = hub.repo("me/images").commits.values()
+    files = next(commit.files for commit in commits if commit.title.endswith("step 4"))
+    config = json.loads(files["config.json"].content)
+    assert config["architectures"] == ["Data2Vec2VisionForPreTraining"]
+    modules = {f"{place.split('.')[0]}.py" for place in config["auto_map"].values()}
+    assert modules | {"encoder.py", "ema.py", "targets.py"} <= set(files)
+    assert any(name.startswith("teacher.") for name in load(files["model.safetensors"].content))
+    assert not [path for path in files if path.startswith(("checkpoint-", "_"))]
+
+
+def test_what_is_there_in_the_end_is_the_folder(pushed):
+    hub, folder = pushed
+    files = hub.files("me/images")
+    assert files["model.safetensors"] == (Path(folder) / "model.safetensors").read_bytes()
+    assert json.loads(files["config.json"])["architectures"] == ["Data2Vec2VisionModel"]
+    assert not [name for name in load(files["model.safetensors"]) if name.startswith("teacher.")]
+    assert "pretraining/model.safetensors" in files
+
+
+def test_no_token_is_uploaded(pushed):
+    hub, _ = pushed
+    for commit in hub.repo("me/images").commits.values():
+        for path, blob in commit.files.items():
+            assert hub.token.encode() not in blob.content, path
