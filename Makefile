@@ -20,19 +20,23 @@ ifeq ($(filter $(MODALITY),$(MODALITIES)),)
 $(error MODALITY=$(MODALITY) is not one of: $(MODALITIES). Say e.g. `make demo MODALITY=text`)
 endif
 
-.PHONY: help demo lm test test-slow check format constraints clean
+.PHONY: help install demo lm test test-slow check docs format constraints clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo                 pretrain on data that needs no download, then say what was learnt (vision)"
 	@echo "make demo MODALITY=text   the same on text; MODALITY=audio: on synthesised speech"
 	@echo "make demo ARGS='--field value'   override single fields of the recipe"
+	@echo "make install              set up $(VENV), which the other targets do by themselves"
 	@echo "make lm                   what decoding speech with an n-gram language model needs; compiles KenLM"
 	@echo "make test                 the tests; ARGS='-k name' picks some"
 	@echo "make test-slow            the tests left out above"
 	@echo "make check                formatting, lint and types, as CI does; make format mends the first two"
+	@echo "make docs                 the documentation as a site, in build/site"
 	@echo "make constraints          write the versions now in $(VENV) to constraints.txt"
 	@echo "make clean                remove $(VENV) and the caches; runs/ stays"
+
+install: $(VENV)/.installed
 
 demo: $(VENV)/.installed $(if $(filter audio,$(MODALITY)),$(VENV)/.installed-speech-demo)
 	$(ACCELERATE) launch $(LAUNCH) pretraining/run.py pretraining/recipes/demo_$(MODALITY).yaml $(ARGS)
@@ -55,13 +59,16 @@ check: $(VENV)/.installed-dev .typecheck/data2vec
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 # To move to newer versions: upgrade them in .venv by hand, `make test check`, then this. The touch: what was just
 # written down need not be installed again.
-constraints: $(VENV)/.installed-dev $(VENV)/.installed-speech-demo $(VENV)/.installed-deepspeed lm
+constraints: $(VENV)/.installed-dev $(VENV)/.installed-speech-demo $(VENV)/.installed-deepspeed $(VENV)/.installed-docs $(VENV)/.installed-export lm
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > $(VENV)/constraints.txt
 	( echo "# The exact versions that were tested. Written by make constraints."; cat $(VENV)/constraints.txt ) > constraints.txt
 	@for stamp in $(VENV)/.installed*; do touch $$stamp; done

@@ -10,7 +10,6 @@ A recipe is a YAML file with the sections `model`, `data`, `task` and `training`
     training   transformers' TrainingArguments and those of FineTuneArguments
 """
 
-import argparse
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -22,19 +21,21 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.trainer_utils import IntervalStrategy
 
 from ..pretraining import recipe as recipe_file
+from ..pretraining.command_help import FINE_TUNING, ORDINARY, RECIPE_HELP, command_parser
 from ..pretraining.data_arguments import CheckedArguments
+from .command_words import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
 from .data_arguments import FineTuneDataArguments
 from .training_arguments import FineTuneArguments
 
 
-RECIPES = Path(__file__).parent / "recipes"
 SECTIONS = ("model", "data", "task", "training")
 MODEL_FIELDS = ("model_name_or_path", "from_scratch")
 
 
 class RecipeFields(Protocol):
-    """What a recipe's sections `data` and `task` hold; a [`Task`] says it."""
+    """What a recipe's sections `data` and `task` hold, and the script that reads it; a [`Task`] says it."""
 
+    script: ClassVar[str]
     data_class: ClassVar[type[FineTuneDataArguments]]
     arguments_class: ClassVar[type[CheckedArguments]]
 
@@ -79,22 +80,31 @@ def parse(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> FineTun
 
 def read_command(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> tuple[dict[str, Any], list[str]]:
     """The recipe as its file has it, on the encoder of the command line, and the other `--field value` words."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog=f"Recipes that come with the package: {', '.join(sorted(p.name for p in RECIPES.glob('*.yaml')))}. "
-        f"Fields of data: {', '.join(_names(task_class.data_class))}; of task: "
-        f"{', '.join(_names(task_class.arguments_class))}; of training, beside those of transformers: "
-        f"{', '.join(FineTuneArguments.__annotations__)}.",
+    parser = command_parser(
+        f"accelerate launch finetune/{task_class.script}",
+        COMMANDS[task_class.script].what + " " + RECIPE_WORDS,
+        f"accelerate launch finetune/{task_class.script} " + COMMANDS[task_class.script].example,
+        page=COMMANDS[task_class.script].page,
+        usage="RECIPE.yaml [--field value ...]",
+        groups={
+            "recipes that come with the package": recipes_of(task_class.script),
+            "fields of model": ", ".join(MODEL_FIELDS) + " and those of the encoder's configuration",
+            "fields of data": _names(task_class.data_class),
+            "fields of task": _names(task_class.arguments_class),
+            "fields of training, besides those of transformers' TrainingArguments": [
+                *FineTuneArguments.__annotations__
+            ],
+        },
+        codes=ORDINARY if task_class.script == "run_probe.py" else FINE_TUNING,
     )
-    parser.add_argument("recipe", type=Path, help="a YAML file, or the name of a recipe that comes with the package")
+    parser.add_argument("recipe", metavar="RECIPE.yaml", type=Path, help=RECIPE_HELP)
     # read before the other fields: it says which fields a model has, and the recipe's own need not be there
     parser.add_argument(
         "--model_name_or_path",
         "--model.model_name_or_path",
         dest="checkpoint",
-        help="in place of the recipe's",
+        metavar="FOLDER",
+        help="the folder of a pretraining run, or a model on the Hub, in place of the recipe's",
     )
     known, overrides = parser.parse_known_args(argv)
     recipe = recipe_file.read_recipe(known.recipe, RECIPES, SECTIONS)
@@ -182,6 +192,7 @@ def _build_training(values: Mapping[str, Any]) -> FineTuneArguments:
         raise ValueError("training.output_dir is missing: name the run folder.")
     # YAML reads eval_strategy: no as false
     values = {name: "no" if name.endswith("_strategy") and value is False else value for name, value in values.items()}
+    recipe_file.check_numbers("training", values, FineTuneArguments)
     try:
         return FineTuneArguments(**values)
     except (TypeError, ValueError) as error:

@@ -89,6 +89,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
     """See [`Task`]. `wer` and `cer` are of greedy decoding, `lm_wer` and `lm_cer` of the search with a model."""
 
     name = "speech recognition"
+    script = "run_ctc.py"
     arguments_class = CtcArguments
     data_class = CtcDataArguments
     auto_class = AutoModelForCTC

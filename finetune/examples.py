@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ..pretraining.collators import generator
 from ..pretraining.data_modality import BadExample, Rows
+from ..pretraining.progress import progress
 
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ class Examples(Dataset[dict[str, Any]]):
             return None
 
         with ThreadPoolExecutor(num_proc) as pool:
-            problems = list(pool.map(problem, self.kept.tolist()))
+            read = pool.map(problem, self.kept.tolist())
+            problems = list(progress(read, title=f"reading {self.name}", unit=" rows", total=len(self.kept)))
         for row, error in zip(self.kept.tolist(), problems, strict=True):
             if error is not None:
                 self.left_out[error.problem] += 1

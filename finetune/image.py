@@ -101,6 +101,7 @@ class ImageClassification(Task[ImageClassificationArguments, ImageClassification
     """One class per image, for the v1 and 2.0 encoders alike."""
 
     name = "image_classification"
+    script = "run_image_classification.py"
     arguments_class = ImageClassificationArguments
     data_class = ImageClassificationData
     auto_class = AutoModelForImageClassification

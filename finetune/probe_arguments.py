@@ -81,5 +81,6 @@ class ProbeArguments(CheckedArguments):
 class Probe:
     """What the recipe of a probe holds; see [`arguments.parse`]."""
 
+    script: ClassVar[str] = "run_probe.py"
     data_class: ClassVar[type[FineTuneDataArguments]] = ProbeData
     arguments_class: ClassVar[type[CheckedArguments]] = ProbeArguments

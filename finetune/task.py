@@ -66,6 +66,7 @@ class Task(ABC, Generic[Arguments, Data]):
 
     Attributes:
         name: as in messages and in results.json.
+        script: the file in finetune/ that runs it; its words are in command_words.
         arguments_class, data_class: of a recipe's `task` and `data` sections.
         auto_class: the Auto class that opens the result.
         main_metric: the one that checkpoints and sweeps are chosen by, of those that `compute_metrics` returns.
@@ -73,6 +74,7 @@ class Task(ABC, Generic[Arguments, Data]):
     """
 
     name: ClassVar[str]
+    script: ClassVar[str]
     arguments_class: ClassVar[type[CheckedArguments]]
     data_class: ClassVar[type[FineTuneDataArguments]]
     auto_class: Any

@@ -66,6 +66,7 @@ class TextClassification(Task[TextArguments, TextDataArguments]):
     """See `Task`. `main_metric` is `score`: the task's metric, or the mean of its two."""
 
     name = "text-classification"
+    script = "run_glue.py"
     arguments_class = TextArguments
     data_class = TextDataArguments
     auto_class = AutoModelForSequenceClassification

@@ -6,17 +6,20 @@ Interpolated Kneser-Ney smoothing (Chen and Goodman 1999, section 4.1.6) in plai
 For more, KenLM's lmplz is faster and needs less memory. Sentences are normalised as transcripts are.
 """
 
-import argparse
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 from data2vec.finetune.ctc_text import CASES, PUNCTUATION, normalise
+from data2vec.pretraining.command_help import command_parser
 from data2vec.pretraining.data_arguments import Source
 from data2vec.pretraining.data_sources import load_sources
 from data2vec.pretraining.data_text_rows import TEXT, documents_of
+from data2vec.pretraining.progress import progress
+from data2vec.pretraining.run_folder import EXIT_REFUSED
 
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -89,7 +92,8 @@ class KneserNey:
         """The model in the ARPA format."""
         grams: list[list[tuple[float, Gram]]] = []
         for length, table in enumerate(self.counts, 1):
-            rows = [(math.log10(self.probability(gram)), gram) for gram in sorted(table)]
+            scored = progress(sorted(table), title=f"scoring {length}-grams", unit=" n-grams")
+            rows = [(math.log10(self.probability(gram)), gram) for gram in scored]
             if length == 1:
                 rest = math.log10(self.rest(()) * self.probability(()))
                 rows = [(rest, (UNKNOWN,)), (NEVER, (START,)), *rows]
@@ -126,24 +130,37 @@ def sentences_of(documents: Iterable[str], letter_case: str, removed: str) -> It
             yield normalise(line, letter_case, removed).split()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> int:
+    parser = command_parser(
+        "python -m data2vec.finetune.train_ngram",
+        "Train a small n-gram language model on text and save it as an ARPA file, for task.language_model. "
+        "Interpolated Kneser-Ney smoothing in plain Python: good for some million words; for more, KenLM's lmplz is "
+        "faster and needs less memory. Sentences are normalised as transcripts are.",
+        "python -m data2vec.finetune.train_ngram --data transcripts.txt --order 3 lm.arpa",
+        page="docs/fine_tuning.md, with a language model",
+        usage="OUT_FILE --data DATA [DATA ...] [--order N] [options]",
+    )
     parser.add_argument("--data", nargs="+", required=True, help="txt, jsonl, csv or parquet files, folders, datasets")
     parser.add_argument("--split", help="split of a dataset (default: train)")
     parser.add_argument("--column", help="column of the text (default: found by its name)")
     parser.add_argument("--order", type=int, default=3, help="words of the longest n-gram (default: 3)")
     parser.add_argument("--letter_case", choices=CASES, default="upper", help="as task.letter_case (default: upper)")
     parser.add_argument("--removed_characters", default=PUNCTUATION, help="as task.removed_characters")
-    parser.add_argument("out_file", type=Path, help="the ARPA file to write")
+    parser.add_argument("out_file", metavar="OUT_FILE", type=Path, help="the ARPA file to write")
     given = parser.parse_args(arguments)
-    sources = [Source(path=path, split=given.split, column=given.column) for path in given.data]
-    documents = documents_of(load_sources(sources, TEXT))
-    model = KneserNey(sentences_of(documents, given.letter_case, given.removed_characters), given.order)
-    given.out_file.parent.mkdir(parents=True, exist_ok=True)
-    with given.out_file.open("w", encoding="utf-8") as file:
-        model.write(file)
+    try:
+        sources = [Source(path=path, split=given.split, column=given.column) for path in given.data]
+        documents = progress(documents_of(load_sources(sources, TEXT)), title="counting", unit=" documents")
+        model = KneserNey(sentences_of(documents, given.letter_case, given.removed_characters), given.order)
+        given.out_file.parent.mkdir(parents=True, exist_ok=True)
+        with given.out_file.open("w", encoding="utf-8") as file:
+            model.write(file)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
     print(f"A {given.order}-gram model of {len(model.words) - 1} words is in {given.out_file}.")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

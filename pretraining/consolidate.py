@@ -4,7 +4,6 @@ OUT becomes what the end of a run leaves: the plain encoder at the top, student,
 For runs that did not end, and for checkpoints that FSDP2 wrote in shards. One process without a GPU does it.
 """
 
-import argparse
 import pickle
 import shutil
 import sys
@@ -21,6 +20,10 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from transformers import MODEL_FOR_PRETRAINING_MAPPING, AutoConfig
+
+from .command_help import command_parser
+from .progress import progress
+from .run_folder import EXIT_REFUSED
 
 
 SHARDS = "pytorch_model_fsdp_0"  # the folder of FSDP2's shards in a checkpoint
@@ -52,13 +55,20 @@ def consolidate(checkpoint: Path, out: Path) -> None:
     if type(config) not in MODEL_FOR_PRETRAINING_MAPPING:
         raise ValueError(f"{checkpoint} is a {config.model_type!r}, which is no pretraining model of this package.")
     model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[type(config)]
-    model = model_class(config)
-    try:
-        model.load_state_dict(read_weights(checkpoint))
-    except RuntimeError as error:
-        raise ValueError(f"{checkpoint} does not hold the weights that its config.json asks for: {error}") from error
-    model.save_pretrained(out / "pretraining")
-    model.save_encoder(str(out))
+    with progress(title="consolidating", unit=" steps", total=4) as bar:
+        model = model_class(config)
+        bar.update()
+        try:
+            model.load_state_dict(read_weights(checkpoint))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{checkpoint} does not hold the weights that its config.json asks for: {error}"
+            ) from error
+        bar.update()
+        model.save_pretrained(out / "pretraining")
+        bar.update()
+        model.save_encoder(str(out))
+        bar.update()
     for name in PROCESSOR_FILES:
         if (checkpoint / name).is_file():
             shutil.copy(checkpoint / name, out)
@@ -124,17 +134,22 @@ class _Description(pickle.Unpickler):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="consolidate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = command_parser(
+        "python -m data2vec.pretraining.consolidate",
+        "Make a usable folder of a checkpoint, as the end of a run leaves it: the plain encoder at the top, student, "
+        "teacher and head in pretraining/. For runs that did not end, and for checkpoints that FSDP2 wrote in shards. "
+        "One process without a GPU does it.",
+        "python -m data2vec.pretraining.consolidate runs/audio_base/checkpoint-20000 my_encoder",
+        page="docs/scaling.md, checkpoints",
     )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint-N of a run")
-    parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint-N of a run")
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="a new folder")
     arguments = parser.parse_args(argv)
     try:
         consolidate(arguments.checkpoint, arguments.out)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_REFUSED
     print(f"Wrote the encoder to {arguments.out} and the whole model to {arguments.out / 'pretraining'}.")
     return 0
 

@@ -18,6 +18,7 @@ from .data_arguments import Source
 from .data_builtin import load_builtin
 from .data_paths import confine
 from .data_text_files import PROBLEM, WHERE, read_text_files
+from .progress import progress
 
 
 AnyDataset: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
@@ -263,7 +264,8 @@ def _extension(name: str) -> str:
 
 def _files_below(folder: Path, extensions: Sequence[str]) -> list[str]:
     """All files of these kinds, through links too, in one order on every machine; hidden ones are left out."""
-    return sorted(name for name in _walk(folder, set()) if _extension(name) in extensions)
+    found = progress(_walk(folder, set()), title=f"looking through {folder}", unit=" files")
+    return sorted(name for name in found if _extension(name) in extensions)
 
 
 def _walk(folder: Path, seen: set[str]) -> Iterator[str]:

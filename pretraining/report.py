@@ -29,6 +29,7 @@ from .probe import (
     linear_probe_accuracy,
     subset,
 )
+from .progress import progress
 from .raw_features import raw_features
 from .report_picture import draw_report
 from .report_words import HEALTH, in_words
@@ -104,7 +105,7 @@ def write_report(
     train, test = (subset(examples, settings.max_examples, seed) for examples in (probe_train, probe_test))
     encoders = {"student": pretrained, "teacher": teacher, "untrained": untrained}
     rows = {}
-    for kind, encoder in encoders.items():
+    for kind, encoder in progress(encoders.items(), title="probing", unit=" encoders"):
         if encoder is not None:
             nn.Module.to(encoder, pretrained.device)
             rows[kind] = {"name": NAMES[kind], **_frozen(encoder, train, test, collate, settings, seed)}
@@ -114,7 +115,7 @@ def write_report(
     raw = [name for name in rows if name not in encoders]
 
     outputs = 1 + int(max(of_split.max() for of_split in labels))
-    for kind in ("student", "untrained"):
+    for kind in progress(("student", "untrained"), title="fine-tuning", unit=" encoders"):
         rows[kind]["fine_tuning"] = _fine_tuned(encoders[kind], train, test, collate, outputs, settings, seed)
 
     commonest = np.bincount(labels[0]).argmax()

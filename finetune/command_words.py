@@ -1,0 +1,63 @@
+"""What `--help` says of each script in this folder: what it does, an example and the page to read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+RECIPES = Path(__file__).parent / "recipes"
+RECIPE_WORDS = """A recipe is a YAML file with the sections model, data, task and training. --field value overrides one
+field: --learning_rate 1e-3, --model.hidden_dropout 0.1 or, inside a field, --train.split train; values are YAML.
+--from_scratch true is the comparison with random weights."""
+
+
+@dataclass(frozen=True)
+class Words:
+    what: str
+    example: str  # behind the name of the script
+    page: str
+
+
+COMMANDS = {
+    "run_image_classification.py": Words(
+        "Fine-tune an encoder for image classification and evaluate it.",
+        "fashion_mnist_small.yaml \\\n"
+        "    --model_name_or_path runs/my_vision --labels_per_class null \\\n"
+        "    --data.train '{path: my_photos/train}' --data.test '{path: my_photos/test}'",
+        "docs/fine_tuning.md",
+    ),
+    "run_ctc.py": Words(
+        "Fine-tune an encoder for speech recognition by CTC and evaluate it, with an n-gram language model if one is "
+        "given.",
+        "librispeech_small.yaml --model_name_or_path runs/my_audio \\\n"
+        "    --data.train '{path: train.jsonl}' --data.validation '{path: validation.jsonl}' \\\n"
+        "    --data.test '{path: test.jsonl}'",
+        "docs/fine_tuning.md, speech recognition",
+    ),
+    "run_glue.py": Words(
+        "Fine-tune an encoder for text classification and evaluate it: your own texts, one column or a pair, or a "
+        "task of GLUE (--task_name rte); --sweep.tasks all makes the papers' sweep and prints GLUE's row.",
+        "imdb_small.yaml --model_name_or_path runs/my_text \\\n"
+        "    --data.train '{path: my_reviews.csv, label_column: verdict}' --data.test null",
+        "docs/fine_tuning.md, text",
+    ),
+    "run_audio_classification.py": Words(
+        "Fine-tune an encoder for audio classification, one label a clip or several, and evaluate it; a recipe with "
+        "folds makes every fold the test set once (--fold 3 one of them).",
+        "spoken_digits_small.yaml \\\n"
+        "    --model_name_or_path runs/my_audio --data.train '{path: my_sounds/train}' \\\n"
+        "    --data.test '{path: my_sounds/test}' --data.validation null --validation_share 0.2",
+        "docs/fine_tuning.md, sounds",
+    ),
+    "run_probe.py": Words(
+        "What a frozen encoder knows: features of every layer, k-NN and linear probes, few labels, beside untrained "
+        "and raw features. --probes '[]' only writes features.",
+        "probe_audio.yaml --model_name_or_path runs/my_audio \\\n"
+        "    --data.train '{path: my_sounds/train}' --data.test '{path: my_sounds/test}'",
+        "docs/fine_tuning.md, without fine-tuning",
+    ),
+}
+
+
+def recipes_of(script: str) -> list[str]:
+    """The recipes that come with the package for a script; each opens with the command that runs it."""
+    return sorted(path.name for path in RECIPES.glob("*.yaml") if f"finetune/{script}" in path.read_text("utf-8"))

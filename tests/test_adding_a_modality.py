@@ -1,0 +1,151 @@
+"""docs/adding_a_modality.md: its code is the example's, its commands run, and the modality trains and resumes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.code_blocks import ROOT, blocks_of, run_block
+from tests.reference import SHARED
+
+
+EXAMPLE = ROOT / "docs" / "examples" / "series"
+BLOCKS = blocks_of(ROOT / "docs" / "adding_a_modality.md")
+RUNNABLE = [i for i, (language, code) in enumerate(BLOCKS) if language == "bash" or "import sys" in code]
+SKELETONS = SHARED / "data" / "skeleton_utkinect"
+JOINTS, LENGTHS = 60, (31, 47, 13, 83, 5)  # 5 steps are too few
+
+
+def series_table(path: Path, rows: int = 40, lengths: tuple[int, ...] = LENGTHS) -> None:
+    rng = np.random.default_rng(0)
+    numbers = [rng.normal(size=lengths[i % len(lengths)] * JOINTS).cumsum().astype(np.float32) for i in range(rows)]
+    pq.write_table(pa.table({"series": numbers, "label": [i % 2 for i in range(rows)]}), path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    here = tmp_path_factory.mktemp("reader")
+    (here / "docs").symlink_to(ROOT / "docs")
+    series_table(here / "my_series.parquet", lengths=LENGTHS[:4])
+    return here
+
+
+@pytest.mark.parametrize("index", [i for i in range(len(BLOCKS)) if i not in RUNNABLE])
+def test_code_on_the_page_is_in_the_example(index):
+    code = BLOCKS[index][1]
+    assert any(code in path.read_text(encoding="utf-8") for path in EXAMPLE.glob("*.py")), code
+
+
+@pytest.mark.parametrize("index", RUNNABLE)
+def test_block(index, folder):
+    run_block(*BLOCKS[index], folder)
+
+
+def test_the_example_edits_no_file_of_the_core():
+    for path in EXAMPLE.glob("*.py"):
+        assert "setattr" not in path.read_text() and "monkey" not in path.read_text()
+    core = [path for layer in ("modeling", "pretraining", "finetune") for path in (ROOT / layer).glob("*.py")]
+    assert not [path for path in core if "series_values" in path.read_text(encoding="utf-8")]
+
+
+# Several runs in one process, so that the libraries are imported once.
+RUNS = """
+import json, sys
+import series_register
+from data2vec.pretraining.run import main
+for words in json.loads(sys.argv[1]):
+    assert main(words) == 0, words
+"""
+TINY = {
+    "hidden_size": 24, "intermediate_size": 24, "num_hidden_layers": 2, "top_k_layers": 2, "use_cpu": "true",
+    "ema_anneal_steps": 2, "per_device_train_batch_size": 5, "warmup_steps": 0, "lr_scheduler_type": "constant",
+    "disable_tqdm": "true",
+}  # fmt: skip
+
+
+def pretrain(*runs: dict[str, Any]) -> None:
+    """Runs of the example's recipe, one after another."""
+    words = [
+        [
+            str(EXAMPLE / "series.yaml"),
+            *(word for pair in (TINY | run).items() for word in (f"--{pair[0]}", str(pair[1]))),
+        ]
+        for run in runs
+    ]
+    command = [sys.executable, "-c", RUNS, json.dumps(words)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(EXAMPLE)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A run of 6 updates at once, one in two parts, and one on real skeletons where there are some."""
+    here = tmp_path_factory.mktemp("runs")
+    series_table(here / "series.parquet")
+    often = {"sources": f"[{{path: {here / 'series.parquet'}}}]", "max_bad_share": 0.5, "save_steps": 3}
+    often |= {"logging_steps": 3}
+    plans = [
+        often | {"output_dir": here / "whole", "max_steps": 6},
+        often | {"output_dir": here / "parts", "max_steps": 3},
+        often | {"output_dir": here / "parts", "max_steps": 6, "dataloader_num_workers": 2},
+    ]
+    if SKELETONS.is_dir():
+        real = {"sources": f"[{{path: {SKELETONS}, split: train}}]", "probe": f"{{path: {SKELETONS}}}"}
+        real |= {
+            "max_steps": 2,
+            "probe_steps": 2,
+            "min_steps": 4,
+            "masking": "{method: random, prob: 0.5}",
+            "max_bad_share": 0.2,
+        }
+        plans.append(real | {"output_dir": here / "real"})
+    pretrain(*plans)
+    return here
+
+
+def test_it_resumes_exactly(runs):
+    """What the trainer promises holds for a modality that it has never seen."""
+    first, second = (load_file(runs / name / "pretraining" / "model.safetensors") for name in ("whole", "parts"))
+    assert first.keys() == second.keys() and any(name.startswith("teacher.") for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert json.loads((runs / "parts" / "trainer_state.json").read_text())["global_step"] == 6
+
+
+def test_rows_that_cannot_be_used_are_named(runs):
+    skipped = [json.loads(line) for line in (runs / "whole" / "skipped.jsonl").read_text().splitlines()]
+    assert {row["problem"] for row in skipped} == {"too short"} and 1 <= len(skipped) <= 8
+
+
+def test_real_skeletons(runs):
+    """Sequences of people's joints, with the online probe on labels."""
+    if not SKELETONS.is_dir():
+        pytest.skip("the shared folder with real skeletons is not here")
+    log = json.loads((runs / "real" / "trainer_state.json").read_text())["log_history"]
+    found = [entry["probe/knn_student"] for entry in log if "probe/knn_student" in entry]
+    assert len(found) == 2 and all(0 < accuracy < 1 for accuracy in found)
+
+
+def test_padding_changes_nothing(monkeypatch):
+    """A series alone and beside a longer one: the same features on its real tokens."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    from series_encoder import SeriesConfig, SeriesModel
+
+    torch.manual_seed(0)
+    config = SeriesConfig(num_channels=3, patch_steps=2, hidden_size=24, num_hidden_layers=2, num_attention_heads=2)
+    model = SeriesModel(config).eval()
+    short, long = torch.randn(1, 14, 3), torch.randn(1, 23, 3)
+    batch = torch.cat([torch.nn.functional.pad(short, (0, 0, 0, 9)), long])
+    mask = torch.ones(2, 23, dtype=torch.long)
+    mask[0, 14:] = 0
+    together, alone = model(batch, mask).last_hidden_state, model(short).last_hidden_state
+    torch.testing.assert_close(together[:1, :7], alone, rtol=1e-5, atol=1e-5)
+    assert together.shape == (2, 11, 24)

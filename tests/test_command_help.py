@@ -1,0 +1,170 @@
+"""What a person meets who asks for help, or slips: `--help` of every command, exit codes, and errors with the fix."""
+
+import importlib
+import re
+import sys
+
+import pytest
+
+from data2vec.finetune.command_words import COMMANDS, recipes_of
+from data2vec.finetune.command_words import RECIPES as FINE_TUNING_RECIPES
+from data2vec.pretraining.arguments import RECIPES
+from data2vec.pretraining.command_help import EXIT_CODES, FINE_TUNING, ORDINARY
+from data2vec.pretraining.progress import progress
+from tests.code_blocks import ROOT, blocks_of
+
+
+SCRIPTS = {f"data2vec.finetune.{name.removesuffix('.py')}": name for name in COMMANDS}
+# module -> the exit codes that it documents
+MODULES = {
+    "data2vec.pretraining.run": tuple(EXIT_CODES),
+    **{module: ORDINARY if name == "run_probe.py" else FINE_TUNING for module, name in SCRIPTS.items()},
+    "data2vec.pretraining.train_tokenizer": ORDINARY,
+    "data2vec.pretraining.consolidate": ORDINARY,
+    "data2vec.finetune.train_ngram": ORDINARY,
+    "data2vec.modeling.convert_fairseq": ORDINARY,
+    **{f"data2vec.model_cards.{name}": ORDINARY for name in ("report", "render", "push", "export", "space")},
+}
+
+
+def help_of(module: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as done:
+        importlib.import_module(module).main(["--help"])
+    assert done.value.code == 0
+    return capsys.readouterr().out
+
+
+def section(text: str, title: str) -> list[str]:
+    """The indented lines below `title:`."""
+    found = re.search(rf"^{re.escape(title)}:\n((?:  .*\n?)+)", text, re.MULTILINE)
+    assert found, f"no section {title!r} in\n{text}"
+    return [line[2:] for line in found[1].splitlines()]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_has_an_example_exit_codes_and_the_page(module, capsys):
+    text = help_of(module, capsys)
+    assert max(map(len, text.splitlines())) <= 110, "wider than a terminal"
+    assert re.match(r"(accelerate launch|data2vec-|python -m)", section(text, "example")[0])
+    codes = [int(line.split()[0]) for line in section(text, "exit codes")]
+    assert codes == sorted(MODULES[module])
+    page = re.match(r"docs/\w+\.md", section(text, "documentation")[0])
+    assert page and (ROOT / page[0]).is_file()
+
+
+def test_help_lists_the_recipes_of_the_command_alone(capsys):
+    listed = {}
+    for module, script in SCRIPTS.items():
+        text = " ".join(section(help_of(module, capsys), "recipes that come with the package"))
+        listed[script] = set(text.split(", "))
+        assert listed[script] == set(recipes_of(script)) and listed[script]
+    every = [name for names in listed.values() for name in names]
+    assert sorted(every) == sorted(path.name for path in FINE_TUNING_RECIPES.glob("*.yaml")), "each belongs to one"
+    text = help_of("data2vec.pretraining.run", capsys)
+    names = " ".join(section(text, "recipes that come with the package")).split(", ")
+    assert set(names) == {path.name for path in RECIPES.glob("*.yaml")}
+
+
+def test_help_names_every_field(capsys):
+    from data2vec.modeling import ObjectiveConfig
+    from data2vec.pretraining.data import AudioDataArguments, ImageDataArguments, TextDataArguments
+
+    words = set(re.findall(r"\w+", help_of("data2vec.pretraining.run", capsys)))
+    for cls in (ObjectiveConfig, AudioDataArguments, ImageDataArguments, TextDataArguments):
+        assert set(cls.__dataclass_fields__) <= words
+
+
+def test_the_page_of_exit_codes_has_them_all():
+    page = (ROOT / "docs" / "resilience.md").read_text(encoding="utf-8")
+    table = page.split("## Exit codes")[1].split("## ")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d) \|", table, re.MULTILINE)} == set(EXIT_CODES)
+
+
+@pytest.mark.parametrize(
+    ("module", "slip", "meant"),
+    [
+        ("data2vec.pretraining.run", "demo_visoin.yaml", "demo_vision.yaml"),
+        ("data2vec.pretraining.run", "audio_bse_v2", "audio_base_v2.yaml"),
+        ("data2vec.finetune.run_ctc", "librispech_10h.yaml", "librispeech_10h.yaml"),
+        ("data2vec.finetune.run_glue", "glue-base.yaml", "glue_base.yaml"),
+    ],
+)
+def test_a_misspelt_recipe_is_told_the_nearest(module, slip, meant, capsys):
+    assert importlib.import_module(module).main([slip]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: There is no recipe {slip!r}. Did you mean {meant}")
+
+
+def test_a_recipe_like_no_other_lists_them(capsys):
+    assert importlib.import_module("data2vec.pretraining.run").main(["zzz.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert all(path.name in message for path in RECIPES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("module", ["data2vec.pretraining.train_tokenizer", "data2vec.finetune.train_ngram"])
+def test_small_commands_refuse_without_a_traceback(module, tmp_path, capsys):
+    extra = ["--vocab_size", "300"] if "tokenizer" in module else []
+    code = importlib.import_module(module).main([str(tmp_path / "out"), "--data", str(tmp_path / "none.txt"), *extra])
+    message = capsys.readouterr().err
+    assert code == 2 and message.startswith("error: ") and "none.txt" in message and "correct the path" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_argument_is_refused_with_the_usage(capsys):
+    with pytest.raises(SystemExit) as done:
+        importlib.import_module("data2vec.pretraining.run").main([])
+    message = capsys.readouterr().err
+    assert done.value.code == 2 and "usage: accelerate launch pretraining/run.py RECIPE.yaml" in message
+
+
+def test_bars_are_for_terminals(monkeypatch, capsys):
+    assert list(progress(range(3), title="reading", unit=" rows", patience=0)) == [0, 1, 2]
+    assert capsys.readouterr().err == "", "a log file holds no bars"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert list(progress(range(3), title="reading", unit=" rows", patience=0)) == [0, 1, 2]
+    assert "reading" in capsys.readouterr().err
+    assert list(progress(range(3), title="reading", unit=" rows", patience=60)) == [0, 1, 2]
+    assert "reading" not in capsys.readouterr().err, "what is over at once needs no bar"
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_the_example_is_that_of_the_page(script):
+    """docs/fine_tuning.md runs its commands in a test: recipe and fields of the example are among theirs."""
+    blocks = [code for language, code in blocks_of(ROOT / "docs" / "fine_tuning.md") if language == "bash"]
+    on_page = " ".join(code for code in blocks if f"finetune/{script}" in code)
+    example = COMMANDS[script].example
+    assert set(re.findall(r"--[\w.]+|\w+\.yaml", example)) <= set(re.findall(r"--[\w.]+|\w+\.yaml", on_page))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning_rate", "fast"], "training.learning_rate = 'fast' is not possible: give a number"),
+        (["--max_steps", "true"], "training.max_steps = True is not possible: give a number"),
+        (["--bf16", "1"], "training.bf16 = 1 is not possible: give true or false"),
+        (["--max_steps", "--save_steps", "3"], "--max_steps has no value: fields are overridden by"),
+        (["--max_steps"], "--max_steps has no value"),
+        (
+            ["--model_name_or_path", "./nowhere"],
+            "model.model_name_or_path = './nowhere' cannot be opened: name a folder",
+        ),
+        (["--model.model_type", "data2vec-visoin"], "data2vec-audio, data2vec-text, data2vec-vision, data2vec2-audio"),
+    ],
+)
+def test_slips_are_refused_before_anything_is_loaded(words, message, tmp_path, capsys):
+    folder = tmp_path / "run"
+    main = importlib.import_module("data2vec.pretraining.run").main
+    assert main(["demo_vision.yaml", f"--output_dir={folder}", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_every_recipe_passes_the_check_of_numbers():
+    """The check refuses nothing that a recipe of the package holds."""
+    from data2vec.finetune.training_arguments import FineTuneArguments
+    from data2vec.pretraining.recipe import check_numbers, parse_yaml
+    from data2vec.pretraining.trainer import PretrainingArguments
+
+    for folder, cls in ((RECIPES, PretrainingArguments), (FINE_TUNING_RECIPES, FineTuneArguments)):
+        for path in folder.glob("*.yaml"):
+            check_numbers("training", parse_yaml(path.read_text(encoding="utf-8")).get("training", {}), cls)
