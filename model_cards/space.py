@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import AutoConfig
 
@@ -94,10 +95,27 @@ def launch(folder: Path) -> int:
 def push_space(folder: Path, repo_id: str, public: bool, api: HfApi) -> str:
     """Upload a written Space in one commit; returns its address. Raises ValueError, or an error of the Hub."""
     validate_repo_id(repo_id)
+    _refuse_unrelated(repo_id, public, api)
     api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=not public, exist_ok=True)
     added = [CommitOperationAdd(name, str(folder / name)) for name in (*FILES, CHOICE)]
     commit = api.create_commit(repo_id, added, commit_message="Upload Space", repo_type="space")
     return commit.commit_url
+
+
+def _refuse_unrelated(repo_id: str, public: bool, api: HfApi) -> None:
+    """A Space that exists is written over only where this command made it, and shown only where that was asked for."""
+    try:
+        info = api.space_info(repo_id)
+    except RepositoryNotFoundError:
+        return
+    if not info.private and not public:
+        raise ValueError(f"The Space {repo_id} exists and is public: add --public, or give another name.")
+    files = set(api.list_repo_files(repo_id, repo_type="space")) - {".gitattributes", "README.md"}
+    if files and CHOICE not in files:
+        raise ValueError(
+            f"The Space {repo_id} holds other files ({', '.join(sorted(files)[:3])} ...): give another name, or "
+            "delete it on the Hub first."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

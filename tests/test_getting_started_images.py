@@ -9,6 +9,8 @@ from tests.test_fine_tuning_page import photos
 
 PAGE = ROOT / "docs" / "getting_started_images.md"
 
+pytestmark = pytest.mark.slow  # a minute; that of sounds stays with the fast ones
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -8,6 +8,8 @@ from tests.getting_started import blocks_to_run, check_number_of_commands, check
 
 PAGE = ROOT / "docs" / "getting_started_text.md"
 
+pytestmark = pytest.mark.slow  # a minute; that of sounds stays with the fast ones
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -25,6 +25,9 @@ ALLOWED = {
     "modeling/fairseq_checkpoint.py": {"pickle"},  # an unpickler that makes stand-ins and refuses any other name
     "pretraining/consolidate.py": {"pickle"},  # an unpickler that makes descriptions of tensors and nothing else
     "pretraining/data_builtin.py": {"subprocess"},  # the package's own script, a list of words, no shell
+    "pretraining/provenance.py": {"subprocess"},  # git, of its own checkout, a list of words, no shell
+    "model_cards/space.py": {"subprocess"},  # the app that it has just written, a list of words, no shell
+    "model_cards/spaces/audio/app.py": {"trust_remote_code"},  # true for data2vec 2.0, as its author wrote the Space
     "pretraining/synthesize_digits.py": {"ctypes"},  # espeak-ng's library, from its package
 }
 MODULES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess", "ctypes", "runpy", "code"}

@@ -13,6 +13,7 @@ def test_an_exponent_says_how_time_grows() -> None:
     assert exponents(points, "seconds") == pytest.approx([2, 2])
 
 
+@pytest.mark.slow
 def test_a_sweep_is_added_to_the_file_and_drawn(tmp_path: Path, script: Any) -> None:
     written = tmp_path / "growth.json"
     written.write_text(json.dumps({"batch, clips": {"system": "audio_v2", "points": POINTS}}))

@@ -1,7 +1,7 @@
 """A loopback Hub in this process, which the client here believes to be the Hub."""
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 from huggingface_hub.utils import close_session
 
 from tests.model_cards.hub_server import HubServer
@@ -11,6 +11,7 @@ def use_hub(patch: pytest.MonkeyPatch, hub: HubServer, cache) -> None:
     """Point the client of this process to `hub`, with the writer's token."""
     for name in ("ENDPOINT", "HF_ENDPOINT"):
         patch.setattr(constants, name, hub.url, raising=False)
+    patch.setattr(hf_api.api, "endpoint", hub.url)  # behind `create_repo` and others, made when first imported
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "HF_HUB_DISABLE_XET", True)

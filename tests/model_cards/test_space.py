@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from huggingface_hub import HfApi
 from PIL import Image
 from transformers import AutoModel
 
@@ -113,6 +114,13 @@ def test_the_folder_is_a_space_of_the_hub(models, tmp_path, monkeypatch, hub, ca
     assert json.loads(files["space.json"])["model"] == "me/recogniser"
     assert str(tmp_path) not in "".join(files.values()), "it names folders of this machine"
     assert "gradio" not in files["requirements.txt"], "the Hub installs sdk_version"
+    assert command.main(words) == 0, "pushed again, it is the same Space"
+    api = HfApi()
+    api.create_repo("me/game", repo_type="space", space_sdk="gradio", private=True)
+    api.upload_file(path_or_fileobj=b"", path_in_repo="game.py", repo_id="me/game", repo_type="space")
+    assert command.main([*words[:2], "me/game", *words[3:]]) == 2
+    assert "me/game holds other files (game.py ...)" in capsys.readouterr().err
+    assert set(hub.files("me/game", kind="spaces")) == {"game.py"}
 
 
 def test_what_cannot_be_is_refused_with_the_fix(models, tmp_path, monkeypatch, capsys):
