@@ -9,6 +9,7 @@ from step import start
 from systems import parse_arm
 
 
+@pytest.mark.slow
 def test_two_arms_take_steps_in_turn(tmp_path: Path, script: Any) -> None:
     written = tmp_path / "numbers.json"
     arms = ["baseline", "data2vec training.max_grad_norm=0.5 MALLOC_ARENA_MAX=1"]

@@ -32,7 +32,6 @@ HEADS: dict[str, tuple[Any, ...]] = {
 }
 EVERY = [(kind, family, head) for kind, heads in HEADS.items() for family in ("v1", "v2") for head in heads]
 QUICK = [
-    ("audio", "v2", AutoModelForAudioClassification),
     ("vision", "v2", AutoModelForImageClassification),
     ("text", "v1", AutoModel),
 ]
