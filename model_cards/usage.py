@@ -29,7 +29,7 @@ def loading(facts: Facts) -> str:
     """A runnable block of Python: features of an encoder, or what a fine-tuned model's `pipeline` says."""
     trust = ", trust_remote_code=True" if facts.second else ""
     if facts.results is not None and facts.pipeline is not None:
-        return _pipeline(facts, trust)
+        return _classes_of_one_channel(facts, trust) if _one_channel(facts) else _pipeline(facts, trust)
     imports, lines = _example(facts)
     reader = {"audio": "AutoFeatureExtractor", "vision": "AutoImageProcessor", "text": "AutoTokenizer"}[facts.modality]
     call = {
@@ -59,13 +59,33 @@ def _pipeline(facts: Facts, trust: str) -> str:
     )
 
 
+def _one_channel(facts: Facts) -> bool:
+    return facts.modality == "vision" and facts.config.get("num_channels") == 1
+
+
+def _classes_of_one_channel(facts: Facts, trust: str) -> str:
+    """Without `pipeline`, which makes three channels of every picture."""
+    imports, lines = _example(facts)
+    auto = AUTO[str(facts.pipeline)]
+    return _block(
+        [*imports, f"from transformers import AutoImageProcessor, {auto}"],
+        [
+            f'model = {auto}.from_pretrained("{REPO_ID}"{trust})',
+            f'processor = AutoImageProcessor.from_pretrained("{REPO_ID}"{trust})',
+            *lines,
+            'logits = model(**processor(example, return_tensors="pt")).logits  # (batch, classes)',
+            "print(model.config.id2label[logits.argmax(-1).item()])",
+        ],
+    )
+
+
 def _example(facts: Facts) -> tuple[list[str], list[str]]:
     """Imports, and lines that make an `example` to be replaced by a real one."""
     if facts.modality == "audio":
         line = "example = np.zeros(16_000, dtype=np.float32)  # your clip: mono, at 16 kHz"
         return ["import numpy as np"], [line]
     if facts.modality == "vision":
-        mode = "L" if facts.config.get("num_channels") == 1 else "RGB"
+        mode = "L" if _one_channel(facts) else "RGB"
         return ["from PIL import Image"], [
             f'example = Image.new("{mode}", (64, 64))  # Image.open("your picture.png")'
         ]

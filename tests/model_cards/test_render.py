@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from data2vec.model_cards import render as command
 from data2vec.model_cards.grounded import NO_MEASURE, NUMBER
@@ -149,6 +150,18 @@ def test_page_of_a_fine_tuned_model(ctc):
     assert "| training examples | 5,749 |" in text and "| seed | 23 |" in text
     assert 'pipeline("automatic-speech-recognition", model="REPO_ID")' in text and "trust_remote_code" not in text
     assert "The one that counts: word error rate on test." in text
+
+
+def test_code_for_pictures_of_one_channel_runs(tmp_path, capsys):
+    """`pipeline` makes three channels of every picture."""
+    folder = fine_tuned(tmp_path / "grey", "images", "v1")
+    config = AutoConfig.from_pretrained(folder, num_channels=1)
+    AutoModelForImageClassification.from_config(config).save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(folder, image_mean=[0.5], image_std=[0.5]).save_pretrained(folder)
+    text = render(folder, "--license", "mit").text
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(code.replace("REPO_ID", str(folder)), {})
+    assert capsys.readouterr().out.splitlines()[-1] in ("bad", "good") and "pipeline(" not in code
 
 
 def test_measured_energy_is_told(folder):

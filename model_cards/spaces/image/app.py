@@ -6,7 +6,7 @@ from pathlib import Path
 import gradio as gr
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, pipeline
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 
 SPACE = json.loads(Path(__file__).with_name("space.json").read_text(encoding="utf-8"))
@@ -14,10 +14,13 @@ HOW = {"trust_remote_code": SPACE["trust_remote_code"]}
 
 
 def classify(picture: Image.Image | None) -> dict[str, float]:
-    """The probability of each class."""
+    """The probability of each class. Not by `pipeline`, which makes three channels of every picture."""
     if picture is None:
         raise gr.Error("Drop a picture first.")
-    return {entry["label"]: float(entry["score"]) for entry in model(picture.convert(MODE))}
+    inputs = processor(picture.convert(MODE), return_tensors="pt")
+    with torch.no_grad():
+        shares = model(**inputs).logits.softmax(-1)[0].tolist()  # (classes,)
+    return {config.id2label[i]: share for i, share in enumerate(shares)}
 
 
 def neighbours(picture: Image.Image | None, others: list[tuple[Image.Image, str | None]] | None) -> list:
@@ -35,13 +38,13 @@ def neighbours(picture: Image.Image | None, others: list[tuple[Image.Image, str 
 
 drop = gr.Image(type="pil", label="Drop a picture")
 words = {"title": SPACE["title"], "flagging_mode": "never", "api_name": "predict"}
+processor = AutoImageProcessor.from_pretrained(SPACE["model"], **HOW)
 if SPACE["task"] == "image-classification":
-    model = pipeline("image-classification", model=SPACE["model"], **HOW)
-    config = model.model.config
+    model = AutoModelForImageClassification.from_pretrained(SPACE["model"], **HOW).eval()
+    config = model.config
     demo = gr.Interface(fn=classify, inputs=drop, outputs=gr.Label(num_top_classes=5), **words)
 else:
     encoder = AutoModel.from_pretrained(SPACE["model"], **HOW).eval()
-    processor = AutoImageProcessor.from_pretrained(SPACE["model"], **HOW)
     config = encoder.config
     demo = gr.Interface(
         fn=neighbours,
