@@ -3,6 +3,7 @@
 import pytest
 from huggingface_hub import constants, hf_api
 from huggingface_hub.utils import close_session
+from transformers.utils import hub as transformers_hub
 
 from tests.model_cards.hub_server import HubServer
 
@@ -12,6 +13,7 @@ def use_hub(patch: pytest.MonkeyPatch, hub: HubServer, cache) -> None:
     for name in ("ENDPOINT", "HF_ENDPOINT"):
         patch.setattr(constants, name, hub.url, raising=False)
     patch.setattr(hf_api.api, "endpoint", hub.url)  # behind `create_repo` and others, made when first imported
+    patch.setattr(transformers_hub, "_hf_api", None)  # that of transformers, made when first needed
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
