@@ -23,6 +23,7 @@ from transformers import set_seed
 
 from ..pretraining.checkpoints import StorageError, claimed, write_text
 from ..pretraining.run_folder import (
+    DISK_ERRORS,
     EXIT_PREEMPTED,
     EXIT_REFUSED,
     EXIT_STORAGE,
@@ -72,6 +73,11 @@ def command(work: Callable[[], Any]) -> int:
     except (ValueError, FileNotFoundError, StorageError) as error:  # a BadExample is a ValueError
         print(f"error: {error}", file=sys.stderr)
         return EXIT_STORAGE if isinstance(error, StorageError) else EXIT_REFUSED
+    except OSError as error:  # while predictions or results were written: the checkpoints are there
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"error: {error}. Make room and give the same command again.", file=sys.stderr)
+        return EXIT_STORAGE
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -11,7 +11,6 @@ launcher makes 1 of every code.
 
 import contextlib
 import copy
-import errno
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +27,7 @@ from data2vec.pretraining.health import Health, logged_to
 from data2vec.pretraining.probe import teacher_encoder
 from data2vec.pretraining.report import write_report
 from data2vec.pretraining.run_folder import (
+    DISK_ERRORS,
     EXIT_COLLAPSED,
     EXIT_DIVERGED,
     EXIT_PREEMPTED,
@@ -42,7 +42,6 @@ from data2vec.pretraining.trainer_resume import find_checkpoint
 
 
 STATES = {0: "finished", EXIT_COLLAPSED: "collapsed", EXIT_PREEMPTED: "preempted", EXIT_DIVERGED: "diverged"}
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def check_same_run(run: Run) -> None:

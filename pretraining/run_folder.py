@@ -4,6 +4,7 @@ recipe.yaml   every field with its overrides applied
 run.json      the command, the versions, the commit and the hardware
 """
 
+import errno
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ LIBRARIES = ("data2vec", "torch", "transformers", "accelerate", "datasets", "tok
 # What a run ends with, besides 0: the recipe or the data were refused, the representation collapsed, a signal ended it
 # after a checkpoint, something could not be written, the loss or its gradient was not finite too often.
 EXIT_REFUSED, EXIT_COLLAPSED, EXIT_PREEMPTED, EXIT_STORAGE, EXIT_DIVERGED = 2, 3, 4, 5, 6
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # of an OSError that means EXIT_STORAGE
 
 
 def write_run_files(folder: Path, recipe: Mapping[str, Any]) -> None:

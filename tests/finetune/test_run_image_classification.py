@@ -210,6 +210,13 @@ def test_a_full_disk_ends_a_run_with_its_own_code(tmp_path, images, encoders, mo
     monkeypatch.setattr("data2vec.pretraining.trainer_resume.publish", full)
     assert main([write_recipe(tmp_path / "run.yaml", encoders["v1"], images)]) == 5
     assert "checkpoint-2 could not be written" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr("data2vec.finetune.runner.write_rows", full)
+    recipe = write_recipe(tmp_path / "late.yaml", encoders["v1"], images)
+    assert main([recipe]) == 5 and not (tmp_path / "late" / "results.json").exists()
+    assert "No space left on device. Make room" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main([recipe]) == 0
 
 
 def test_from_scratch_starts_elsewhere_and_is_recorded(tmp_path, images, encoders):
