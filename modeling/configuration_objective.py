@@ -37,6 +37,12 @@ class ObjectiveConfig:
         target_layer_norm (`str`, *optional*): normalisation of each layer's feature before averaging: `"instance"`
             (over time, per sample and channel), `"layer"` (over channels), `"batch"` (over samples and time).
         target_norm (`str`, *optional*): normalisation of the average, same choices.
+        teacher_window (`int`, *optional*): in every block of the teacher a token attends to tokens at most so many
+            positions away, `2 * teacher_window + 1` in all, 0 is itself alone; `None` is everything (data2vec,
+            section 5.4). Positions are those of the sequence: frames, patches row by row, tokens. What a feature
+            depends on grows with depth, to `teacher_window` times its block; convolutions in front of the blocks (the
+            front end and the positions of speech) reach further. The student is not restricted. See
+            [`window.window_mask`] for extra tokens and padding.
         original_padding (`bool`): let padding act as in the original: it takes part in those statistics and leaks
             through stacked convolutions (positions of speech, decoders; in 2.0 the student's tokens hold it too).
             Off: a padded row is the same as the row alone.
@@ -65,6 +71,7 @@ class ObjectiveConfig:
     target_tap: TargetTap = "ffn"
     target_layer_norm: TargetNorm | None = "instance"
     target_norm: TargetNorm | None = None
+    teacher_window: int | None = None
     original_padding: bool = False
     loss_beta: float | int = 0.0
     loss_scale: float | int | None = None
@@ -81,6 +88,10 @@ class ObjectiveConfig:
         checks = {
             "views": (self.views is None or self.views >= 1, "use 1 or more, or null for data2vec 1"),
             "top_k_layers": (self.top_k_layers >= 1, "use 1 to the number of blocks"),
+            "teacher_window": (
+                self.teacher_window is None or self.teacher_window >= 0,
+                "use the distance that a token attends to, 0 or more, or null for everything",
+            ),
             "loss_beta": (self.loss_beta >= 0, "use 0 for the squared error or a positive threshold"),
             "loss_scale": (self.loss_scale is None or self.loss_scale > 0, "use a positive number or null"),
             "cls_loss_weight": (self.cls_loss_weight >= 0, "use 0 or more"),

@@ -4,9 +4,14 @@ The norms and activations around them want that layout, and so do the fast kerne
 layout, which [`set_channels_last`] brings back.
 """
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .initial_laws import DefaultConv2d, HeConv2d
 
@@ -32,9 +37,8 @@ def convolve(
     if tokens.shape[2] == 1 and padding == 0:
         return F.linear(tokens.squeeze(2).unfold(1, kernel, stride), weight.squeeze(1), bias)
     if groups == 1 and padding == 0 and _in_fp32_on_cpu(tokens):
-        reach = (tokens.shape[1] - kernel) // stride * stride + 1  # a tap reads every stride-th token of so many
-        windows = torch.cat([tokens[:, tap : tap + reach : stride] for tap in range(kernel)], dim=2)
-        return F.linear(windows, weight.transpose(1, 2).flatten(1), bias)
+        product = _WindowProduct.apply(tokens, weight.transpose(1, 2).flatten(1), stride)
+        return product if bias is None else product + bias
     planes = tokens.unsqueeze(1).permute(0, 3, 1, 2)  # (rows, in, 1, time)
     planes = F.conv2d(planes, weight.unsqueeze(2), bias, (1, stride), (0, padding), 1, groups)
     return planes.permute(0, 2, 3, 1).squeeze(1)
@@ -42,6 +46,63 @@ def convolve(
 
 def _in_fp32_on_cpu(tokens: Tensor) -> bool:
     return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+PIECE = 2048  # windows that are made at a time: so many stay in a core's cache, and in memory that is used again
+
+
+class _WindowProduct(torch.autograd.Function):
+    """Windows of tokens times a matrix, piece by piece; the gradient makes them once more, as they are long."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, matrix: Tensor, stride: int) -> Tensor:
+        """`(rows, time, in)` and `(out, kernel * in)` -> `(rows, time', out)`."""
+        ctx.save_for_backward(tokens, matrix)
+        ctx.kernel, ctx.stride = matrix.shape[1] // tokens.shape[2], stride
+        product = tokens.new_empty(len(tokens), (tokens.shape[1] - ctx.kernel) // stride + 1, len(matrix))
+        for taps, piece in _pieces(tokens, product, ctx.kernel, stride):
+            torch.mm(torch.cat(taps, dim=1), matrix.T, out=piece)
+        return product
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        tokens, matrix = ctx.saved_tensors
+        of_matrix, of_tokens = torch.zeros_like(matrix), None
+        for taps, piece in _pieces(tokens, gradient, ctx.kernel, ctx.stride):
+            of_matrix.addmm_(piece.T, torch.cat(taps, dim=1))
+        if ctx.needs_input_grad[0]:
+            of_tokens = torch.zeros_like(tokens)
+            for taps, piece in _pieces(of_tokens, gradient, ctx.kernel, ctx.stride):
+                for tap, part in zip(taps, (piece @ matrix).chunk(ctx.kernel, dim=1), strict=True):
+                    tap += part
+        return of_tokens, of_matrix, None
+
+
+def _pieces(tokens: Tensor, windows: Tensor, kernel: int, stride: int) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """Views of some windows at a time: what each tap reads, every stride-th token, and what stands for them.
+
+    `(rows, time, in)` and `(rows, time', out)` -> `kernel` times `(piece, in)`, and `(piece, out)`.
+    """
+    for row, of_row in zip(tokens, windows, strict=True):
+        for begin in range(0, len(of_row), PIECE):
+            piece = of_row[begin : begin + PIECE]
+            first, reach = begin * stride, (len(piece) - 1) * stride + 1
+            yield [row[first + tap : first + tap + reach : stride] for tap in range(kernel)], piece
+
+
+def norm_then(activation: Callable[[Tensor], Tensor], norm: nn.Module, tokens: Tensor) -> Tensor:
+    """`activation(norm(tokens))`, which keeps `tokens` alone for the gradient: the norm is taken once more there.
+
+    Behind convolutions over every sample of a clip that is a tenth of a step's memory, for 1 % of its time.
+    """
+
+    def both(tokens: Tensor) -> Tensor:
+        return activation(norm(tokens))
+
+    if not torch.is_grad_enabled() or not tokens.requires_grad:
+        return both(tokens)
+    return checkpoint(both, tokens, use_reentrant=False, preserve_rng_state=False)
 
 
 class FrameConv(HeConv2d):
@@ -84,7 +145,7 @@ class TokenConv(nn.Module):
         planes = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # (rows, in_dim, height, width), a view
         planes = self.conv(planes if self.channels_last else planes.contiguous())
         planes = planes[:, :, :height, :width]  # an even kernel gives one more at the end
-        return F.gelu(self.norm(planes.permute(0, 2, 3, 1).flatten(1, 2)))
+        return norm_then(F.gelu, self.norm, planes.permute(0, 2, 3, 1).flatten(1, 2))
 
 
 class ChannelsLastConv1d(nn.Conv1d):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
-from .conv import FrameConv, TokenConv
+from .conv import FrameConv, TokenConv, norm_then
 from .initial_laws import DefaultLinear, HeLinear
 
 
@@ -53,9 +53,9 @@ class AudioEmbeddings(nn.Module):
                 "one frame of the convolutions."
             )
         windows = input_values.to(self.first_conv.weight.dtype).unfold(1, self.kernels[0], self.strides[0])
-        frames = F.gelu(self.conv_norms[0](self.first_conv(windows)))  # (batch, frames, conv dim)
+        frames = norm_then(F.gelu, self.conv_norms[0], self.first_conv(windows))  # (batch, frames, conv dim)
         for conv, norm in zip(self.convs, self.conv_norms[1:], strict=True):
-            frames = F.gelu(norm(conv(frames)))
+            frames = norm_then(F.gelu, norm, conv(frames))
         tokens = self.projection(self.layer_norm(frames))  # (batch, time, dim)
         return tokens, (tokens.shape[1],)
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import Alibi, Data2Vec2Attention, alibi_bias, compute_dtype
 from .targets import BlockFeatures, TopKAverage
+from .window import attention_mask_of, window_mask
 
 
 class EncoderOutput(NamedTuple):
@@ -49,6 +49,7 @@ class Data2Vec2Encoder(nn.Module):
         targets: TopKAverage | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        window: int | None = None,
     ) -> EncoderOutput:
         """
         Args:
@@ -59,6 +60,7 @@ class Data2Vec2Encoder(nn.Module):
             kept_layers: one bool a block, the prenet's first, False = dropped (LayerDrop); drawn in training with
                 `config.layerdrop` if `None`.
             targets: to which the blocks behind the prenet are added.
+            window: how far a token reads in every block of a full sequence, see [`window.window_mask`].
 
         Raises:
             ValueError: `kept_layers` is not one a block; `output_attentions` without the eager attention.
@@ -71,7 +73,7 @@ class Data2Vec2Encoder(nn.Module):
                 f"{self.config._attn_implementation!r}, which makes no attention matrix: load with 'eager'."
             )
         hidden = self._enter(tokens)
-        position, attention = self._attention_inputs(hidden, real, index)
+        position, attention = self._attention_inputs(hidden, real, index, window)
         states, weights = [hidden], []
         for number, (block, kept) in enumerate(zip(blocks, kept_layers, strict=True)):
             if kept:
@@ -109,7 +111,7 @@ class Data2Vec2Encoder(nn.Module):
         return self.dropout(hidden)
 
     def _attention_inputs(
-        self, hidden: Tensor, real: Tensor | None, index: Tensor | None
+        self, hidden: Tensor, real: Tensor | None, index: Tensor | None, window: int | None
     ) -> tuple[tuple[Tensor | None, Tensor | None], dict[str, Any]]:
         """What all blocks' attention reads, see [`attention.Data2Vec2Attention`]: (bias, slopes), and the rest."""
         extra = 0 if self.extra_tokens is None else self.extra_tokens.shape[1]
@@ -122,11 +124,14 @@ class Data2Vec2Encoder(nn.Module):
             distance, slopes = self.alibi(index, extra)
         if self._spells_out(hidden):
             mask = None if real is None else real[:, None, None]  # (rows, 1, 1, extra + time)
+            if window is not None:
+                seen = None if real is None else real[:, extra:]
+                mask = window_mask(time, window, extra, seen, hidden.device)  # (rows or 1, 1, extra + time, ...)
             return (distance, slopes), {"attention_mask": mask, "spelt_out": True}
 
         attention_mask: Any = None  # of a type that the attention implementation chooses
-        if real is not None:
-            attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
+        if real is not None or window is not None:
+            attention_mask = attention_mask_of(self.config, hidden, real, window, extra)
         if distance is None or slopes is None:
             return (None, None), {"attention_mask": attention_mask, "spelt_out": False}
         bias = alibi_bias(distance, slopes).to(compute_dtype(hidden))  # (rows or 1, heads, extra + time, extra + time)

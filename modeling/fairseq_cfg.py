@@ -27,6 +27,11 @@ def check_expressible(objective: ObjectiveConfig, config: PreTrainedConfig) -> N
         raise ValueError(f"hidden_act = {config.hidden_act!r} cannot be written: the original's is 'gelu'.")
     if objective.target_norm == "batch":
         raise ValueError("objective.target_norm = 'batch' cannot be written: the original has no such switch.")
+    if objective.teacher_window is not None:
+        raise ValueError(
+            f"objective.teacher_window = {objective.teacher_window} cannot be written: the original's teacher sees "
+            "everything; set it to null, which no weight depends on."
+        )
 
 
 def export_notes(config: PreTrainedConfig, objective: ObjectiveConfig, family: str) -> list[str]:

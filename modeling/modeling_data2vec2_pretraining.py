@@ -106,8 +106,13 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         if teacher.positions is not None:
             tokens = tokens + teacher.positions(tokens, grid, real)
         targets = self.targets(real, keep_layers, in_front=self.config.num_extra_tokens)
-        teacher.encoder(tokens, real, targets=targets)
+        teacher.encoder(tokens, real, targets=targets, window=self.objective.teacher_window)
         return targets
+
+    def make_targets(
+        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
+    ) -> TopKAverage:
+        return self.run_teacher(self.teacher_tokens(inputs, tokens), grid, real, keep_layers)
 
     def encode_visible(
         self,
@@ -157,8 +162,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         states = F.dropout(encoded[:, self.config.num_extra_tokens :], decoder.input_dropout, self.training)
         shape = (*visible.shape, encoded.shape[-1])
         if mask_noise is None:
-            noise = torch.empty(shape, dtype=states.dtype, device=states.device)
-            mask_noise = noise.normal_(0.0, self.objective.mask_noise_std)
+            mask_noise = states.new_empty(shape).normal_(0.0, self.objective.mask_noise_std)
         noise = mask_noise.reshape(shape).to(states.dtype) * removed.unsqueeze(-1)
         return restore(states, visible, noise)
 
@@ -190,7 +194,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         rows_real = None if real is None or padding_counts else real.repeat_interleave(views, dim=0)
         visible = ~removed if rows_real is None else ~removed & rows_real
 
-        targets = self.run_teacher(self.teacher_tokens(inputs, tokens), grid, real, output_teacher_layers)
+        targets = self.make_targets(inputs, tokens, grid, real, output_teacher_layers)
         encoded = self.encode_visible(tokens, grid, real, visible, kept_layers, mask_counts)
         decoder_input = self.decoder_input(encoded, visible, removed, mask_noise)  # (rows, time, dim)
         decoded = self.decoder(decoder_input, grid, rows_real)  # (rows, time, decoder dim)
@@ -288,8 +292,7 @@ class Data2Vec2VisionForPreTraining(Data2Vec2ForPreTraining):
             pixel_values: `(batch, channels, height, width)` float, normalised.
             masked: bool `(batch, views, patches)`, row-major over the patch grid, True = hidden from the student;
                 sampled from the objective if `None`.
-            mask_noise, kept_layers, num_items_in_batch, output_teacher_layers, output_decoder_states, mask_counts: as
-                in speech.
+            mask_noise and all others: as in speech.
         """
         return self._pretrain(
             pixel_values,
@@ -332,8 +335,7 @@ class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
             attention_mask: `(batch, tokens)`, 1 = real; `None` if nothing is padded.
             masked: bool `(batch, views, tokens)`, True = hidden from the student; sampled from the objective among
                 real tokens if `None`.
-            mask_noise, kept_layers, num_items_in_batch, output_teacher_layers, output_decoder_states, mask_counts: as
-                in speech.
+            mask_noise and all others: as in speech.
         """
         return self._pretrain(
             input_ids,

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Data2VecAudioConfig, Data2VecAudioModel
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.data2vec.modeling_data2vec_audio import (
     Data2VecAudioEncoderLayer,
     Data2VecAudioPositionalConvEmbedding,
@@ -13,10 +12,13 @@ from transformers.models.data2vec.modeling_data2vec_audio import (
 )
 
 from .conv import set_channels_last
+from .deep_norm import FOLDED, alpha, start_deep_norm
 from .dropping import places_of
+from .frugal_audio import keep_less
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
+from .window import attention_mask_of
 
 
 class Data2VecAudioTeacherLayer(Data2VecAudioEncoderLayer):
@@ -53,9 +55,12 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
     its positional convolutions are copied from the student (`ema_scope="blocks"`, LibriSpeech) or averaged as well
     (`"encoder"`, AudioSet). What `save_encoder` writes opens in stock `transformers`.
 
+    `config.deep_norm` (default False) trains with DeepNorm (AudioSet, section 5.2), folded into the weights: see
+    [`deep_norm`]. It changes how blocks start and what their optimizer does, not what they compute.
+
     Raises:
-        ValueError: `config.objective` is invalid, or `config.mask_time_prob` and `mask_feature_prob` are both 0 (the
-            encoder then has no mask embedding).
+        ValueError: `config.objective` is invalid, `config.deep_norm` is no bool, or `config.mask_time_prob` and
+            `mask_feature_prob` are both 0 (the encoder then has no mask embedding).
     """
 
     default_objective = {
@@ -66,6 +71,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         "ema_end_decay": 0.9999,
         "ema_anneal_steps": 30_000,
     }
+    config_fields = ("deep_norm",)
     ema_scopes = {"blocks": ("encoder.layers.", "encoder.layer_norm."), "encoder": ("encoder.",)}
     teacher: Data2VecAudioTeacher
     _no_split_modules = ["Data2VecAudioEncoderLayer", "Data2VecAudioTeacherLayer"]
@@ -77,13 +83,26 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
                 "mask_time_prob = 0 and mask_feature_prob = 0 leave the encoder without the mask embedding that "
                 "pretraining needs: set mask_time_prob above 0 (it is used in fine-tuning only)."
             )
+        if not isinstance(getattr(config, "deep_norm", False), bool):
+            raise ValueError(f"deep_norm = {config.deep_norm!r} is not possible: use true or false.")
         self.init_objective()
         self.data2vec_audio = Data2VecAudioModel(config)
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecAudioTeacher(config)
         set_channels_last(self, True)
+        keep_less(self)
         self.post_init()
+        if self.uses_deep_norm and self.device.type != "meta":  # else `from_pretrained` fills the blocks
+            start_deep_norm(self.data2vec_audio.encoder.layers, config.num_hidden_layers)
         self.post_init_teacher()
+
+    @property
+    def uses_deep_norm(self) -> bool:
+        return getattr(self.config, "deep_norm", False)
+
+    def rate_factor(self, name: str) -> float:
+        folded = self.uses_deep_norm and any(part in name for part in FOLDED)
+        return 1 / alpha(self.config.num_hidden_layers) if folded else 1.0
 
     def get_input_embeddings(self) -> nn.Module:
         return self.data2vec_audio.feature_projection.projection
@@ -122,8 +141,14 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         teacher = self.teacher.encoder
         hidden = self._add_positions(features.to(teacher.layer_norm.weight.dtype), real, teacher.pos_conv_embed)
         hidden = teacher.layer_norm(hidden)
-        attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
-        return self.add_targets(targets, teacher.layers, hidden, attention_mask=attention_mask)
+        mask = attention_mask_of(self.config, hidden, real, self.objective.teacher_window)
+        return self.add_targets(targets, teacher.layers, hidden, attention_mask=mask)
+
+    @torch.no_grad()
+    def make_targets(
+        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
+    ) -> TopKAverage:
+        return self._add_targets(self.targets(real, keep_layers), tokens.detach(), real)
 
     def forward(
         self,
@@ -156,14 +181,13 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
 
         projection = encoder.feature_projection
         features = projection.projection(projection.layer_norm(features))  # (batch, time, dim)
-        with torch.no_grad():
-            targets = self._add_targets(self.targets(real, output_teacher_layers), features.detach(), real)
+        targets = self.make_targets(input_values, features, (features.shape[1],), real, output_teacher_layers)
 
         hidden = projection.dropout(features)
         hidden = torch.where(masked.unsqueeze(-1), encoder.masked_spec_embed.to(hidden.dtype), hidden)
         hidden = self._add_positions(hidden, real, encoder.encoder.pos_conv_embed)
         hidden = encoder.encoder.dropout(encoder.encoder.layer_norm(hidden))
-        block_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
+        block_mask = attention_mask_of(self.config, hidden, real)
         hidden = self._student_blocks(hidden, block_mask, kept_layers)  # (batch, time, dim)
 
         places = places_of(masked, mask_counts)

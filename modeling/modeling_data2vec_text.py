@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from transformers import Data2VecTextConfig, Data2VecTextModel
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.data2vec.modeling_data2vec_text import (
     Data2VecTextEmbeddings,
     Data2VecTextLayer,
@@ -14,6 +13,7 @@ from .dropping import places_of
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
+from .window import attention_mask_of
 
 
 class Data2VecTextTeacherLayer(Data2VecTextLayer):
@@ -89,8 +89,14 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
 
     def _add_targets(self, targets: TopKAverage, hidden: Tensor, real: Tensor | None) -> TopKAverage:
         teacher = self.teacher.encoder
-        attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
-        return self.add_targets(targets, teacher.layer, hidden, attention_mask=attention_mask)
+        mask = attention_mask_of(self.config, hidden, real, self.objective.teacher_window)
+        return self.add_targets(targets, teacher.layer, hidden, attention_mask=mask)
+
+    @torch.no_grad()
+    def make_targets(
+        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
+    ) -> TopKAverage:
+        return self._add_targets(self.targets(real, keep_layers), _embed(self.teacher.embeddings, inputs), real)
 
     def forward(
         self,
@@ -121,13 +127,11 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         if student_input_ids is None:
             student_input_ids = input_ids
 
-        with torch.no_grad():
-            targets = self.targets(real, output_teacher_layers)
-            self._add_targets(targets, _embed(self.teacher.embeddings, input_ids), real)
+        targets = self.make_targets(input_ids, input_ids, input_ids.shape[1:], real, output_teacher_layers)
 
         hidden = _embed(embeddings, student_input_ids.masked_fill(masked, self.config.mask_token_id))
         hidden = embeddings.dropout(hidden)  # (batch, tokens, dim)
-        block_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=real)
+        block_mask = attention_mask_of(self.config, hidden, real)
         for layer in self.data2vec_text.encoder.layer:
             hidden = layer(hidden, block_mask)
 

@@ -14,6 +14,7 @@ from .dropping import places_of
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
+from .window import window_mask
 
 
 class Data2VecVisionTeacherLayer(Data2VecVisionLayer):
@@ -127,7 +128,23 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         teacher = self.teacher.encoder
         hidden = hidden.to(self.teacher.layernorm.weight.dtype)
         bias = self._position_bias(teacher, resolution, hidden.shape[1])
+        if (window := self.objective.teacher_window) is not None:  # the blocks take it as a bias alone
+            allowed = window_mask(hidden.shape[1] - 1, window, 1, None, hidden.device)  # (1, 1, time, time)
+            bias = hidden.new_zeros(()) if bias is None else bias
+            bias = torch.where(allowed, bias, torch.finfo(bias.dtype).min)
         return self.add_targets(targets, teacher.layer, hidden, relative_position_bias=bias, resolution=resolution)
+
+    @torch.no_grad()
+    def make_targets(
+        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
+    ) -> TopKAverage:
+        resolution = (inputs.shape[2], inputs.shape[3])
+        own = self.teacher.embeddings
+        if own is None:
+            unmasked = _add_cls(self.data2vec_vision.embeddings, tokens.detach(), resolution)
+        else:
+            unmasked = _add_cls(own, own.patch_embeddings(inputs)[0], resolution)
+        return self._add_targets(self.targets(real, keep_layers, in_front=1), unmasked, resolution)
 
     def forward(
         self,
@@ -152,13 +169,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         if masked is None:
             masked = self.sample_masked(grid, len(patches)).to(patches.device)
 
-        with torch.no_grad():
-            own = self.teacher.embeddings
-            if own is None:
-                unmasked = _add_cls(embeddings, patches.detach(), resolution)
-            else:
-                unmasked = _add_cls(own, own.patch_embeddings(pixel_values)[0], resolution)
-            targets = self._add_targets(self.targets(None, output_teacher_layers, in_front=1), unmasked, resolution)
+        targets = self.make_targets(pixel_values, patches, grid, None, output_teacher_layers)
 
         hidden = torch.where(masked.unsqueeze(-1), embeddings.mask_token.to(patches.dtype), patches)
         hidden = embeddings.dropout(_add_cls(embeddings, hidden, resolution))  # (batch, 1 + patches, dim)

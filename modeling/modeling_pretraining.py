@@ -110,6 +110,10 @@ class PreTrainingMixin(PreTrainedModel):
         """
         ema_update(self.teacher, self.base_model, decay, self.ema_scopes[self.objective.ema_scope], **kwargs)
 
+    def rate_factor(self, name: str) -> float:
+        """At what share of the learning rate the parameter of this name learns."""
+        return 1.0
+
     def half(self) -> "PreTrainingMixin":
         """All but the teacher in fp16."""
         return self._cast("half")
@@ -151,6 +155,20 @@ class PreTrainingMixin(PreTrainedModel):
         masked = self.objective.masking.sample(grid, seeds, lengths, **kwargs)  # (batch, views, time)
         return masked.squeeze(1) if self.objective.views is None else masked
 
+    def make_targets(
+        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
+    ) -> TopKAverage:
+        """What the student is to predict, without gradient: here the teacher is run.
+
+        Args:
+            inputs: the batch, whole.
+            tokens: the student's embedding of it, `(batch, time, dim)`, of everything; in text of data2vec 1 `inputs`.
+            grid: (time,) or (height, width) in patches.
+            real: bool `(batch, time)`, `None` if nothing is padded.
+            keep_layers: also keep the taps of all blocks.
+        """
+        raise NotImplementedError
+
     def targets(self, real: Tensor | None, keep_layers: bool, in_front: int = 0) -> TopKAverage:
         """Where the teacher's blocks are to be added, see [`targets.TopKAverage`]."""
         return TopKAverage(self.objective, self.config.num_hidden_layers, real, in_front, keep_layers)
@@ -164,6 +182,11 @@ class PreTrainingMixin(PreTrainedModel):
             targets.add(block)
             hidden = block.end_of_block
         return targets
+
+    def summed_loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Of `(positions, dim)`, summed over positions: scalar fp32, see [`loss.regression_loss`]."""
+        objective = self.objective
+        return regression_loss(predictions, targets, objective.loss_beta, objective.scale_for(targets.shape[1]))
 
     def compare(
         self,
@@ -187,17 +210,16 @@ class PreTrainingMixin(PreTrainedModel):
             cls_predictions: `(batch * views, dim)`, the student's guess at the mean over time of a sample's targets.
         """
         objective = self.objective
-        batch, time, dim = all_targets.shape
+        batch, time = all_targets.shape[:2]
         views = masked.numel() // (batch * time)
         rows = places // (views * time) * time + places % time  # of the targets, which all views share
         targets = all_targets.flatten(0, 1).index_select(0, rows)  # (masked positions, dim)
-        scale = objective.scale_for(dim)
-        total = regression_loss(predictions, targets, objective.loss_beta, scale)
+        total = self.summed_loss(predictions, targets)
         cls_targets = None
         if cls_predictions is not None:
             cls_targets = mean_over_time(all_targets, None if objective.original_padding else real)  # (batch, dim)
             cls_targets = cls_targets.repeat_interleave(views, dim=0)  # (batch * views, dim)
-            mean = regression_loss(cls_predictions, cls_targets, objective.loss_beta, scale) / len(cls_targets)
+            mean = self.summed_loss(cls_predictions, cls_targets) / len(cls_targets)
             # `total` is divided by scored positions, so that the mean over samples has to count once for each
             total = total + objective.cls_loss_weight * len(targets) * mean
         count = max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch

@@ -1,6 +1,7 @@
 """The row that an encoder has to beat: features that need no training, from the same examples that it reads."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -48,22 +49,32 @@ def pixels(train: Sequence[Tensor], test: Sequence[Tensor]) -> Pair:
     return flat(train), flat(test)
 
 
-def log_mel(wave: Tensor) -> Tensor:
-    """Natural logarithm of 40 mel energies of a wave (samples,) every 10 ms: (mels, frames) float32."""
-    bank = mel_filter_bank(WINDOW // 2 + 1, MELS, 20.0, SAMPLING_RATE / 2, SAMPLING_RATE, norm=None, mel_scale="htk")
+def log_mel(wave: Tensor, window: int = WINDOW, hop: int = HOP, center: bool = True) -> Tensor:
+    """Natural logarithm of 40 mel energies of waves (..., samples): (..., mels, frames) float32.
+
+    Frame i is around sample i * hop or, with `center=False`, begins there; `window` and `hop` are in samples.
+    """
     power = (
         torch.stft(
             wave.float(),
-            WINDOW,
-            HOP,
-            window=torch.hann_window(WINDOW),
+            window,
+            hop,
+            window=torch.hann_window(window, device=wave.device),
+            center=center,
             pad_mode="constant",  # a wave may be shorter than a window
             return_complex=True,
         )
         .abs()
         .square()
-    )  # (frequencies, frames)
-    return torch.log(torch.from_numpy(bank).float().T @ power + 1e-6)
+    )  # (..., frequencies, frames)
+    return torch.log(_mel_bank(window).to(wave.device) @ power + 1e-6)
+
+
+@cache
+def _mel_bank(window: int) -> Tensor:
+    """(mels, frequencies) float32."""
+    bank = mel_filter_bank(window // 2 + 1, MELS, 20.0, SAMPLING_RATE / 2, SAMPLING_RATE, norm=None, mel_scale="htk")
+    return torch.from_numpy(bank).float().T
 
 
 def mel_statistics(train: Sequence[Tensor], test: Sequence[Tensor]) -> Pair:

@@ -30,6 +30,7 @@ from .layout import BY_COST, COUNTED, STREAM, Layout
 from .loader import make_loader
 from .metrics import HealthMeter
 from .non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
+from .rates import split_by_rate
 from .schedules import ScheduleArguments, ScheduleTrainer
 from .signals import start_worker
 from .trainer_resume import ResumableTrainer
@@ -215,6 +216,13 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTr
             return names
         shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
         return [name for name in names if shapes[name] > 1 and not any(spared in name for spared in NO_DECAY)]
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        made, trained = self.optimizer is not None, model or self.model
+        optimizer = super().create_optimizer(model)
+        if not made and trained is not None:
+            split_by_rate(optimizer, trained, self.unwrapped().rate_factor)
+        return optimizer
 
     # ---- health ----
 

@@ -1,0 +1,38 @@
+"""Convolutional layers of `transformers`' speech encoder that keep less for the gradient; see [`conv.norm_then`]."""
+
+from torch import Tensor, nn
+from transformers.models.data2vec.modeling_data2vec_audio import (
+    Data2VecAudioConvLayer,
+    Data2VecAudioPositionalConvLayer,
+)
+
+from .conv import norm_then
+
+
+class FrugalConvLayer(Data2VecAudioConvLayer):
+    """A layer of the front end: `(batch, channels, samples | frames)` on both sides."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        tokens = self.conv(hidden_states).transpose(1, 2)  # (batch, frames, channels)
+        return norm_then(self.activation, self.layer_norm, tokens).transpose(1, 2)
+
+
+class FrugalPositionalConvLayer(Data2VecAudioPositionalConvLayer):
+    """A layer of the positions: `(batch, dim, time)` on both sides."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        tokens = self.padding(self.conv(hidden_states)).transpose(1, 2)  # (batch, time, dim)
+        return norm_then(self.activation, self.layer_norm, tokens).transpose(1, 2)
+
+
+FRUGAL = {
+    Data2VecAudioConvLayer: FrugalConvLayer,
+    Data2VecAudioPositionalConvLayer: FrugalPositionalConvLayer,
+}
+
+
+def keep_less(module: nn.Module) -> None:
+    """Make the stock layers in `module` frugal ones. Parameters, their names and results stay."""
+    for layer in module.modules():
+        if type(layer) in FRUGAL:
+            layer.__class__ = FRUGAL[type(layer)]
