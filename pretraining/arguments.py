@@ -91,7 +91,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def override(recipe: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
     """`--field value` pairs put into a copy of the recipe, see [`recipe.override`]."""
-    return recipe_file.override(recipe, arguments, _field_names)
+    return recipe_file.override(recipe, arguments, field_names)
 
 
 def _names(cls: type) -> set[str]:
@@ -131,7 +131,8 @@ def _model_class(config_class: type[PreTrainedConfig]) -> Any:
     return MODEL_FOR_PRETRAINING_MAPPING[config_class]
 
 
-def _field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
+def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
+    """The fields that a section of this recipe may hold."""
     if section == "model":
         config_class = _config_class(recipe["model"])
         ours = _model_class(config_class).config_fields
@@ -143,7 +144,7 @@ def _field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
 
 def resolve(recipe: Mapping[str, Any]) -> Run:
     """Build and check everything that a recipe says; loads no data and no weights."""
-    recipe_file.check_fields(recipe, _field_names)
+    recipe_file.check_fields(recipe, field_names)
     model = dict(recipe["model"])
     checkpoint = model.pop("model_name_or_path", None)
     config_class = _config_class(recipe["model"])

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from data2vec.pretraining.arguments import Run, parse_arguments
 from data2vec.pretraining.callbacks_probe import ProbeCallback
@@ -65,7 +65,31 @@ def open_data(run: Run) -> PretrainingData:
         )
 
 
-def pretrain(run: Run, data: PretrainingData, checkpoint: str | None) -> int:
+def prepare(run: Run, stack: contextlib.ExitStack) -> tuple[PretrainingData, str | None]:
+    """Claim and write the run folder until `stack` is closed; returns the data and the checkpoint to continue from.
+
+    Raises:
+        ValueError, FileNotFoundError: the folder, the data or the launch is not possible.
+        StorageError, OSError: the folder cannot be written.
+    """
+    args = run.training
+    check_launch(args)
+    check_same_run(run)
+    set_seed(args.seed)
+    data = open_data(run)
+    if args.process_index == 0:
+        stack.enter_context(claimed(run.folder))
+    stack.enter_context(logged_to(run.folder, args.process_index))
+    checkpoint = find_checkpoint(args)
+    if args.process_index == 0:
+        write_run_files(run.folder, run.recipe)
+    data.record_skipped(run.folder, args.process_index)
+    return data, checkpoint
+
+
+def pretrain(
+    run: Run, data: PretrainingData, checkpoint: str | None, callbacks: Sequence[TrainerCallback] = ()
+) -> int:
     """Train to the end of the run, from a checkpoint or from the start; returns the exit code."""
     args = run.training
     if run.checkpoint is None:
@@ -83,7 +107,8 @@ def pretrain(run: Run, data: PretrainingData, checkpoint: str | None) -> int:
     if args.probe_steps:
         trainer.add_callback(ProbeCallback(trainer, *probe, probe_steps=args.probe_steps, clock=trainer.clock))
     health = Health(run.folder, data.skipped)
-    trainer.add_callback(health)
+    for callback in (health, *callbacks):
+        trainer.add_callback(callback)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
         code, message = how_it_ended(trainer)
@@ -130,18 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         try:
             run = parse_arguments(argv)
-            args = run.training
-            check_launch(args)
-            check_same_run(run)
-            set_seed(args.seed)
-            data = open_data(run)
-            if args.process_index == 0:
-                stack.enter_context(claimed(run.folder))
-            stack.enter_context(logged_to(run.folder, args.process_index))
-            checkpoint = find_checkpoint(args)
-            if args.process_index == 0:
-                write_run_files(run.folder, run.recipe)
-            data.record_skipped(run.folder, args.process_index)
+            data, checkpoint = prepare(run, stack)
         except (ValueError, FileNotFoundError) as error:
             return _end(EXIT_REFUSED, error)
         except (StorageError, OSError) as error:

@@ -19,6 +19,7 @@ SCRIPTS = {f"data2vec.finetune.{name.removesuffix('.py')}": name for name in COM
 MODULES = {
     "data2vec.pretraining.run": tuple(EXIT_CODES),
     **{module: ORDINARY if name == "run_probe.py" else FINE_TUNING for module, name in SCRIPTS.items()},
+    "data2vec.pretraining.sweep": FINE_TUNING,
     "data2vec.pretraining.train_tokenizer": ORDINARY,
     "data2vec.pretraining.consolidate": ORDINARY,
     "data2vec.finetune.train_ngram": ORDINARY,

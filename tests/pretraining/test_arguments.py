@@ -27,6 +27,7 @@ CLASSES = {
     "text_v2": Data2Vec2TextForPreTraining,
     "vision_v2": Data2Vec2VisionForPreTraining,
 }
+SETS = {"audioset": "audio"}  # recipes by the name of their data -> modality
 BASES = [name.replace("_v2", "") + "_base" + "_v2" * name.endswith("_v2") for name in CLASSES]
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
@@ -36,6 +37,7 @@ def test_recipe_resolves(name, tmp_path):
     on_cpu = ["--bf16", "false", "--output_dir", str(tmp_path)]
     run = parse_arguments([f"{name}.yaml", *on_cpu])
     kind = name.split("_")[1 if name.startswith("demo") else 0]
+    kind = SETS.get(kind, kind)
     assert run.model_class is CLASSES[kind + "_v2" * name.endswith("_v2")]
     assert run.training.max_steps > 0
 
@@ -67,6 +69,18 @@ def test_published_numbers():
     assert text["training"]["per_device_train_batch_size"] * 16 == 256 and text["data"]["block_size"] == 512
     assert vision["training"]["per_device_train_batch_size"] * 16 == 2048
     assert int(vision["objective"]["masking"]["ratio"] * 196) == 120
+
+
+def test_published_numbers_of_audioset(tmp_path):
+    path = RECIPES / "audioset_base.yaml"
+    recipe, speech = read_recipe(path), read_recipe(RECIPES / "audio_base.yaml")
+    assert "# Hardware   24 GPUs" in path.read_text()
+    assert recipe["data"]["batch_seconds"] * 24 / 60 == 94.5 and recipe["training"]["max_steps"] == 200_000
+    objective = {"top_k_layers": 12, "target_layer_norm": "instance", "target_norm": "layer", "ema_scope": "encoder"}
+    assert recipe["objective"] == speech["objective"] | objective
+    assert recipe["model"] == speech["model"] | {"deep_norm": True}
+    recipe["training"] |= {"bf16": False, "output_dir": str(tmp_path)}
+    assert resolve(recipe).config.deep_norm
 
 
 # recipe -> devices, field of one's batch, whole batch, learning rate, clipping, warm-up, updates
