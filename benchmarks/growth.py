@@ -16,6 +16,7 @@ import matplotlib
 from flops import step as parts_of
 from flops import total
 from step import run, shape_of
+from worker import CLOCKS
 
 
 matplotlib.use("Agg")
@@ -63,8 +64,12 @@ def table(title: str, system: str, points: list[dict[str, Any]]) -> str:
 
 def plot(found: dict[str, Any], file: Path) -> None:
     """A panel for each sweep: measured time, and what the operations say, at the first point's rate."""
-    figure, panels = pyplot.subplots(1, len(found), figsize=(3 * len(found), 2.8), squeeze=False, layout="constrained")
-    for panel, (title, sweep) in zip(panels[0], found.items(), strict=True):
+    columns = min(len(found), 3)
+    rows = -(-len(found) // columns)
+    size = (3.2 * columns, 2.8 * rows)
+    figure, grid = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    panels = grid.flat
+    for (title, sweep), panel in zip(found.items(), panels, strict=False):
         points = sweep["points"]
         values = [point["value"] for point in points]
         rate = points[0]["seconds"] / points[0]["flops"]
@@ -72,9 +77,13 @@ def plot(found: dict[str, Any], file: Path) -> None:
         panel.plot(values, [point["flops"] * rate for point in points], "--", color="grey", label="operations")
         panel.set(xscale="log", yscale="log", xlabel=title, title=sweep["system"])
         panel.set_xticks(values, [str(value) for value in values], minor=False)
+        panel.set_yticks([point["seconds"] for point in points], [f"{point['seconds']:.2g}" for point in points])
         panel.minorticks_off()
-    panels[0][0].set_ylabel("step, s")
-    panels[0][0].legend()
+    for empty in panels:
+        empty.set_axis_off()
+    for first in grid[:, 0]:
+        first.set_ylabel("step, s")
+    grid[0][0].legend()
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
 
@@ -86,6 +95,7 @@ def main() -> None:
     parser.add_argument("--sweeps", nargs="+", choices=list(SWEEPS), default=None)
     parser.add_argument("--few", action="store_true", help="two points, for tests")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="as step.py's")
     parser.add_argument(
         "--out", type=Path, required=True, help="OUT.json and OUT.png are written; OUT.json is added to"
     )

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 
 
+Clock = Callable[[], float]  # seconds
+
+
 @dataclass(frozen=True)
 class Machine:
     """Rates with the threads or the GPU that steps use too.
@@ -38,26 +41,28 @@ class Machine:
         return flops / self.gemm[precision] + (32 * trained + 8 * teacher) / self.bandwidth
 
 
-def measure(precisions: tuple[str, ...] = ("fp32", "bf16"), quick: bool = False) -> Machine:
+def measure(
+    precisions: tuple[str, ...] = ("fp32", "bf16"), quick: bool = False, now: Clock = time.perf_counter
+) -> Machine:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rates = {precision: _gemm(precision, device, quick) for precision in precisions}
-    return Machine(_name(), torch.get_num_threads(), allocator(), _versions(), rates, _bandwidth(device, quick))
+    rates = {precision: _gemm(precision, device, quick, now) for precision in precisions}
+    return Machine(_name(), torch.get_num_threads(), allocator(), _versions(), rates, _bandwidth(device, quick, now))
 
 
-def _seconds(work: Callable[[], Any], device: str, repeats: int) -> float:
+def _seconds(work: Callable[[], Any], device: str, repeats: int, now: Clock) -> float:
     """The best of a few, after a first that is not counted."""
     best = float("inf")
     for number in range(repeats + 1):
-        began = time.perf_counter()
+        began = now()
         work()
         if device == "cuda":
             torch.cuda.synchronize()
         if number:
-            best = min(best, time.perf_counter() - began)
+            best = min(best, now() - began)
     return best
 
 
-def _gemm(precision: str, device: str, quick: bool) -> float:
+def _gemm(precision: str, device: str, quick: bool, now: Clock) -> float:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     big = 8192 if device == "cuda" else 2048
     shapes = [(64, 64, 64)] if quick else [(big, big, big), (788, 768, 3072), (788, 3072, 768), (992, 768, 2304)]
@@ -65,15 +70,15 @@ def _gemm(precision: str, device: str, quick: bool) -> float:
     for rows, inside, outside in shapes:
         x = torch.randn(rows, inside, device=device).to(dtype)
         w = torch.randn(outside, inside, device=device).to(dtype)
-        seconds = _seconds(lambda x=x, w=w: torch.nn.functional.linear(x, w), device, 10)
+        seconds = _seconds(lambda x=x, w=w: torch.nn.functional.linear(x, w), device, 10, now)
         best = max(best, 2.0 * rows * inside * outside / seconds)
     return best
 
 
-def _bandwidth(device: str, quick: bool) -> float:
+def _bandwidth(device: str, quick: bool, now: Clock) -> float:
     size = 1 << (16 if quick else 26)  # 256 MB each: no cache holds them
     mean, new = torch.zeros(size, device=device), torch.ones(size, device=device)
-    return 3 * 4 * size / _seconds(lambda: mean.lerp_(new, 0.1), device, 5)
+    return 3 * 4 * size / _seconds(lambda: mean.lerp_(new, 0.1), device, 5, now)
 
 
 def allocator() -> str:

@@ -8,6 +8,7 @@ Every arm trains in a process of its own, through the `Trainer`'s own loop; all 
 reversed order every round, and the median counts. An arm is `baseline` (see baseline.py) or `data2vec` (this package),
 followed by FIELD=VALUE of the recipe or, in capitals, of the environment. Dropout is 0 in all arms unless --dropout.
 Pin the process and set OMP_NUM_THREADS to say how many cores; LD_PRELOAD chooses the allocator for all arms alike.
+Where other programs use the same core, --clock processor counts the time that an arm had it: one thread, no GPU.
 """
 
 import argparse
@@ -20,10 +21,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from flops import Shape, by_part, step, total
 from machine import Machine, measure
 from systems import SAMPLING_RATE, SYSTEMS, build, parse_arm
-from worker import STAGES
+from worker import CLOCKS, STAGES
 
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -92,7 +94,7 @@ def start(words: str, spec: dict[str, Any], folder: str, fairseq: str | None) ->
 def run(system: str, precision: str, args: argparse.Namespace) -> list[Arm]:
     """Steps of every arm in turn."""
     spec = {"system": system, "precision": precision, "size": args.size, "dropout": args.dropout}
-    spec |= {"batch": args.batch, "length": args.length, "views": args.views}
+    spec |= {"batch": args.batch, "length": args.length, "views": args.views, "clock": args.clock}
     with tempfile.TemporaryDirectory() as folder:
         arms = []
         for number, words in enumerate(args.arms):
@@ -170,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--warmup", type=int, default=2)
     made.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True, help="a GPU waits at each")
+    made.add_argument("--clock", choices=list(CLOCKS), default="wall", help="what seconds are read off")
     made.add_argument("--fairseq", help="folder of a fairseq checkout, for the arm fairseq")
     made.add_argument("--json", type=Path, help="write every number there")
     return made
@@ -177,7 +180,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
-    machine = measure(tuple(args.precision), quick=args.size == "tiny")
+    if args.clock == "processor" and (torch.cuda.is_available() or torch.get_num_threads() > 1):
+        raise SystemExit("--clock processor is for one thread on a CPU: set OMP_NUM_THREADS=1.")
+    machine = measure(tuple(args.precision), quick=args.size == "tiny", now=CLOCKS[args.clock])
     gemm = ", ".join(f"{precision} {rate / 1e9:.0f} GFLOP/s" for precision, rate in machine.gemm.items())
     print(f"{machine.name}; {machine.threads} threads; {machine.allocator}; {machine.versions}")
     print(f"Fastest matrix product: {gemm}; memory {machine.bandwidth / 1e9:.1f} GB/s")

@@ -21,7 +21,7 @@ import numpy
 import torch
 import transformers  # noqa: F401  # before the dataclasses are changed
 from systems import SYSTEMS, build
-from worker import Channel, Clock, peak_bytes
+from worker import CLOCKS, Channel, Clock, peak_bytes
 
 
 CONFIGS = {
@@ -185,7 +185,7 @@ def make_step(model: Any, sections: Any, clock: Clock, autocast: bool) -> Callab
 def main() -> None:
     channel = Channel()
     spec = json.loads(sys.argv[1])
-    folder, system = spec.pop("fairseq"), spec.pop("system")
+    folder, system, now = spec.pop("fairseq"), spec.pop("system"), CLOCKS[spec.pop("clock")]
     if system not in CONFIGS or spec["size"] != "base":
         raise SystemExit(f"fairseq is timed for {', '.join(CONFIGS)} at base size only.")
     torch.manual_seed(1)
@@ -197,7 +197,7 @@ def main() -> None:
     cast_mask_embedding(model)
     model.set_num_updates(0)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    clock = Clock(wait)
+    clock = Clock(wait, now)
     step = make_step(model, sections, clock, spec["precision"] == "bf16")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     channel.answer(trained=trained, teacher=0, threads=torch.get_num_threads())
