@@ -192,6 +192,7 @@ def _draw(axes: Axes, panel: Panel, title: str, runs: list[list[Curve]]) -> None
             axes.plot(steps, scaled, line, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3)
             drawn += 1
     _set_limits(axes, panel)
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))  # two points of a short run are not its beginning
     finish(axes, title)
     axes.set_xlabel("optimizer steps", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

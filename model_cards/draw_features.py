@@ -73,7 +73,8 @@ def feature_map(
 def _flattened(features: np.ndarray, method: MethodName, seed: int) -> tuple[np.ndarray, str]:
     if method == "umap":
         umap = import_module("umap")  # optional: pip install umap-learn
-        return umap.UMAP(random_state=seed).fit_transform(features), "UMAP: neighbours are kept, distances are not"
+        places = umap.UMAP(random_state=seed, n_jobs=1).fit_transform(features)
+        return places, "UMAP: neighbours are kept, distances are not"
     if not features.any():
         return features[:, :2], "All features are alike"
     pca = PCA(2, svd_solver="full").fit(features)

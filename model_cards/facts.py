@@ -17,6 +17,7 @@ from .hub_terms import PIPELINES
 
 
 RESULTS, STATE, EMISSIONS = "results.json", "trainer_state.json", "emissions.csv"
+MEASURED = ("energy_consumed", "emissions")  # columns of emissions.csv: kWh, and kg of CO2 equivalent
 MODALITIES = ("audio", "vision", "text")
 # Files of JSON whose numbers a card may name, beside those of `Folder`.
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
@@ -33,7 +34,7 @@ class Facts:
         results: of a fine-tuned model, `results.json`; `None` for an encoder.
         state: `trainer_state.json` without its log.
         parameters: of the weights at the top of the folder.
-        emissions: the last row of `emissions.csv`, as codecarbon writes it; `None`: not measured.
+        emissions: `emissions.csv`, as codecarbon writes it, its parts added up; `None`: not measured.
     """
 
     run: Folder
@@ -116,7 +117,7 @@ def read_facts(folder: str | Path, given: dict[str, Any]) -> Facts:
     results = _json(run.path / RESULTS)
     results = results if results and "run" in results else None  # run_probe writes one of its own
     state = _json(run.path / STATE) or {}
-    emissions = _last_row(run.path / EMISSIONS)
+    emissions = _emissions(run.path / EMISSIONS)
     words = CardWords.load(run.path, given)
     parameters = sum(_sizes(weights))
     processors = [_json(run.path / name) for name in PROCESSORS]
@@ -152,11 +153,16 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _last_row(path: Path) -> dict[str, str] | None:
+def _emissions(path: Path) -> dict[str, str] | None:
+    """Energy and carbon of all parts of a run: each has a run_id, and of its rows the last one says all."""
     if not path.is_file():
         return None
     with path.open(newline="", encoding="utf-8") as file:
-        return next(reversed(list(csv.DictReader(file))), None)
+        parts = {row.get("run_id"): row for row in csv.DictReader(file)}
+    if not parts:
+        return None
+    last = list(parts.values())[-1]
+    return last | {name: f"{sum(float(part[name]) for part in parts.values()):.9g}" for name in MEASURED}
 
 
 def _floats(row: dict[str, str] | None) -> list[Any]:

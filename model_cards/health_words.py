@@ -42,7 +42,10 @@ class Verdict:
 def judge(folder: Folder) -> Verdict:
     """The verdict on a run folder."""
     if not folder.pretrains:
-        return Verdict("unknown", "Fine-tuning", ["Collapse is judged in pretraining; this run was fine-tuned."], [])
+        main = (folder.results or {}).get("main")
+        score = [f"{main['metric']} on {main['split']}: {main['value']:.4g}."] if main else ["It has no score yet."]
+        note = "Collapse, which the verdict on a run of pretraining is about, is no danger here."
+        return Verdict("unknown", "Fine-tuned", [*score, note], [])
     return verdict(folder.log, folder.health)
 
 

@@ -14,6 +14,7 @@ from .page import Column, Section, Table
 
 TABLE = "| accuracy in %"  # where the tables of report_words.in_words begin
 DASH = "–"
+LOSS_OF_LABELS = "Falls. Where that of held-out examples rises again, the others are learnt by heart."
 
 
 def health(folders: Mapping[str, Folder]) -> Section:
@@ -38,7 +39,8 @@ def curves(folders: Mapping[str, Folder]) -> Section:
         for name in folders
         if name not in logs
     ]
-    exhibits = [_curve(key, drawn[key], len(folders) > 1) for key in drawn]
+    pretrains = any(folder.pretrains for folder in folders.values())
+    exhibits = [_curve(key, drawn[key], len(folders) > 1, pretrains) for key in drawn]
     intro = "Over optimizer steps, as logged. What each means is under it."
     if len(folders) > 1:
         intro += f" {' is the solid line, '.join(folders)} the dashed one."
@@ -46,10 +48,11 @@ def curves(folders: Mapping[str, Folder]) -> Section:
     return Section("curves", "Curves", intro, [column])
 
 
-def _curve(key: str, drawn: Any, several: bool) -> Exhibit:
+def _curve(key: str, drawn: Any, several: bool, pretrains: bool) -> Exhibit:
     panel = PANELS[key.split(".")[0]]
     runs = " of both runs" if several else ""
-    return figure(f"curve_{key.replace('/', '_')}", drawn, panel.means, f"Curve{runs}: {panel.title}.")
+    means = LOSS_OF_LABELS if panel is PANELS["loss"] and not pretrains else panel.means
+    return figure(f"curve_{key.replace('/', '_')}", drawn, means, f"Curve{runs}: {panel.title}.")
 
 
 def results(folders: Mapping[str, Folder]) -> Section:

@@ -1,7 +1,7 @@
 """Sections that need the run's data and weights: masks, map of features, attention, accuracy by layer."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -169,16 +169,19 @@ SECTIONS: dict[str, tuple[str, str, Callable[[RunPictures], Column]]] = {
 }
 
 
-def picture_sections(folders: Mapping[str, Folder], method: MethodName, compute_layers: bool) -> list[Section]:
-    """The sections; a picture that cannot be made is replaced by the reason."""
+def picture_sections(
+    folders: Mapping[str, Folder], method: MethodName, compute_layers: bool, keys: Collection[str] = tuple(SECTIONS)
+) -> list[Section]:
+    """The sections of these keys; a picture that cannot be made is replaced by the reason."""
     several = len(folders) > 1
     runs = [
         RunPictures(folder, name, f"run{number}_" if several else "", method, compute_layers)
         for number, (name, folder) in enumerate(folders.items(), 1)
     ]
     sections = []
-    with progress(title="Drawing", unit="section", total=len(SECTIONS) * len(runs)) as bar:
-        for key, (title, intro, show) in SECTIONS.items():
+    with progress(title="Drawing", unit="section", total=len(keys) * len(runs)) as bar:
+        for key in keys:
+            title, intro, show = SECTIONS[key]
             columns = []
             for run in runs:
                 columns.append(_or_why_not(run, show, several))

@@ -4,9 +4,10 @@ import re
 
 
 # Absolute, from a home folder, or upwards; not the path of a URL, and not a lone slash between words. A folder's name
-# may hold spaces where another one follows.
+# may hold spaces where another one follows, but what comes after a script or a recipe is the next word of a command.
 PART = r"[\w.@%+\-]+"
-OUTSIDE = re.compile(rf"(?<![\w:/.~<])(?:~|\.\.)?(?:/{PART}(?: {PART})*(?=/))*/{PART}(?=[\s'\",:;)\]}}]|$)")
+GOES_ON = rf"(?:(?<!\.py)(?<!\.yaml) (?!-){PART})*"
+OUTSIDE = re.compile(rf"(?<![\w:/.~<])(?:~|\.\.)?(?:/{PART}{GOES_ON}(?=/))*/{PART}(?=[\s'\",:;)\]}}]|$)")
 LEAST_PARTS = 2  # /word alone is no path
 
 

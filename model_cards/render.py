@@ -33,6 +33,9 @@ PICTURES = {
     "report_pictures/features.png": "Map of the frozen features, coloured by label",
     "report_pictures/attention.png": "How much each part of the input is looked at",
     "report_pictures/layers.png": "Accuracy by layer",
+    "report_pictures/confusion.png": "What each class is taken for",
+    "report_pictures/errors.png": "Utterances by their word error rate",
+    "report_pictures/values.png": "Predictions over labels",
 }
 WHAT = {"audio": "speech", "vision": "images", "text": "text"}
 LIMITS = {

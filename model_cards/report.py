@@ -2,7 +2,8 @@
 
 Writes one HTML page that needs nothing outside itself, and its pictures as PNG files in a folder beside it: is the run
 healthy, its curves, what it learnt, what its masks hide of its own data, a map of its features, where it looks, what
-each layer knows. Two folders are shown side by side. What a folder does not hold is named, with how to get it.
+each layer knows; of a fine-tuned model, what it takes for what. Two folders are shown side by side. What a folder does
+not hold is named, with how to get it.
 
 Start it where the run was started: a recipe's relative paths begin there.
 """
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data2vec.model_cards import page_facts
+from data2vec.model_cards import page_facts, page_fine_tuned
 from data2vec.model_cards.draw_features import MethodName, check_method
 from data2vec.model_cards.folder import Folder, open_folder
 from data2vec.model_cards.page import Section, render
@@ -29,14 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m data2vec.model_cards.report",
         "See a run, or two side by side: write one HTML page that needs nothing outside itself, and its pictures as "
         "PNG files beside it. Health, curves, what the masks hide, a map of the features, attention, accuracy by "
-        "layer. What a folder lacks is named, with how to get it.",
+        "layer; of a fine-tuned model, what it takes for what. What a folder lacks is named, with how to get it.",
         "python -m data2vec.model_cards.report runs/my_run\n"
         "python -m data2vec.model_cards.report runs/my_run runs/my_other_run -o comparison.html",
         page="docs/reading_a_run.md",
     )
     parser.add_argument("run", metavar="RUN_FOLDER", help="the output_dir of a run")
     parser.add_argument("other", metavar="OTHER_RUN_FOLDER", nargs="?", help="a second run, to compare with")
-    parser.add_argument("-o", "--output", type=Path, help="the page (default: report.html in the first run's folder)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="PAGE", help="to write (default: report.html in the first run's folder)"
+    )
     parser.add_argument("--layers", action="store_true", help="probe every layer on data.probe now; takes minutes")
     parser.add_argument(
         "--map", dest="method", choices=("pca", "umap"), default="pca", help="how features become a map (default: pca)"
@@ -71,7 +74,7 @@ def write_report(
         page_facts.health(folders),
         page_facts.curves(folders),
         page_facts.results(folders),
-        *picture_sections(folders, method, compute_layers),
+        *_seen(folders, method, compute_layers),
         page_facts.facts(folders),
         page_facts.recipes(folders),
     ]
@@ -87,6 +90,18 @@ def write_report(
     for name, png in _pictures(sections):
         (pictures / f"{name}.png").write_bytes(png)
     return page
+
+
+def _seen(folders: dict[str, Folder], method: MethodName, compute_layers: bool) -> list[Section]:
+    """Of pretraining, what was hidden and what came of it; of fine-tuning, which hides nothing, what it predicts."""
+    sections = []
+    if not all(folder.pretrains for folder in folders.values()):
+        sections.append(page_fine_tuned.predictions(folders))
+    if any(folder.pretrains for folder in folders.values()):
+        return sections + picture_sections(folders, method, compute_layers)
+    if any(folder.probe for folder in folders.values()):  # the folder of a probe
+        return sections + picture_sections(folders, method, compute_layers, ["layers"])
+    return sections
 
 
 def pictures_folder(page: Path) -> Path:

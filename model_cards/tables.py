@@ -20,6 +20,7 @@ OBJECTIVE = {
     "target_tap": "where in a block they are tapped",
     "target_layer_norm": "norm of each block's features",
     "target_norm": "norm of their average",
+    "teacher_window": "positions that the teacher attends to on each side; none: everything",
     "original_padding": "padding takes part, as in the original implementation",
     "loss_beta": "threshold of the smooth L1 loss; zero is the squared error",
     "loss_scale": "factor of the loss summed over channels; none: one over the root of the width",
@@ -134,8 +135,11 @@ def compute(facts: Facts) -> Rows:
     rows = [["device", device], ["processes", str(run.get("processes", NOT_RECORDED))]]
     if machine.get("cpu"):
         rows.append(["processor", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB"])
+    cost = run.get("compute") or {}
     seconds = facts.logged("training_seconds") or facts.logged("train_runtime")
     rows.append(["training time", duration(seconds[-1]) if seconds else NOT_MEASURED])
+    if "wall_seconds" in cost:
+        rows.append(["with probes, evaluation and saving", duration(cost["wall_seconds"])])
     speed = facts.logged("samples_per_second")
     if speed:
         rows.append(["throughput", f"{min(speed):.3g} to {max(speed):.3g} samples a second"])
@@ -143,7 +147,11 @@ def compute(facts: Facts) -> Rows:
     energy, carbon = emissions.get("energy_consumed"), emissions.get("emissions")
     rows.append(["energy", f"{float(energy):.3g} kWh (codecarbon)" if energy else NOT_MEASURED])
     rows.append(["carbon", f"{1000 * float(carbon):.3g} g CO2 equivalent (codecarbon)" if carbon else NOT_MEASURED])
-    return [*rows, ["peak memory", NOT_MEASURED]]
+    peak = cost.get("peak_memory_gib")
+    rows.append(["peak memory", NOT_MEASURED if peak is None else f"{peak} GiB of the main process"])
+    if "peak_gpu_memory_gib" in cost:
+        rows.append(["peak memory of its GPU", f"{cost['peak_gpu_memory_gib']} GiB, as PyTorch allocated it"])
+    return rows
 
 
 def duration(seconds: float) -> str:

@@ -19,19 +19,13 @@ from transformers import CONFIG_MAPPING
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..modeling import MODELS
+from ..pretraining.hub_push import CARD, LANGUAGE_MODEL, MODEL, WEIGHTS, WHOLE
 from ..pretraining.masking_secrets import mask_text
 from .places import without_places
 from .usage import REPO_ID
 
 
-CARD, CONFIG, WHOLE = "README.md", "config.json", "pretraining"
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-MODEL = (
-    CONFIG, "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
-    "chat_template.jinja", "*.spm", "sentencepiece*.model", "spiece.model", "alphabet.json",
-)  # fmt: skip
-LANGUAGE_MODEL = "language_model"  # the folder that Wav2Vec2ProcessorWithLM saves
+CONFIG = "config.json"
 RECORD = ("recipe.yaml", "run.json", "report.json", "report.md", "report.html", "results.json")
 WITHOUT_PLACES = ("recipe.yaml", "run.json", "report.json", "report.md", "results.json")
 # What is never uploaded, also when asked for: pattern of a name -> why.

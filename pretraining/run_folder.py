@@ -1,7 +1,7 @@
 """What every run writes into its folder besides weights, and whether a folder may be continued.
 
 recipe.yaml   every field with its overrides applied
-run.json      the command, the versions, the commit and the hardware
+run.json      the command, the versions, the commit and the hardware; what it cost (compute.py)
 """
 
 import errno
@@ -18,6 +18,7 @@ import yaml
 from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import write_text
+from .compute import KEY
 from .masking_secrets import mask_command, mask_secrets
 from .provenance import hardware, source_commit
 from .recipe import parse_yaml
@@ -45,7 +46,11 @@ def write_run_files(folder: Path, recipe: Mapping[str, Any]) -> None:
         "commit": source_commit(),
         "hardware": hardware(),
     }
-    write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
+    written = folder / "run.json"
+    if last_checkpoint(folder) is not None and written.is_file():  # a run that goes on: what it has cost so far
+        before = json.loads(written.read_text(encoding="utf-8"))
+        facts |= {KEY: before[KEY]} if KEY in before else {}
+    write_text(written, json.dumps(facts, indent=2) + "\n")
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -30,6 +30,8 @@ from .checkpoints import (
     storage_error,
     write_text,
 )
+from .compute import ComputeCallback
+from .hub_push import model_files_only
 from .late import Late
 from .layout import Layout, changes
 from .signals import Preemption, PreemptionCallback
@@ -80,6 +82,7 @@ class ResumableTrainer(Trainer):
         self._resumed_from: Path | None = None
         self.add_callback(_Continue(self))
         self.add_callback(PreemptionCallback(self))
+        self.add_callback(ComputeCallback())
 
     def layout(self) -> Layout:
         """How the batches of this run are split; stored in its checkpoints."""
@@ -199,7 +202,12 @@ class ResumableTrainer(Trainer):
         if self._staging is None:  # not before the checkpoint is complete
             if self.is_world_process_zero():
                 copy_code(Path(checkpoint_folder), Path(str(self.args.output_dir)))
-            super()._push_from_checkpoint(checkpoint_folder)
+            with model_files_only():
+                super()._push_from_checkpoint(checkpoint_folder)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        with model_files_only():
+            return super().push_to_hub(*args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)  # makes the folder; every rank comes here

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 
 from tests.code_blocks import ROOT, blocks_of, run_block
 from tests.reference import SHARED
+from tests.warm import commands_for
 
 
 EXAMPLE = ROOT / "docs" / "examples" / "series"
@@ -60,9 +60,10 @@ def test_the_example_edits_no_file_of_the_core():
 # Several runs in one process, so that the libraries are imported once.
 RUNS = """
 import json, sys
+sys.path.insert(0, sys.argv[1])
 import series_register
 from data2vec.pretraining.run import main
-for words in json.loads(sys.argv[1]):
+for words in json.loads(sys.argv[2]):
     assert main(words) == 0, words
 """
 TINY = {
@@ -81,8 +82,9 @@ def pretrain(*runs: dict[str, Any]) -> None:
         ]
         for run in runs
     ]
-    command = [sys.executable, "-c", RUNS, json.dumps(words)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(EXAMPLE)}, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": ""}
+    command = [str(commands_for(environment) / "python"), "-c", RUNS, str(EXAMPLE), json.dumps(words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 

@@ -13,7 +13,6 @@ from tests.finetune.encoders import encoder_folder
 from tests.model_cards.run_folders import fine_tuned
 
 
-pytestmark = pytest.mark.slow
 BLOCKS = blocks_of(ROOT / "docs" / "downstream.md")
 FEATURES = next(code for _, code in BLOCKS if '"trust_remote_code": False' in code)
 NEEDS_ONNX = ("onnx", "onnxscript", "onnxruntime")

@@ -9,7 +9,6 @@ from data2vec.pretraining.recipe import parse_yaml
 from tests.code_blocks import ROOT, blocks_of, run_block
 
 
-pytestmark = pytest.mark.slow
 PAGE = ROOT / "docs" / "pretraining.md"
 BLOCKS = blocks_of(PAGE)
 

@@ -10,7 +10,6 @@ from tests.model_cards.hub_server import HubServer
 from tests.model_cards.run_folders import fine_tuned, pretrained
 
 
-pytestmark = pytest.mark.slow
 BLOCKS = blocks_of(ROOT / "docs" / "publishing.md")
 
 

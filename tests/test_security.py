@@ -14,6 +14,7 @@ import yaml
 
 from data2vec.pretraining.masking_secrets import mask_command, mask_secrets
 from data2vec.pretraining.run_folder import write_run_files
+from tests.warm import commands_for
 
 
 ROOT = Path(__file__).parents[1]
@@ -221,9 +222,10 @@ BACK = "from data2vec.modeling.convert_fairseq import main; main(['--to-fairseq'
 def test_code_in_a_model_folder_is_not_run(trap, name, command, recipe, field):
     how = {"folder": str(trap / name), "out": str(trap / "out"), "recipe": recipe, "field": field}
     code = "import sys; sys.argv = ['x']\n" + command.format(**how)
+    environment = os.environ | {"PYTHONPATH": "", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        [str(commands_for(environment) / "python"), "-c", code], capture_output=True, text=True, timeout=240,
+        stdin=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     assert not (trap / "mark").exists(), done.stderr[-2000:]
     assert "Do you wish to run the custom code" not in done.stdout + done.stderr

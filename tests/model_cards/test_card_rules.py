@@ -49,6 +49,8 @@ def test_other_numbers(text, missing):
         ("run.py --sources '[{path: ../shared/clips}]' --output_dir runs/mine", None),
         ("path: /home/me/my clips/of today/wav\nnext: ~/x/y.txt", "path: wav\nnext: y.txt"),
         ('"model": "/a/b/c", see https://host.org/a/b/c and and/or 3/4 or /word', None),
+        ("/w/d2v/run.py demo.yaml --output_dir runs/x", "run.py demo.yaml --output_dir runs/x"),
+        ("/w/d2v/run.py recipes/x.yaml --d '/home/me/my clips/a'", "run.py recipes/x.yaml --d 'a'"),
     ],
 )
 def test_places(text, left):

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers.trainer
 import yaml
 from safetensors.torch import load
 from transformers import TrainerCallback
 
 from data2vec.pretraining.arguments import parse_arguments
+from data2vec.pretraining.hub_push import model_files_only
 from data2vec.pretraining.run import open_data
 from data2vec.pretraining.trainer import Data2VecTrainer
 from tests.pretraining.tiny_runs import recipe
@@ -66,6 +68,44 @@ def test_what_is_there_in_the_end_is_the_folder(pushed):
     assert json.loads(files["config.json"])["architectures"] == ["Data2Vec2VisionModel"]
     assert not [name for name in load(files["model.safetensors"]) if name.startswith("teacher.")]
     assert "pretraining/model.safetensors" in files
+
+
+def test_nothing_but_the_model_is_uploaded(pushed):
+    """What `push` would leave here, `Trainer`'s own does not take either."""
+    hub, folder = pushed
+    lying = {"training_args.bin", "health.json", "run.json", "recipe.yaml"}
+    for commit in list(hub.repo("me/images").commits.values())[1:]:
+        for path in commit.files:
+            assert path in ("README.md", ".gitattributes") or path.endswith((".py", ".safetensors", ".json")), path
+            assert Path(path).name not in lying | {"trainer_state.json", "optimizer.pt"}, path
+            assert path.split("/")[0] not in ("logs", "runs") and "checkpoint" not in path
+    assert (folder / "training_args.bin").is_file()
+
+
+def test_a_checkpoint_that_is_asked_for_is_whole(tmp_path):
+    """`hub_strategy: checkpoint`: to continue from, with the optimizer's state."""
+    asked = []
+
+    class Api:
+        def upload_folder(self, **how):
+            asked.append(how)
+
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "optimizer.pt",
+        "sub/model.safetensors",
+        "pretraining/config.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.trainer.hf_api", Api)
+        with model_files_only():
+            transformers.trainer.hf_api().upload_folder(folder_path=str(tmp_path), repo_id="me/x")
+            transformers.trainer.hf_api().upload_folder(folder_path=str(tmp_path), path_in_repo="last-checkpoint")
+    assert asked[0]["allow_patterns"] == ["config.json", "model.safetensors", "pretraining/config.json"]
+    assert "allow_patterns" not in asked[1] and asked[1]["path_in_repo"] == "last-checkpoint"
 
 
 def test_no_token_is_uploaded(pushed):

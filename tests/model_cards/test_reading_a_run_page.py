@@ -26,7 +26,6 @@ def folder(tmp_path_factory):
     return here
 
 
-@pytest.mark.slow
 def test_its_commands_run(folder):
     for language, code in blocks_of(FILE):
         run_block(language, code, folder)

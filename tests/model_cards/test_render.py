@@ -171,6 +171,24 @@ def test_measured_energy_is_told(folder):
     assert "| energy | 0.00456 kWh (codecarbon) |" in text and "| carbon | 1.23 g CO2" in text
 
 
+def test_energy_of_a_run_in_parts_is_added_up(folder):
+    """codecarbon appends a row a part, and may write one more than once: the last says all of its part."""
+    rows = ["a,0.001,0.002", "a,0.003,0.004", "b,0.010,0.020"]
+    (folder / "emissions.csv").write_text("\n".join(["run_id,emissions,energy_consumed", *rows]) + "\n")
+    text = render(folder, *SAID).text
+    assert "| energy | 0.024 kWh (codecarbon) |" in text and "| carbon | 13 g CO2" in text
+
+
+def test_what_a_run_cost_is_told(folder):
+    facts = json.loads((folder / "run.json").read_text())
+    facts["compute"] = {"wall_seconds": 4321.6, "peak_memory_gib": 1.37, "peak_gpu_memory_gib": 11.83}
+    (folder / "run.json").write_text(json.dumps(facts))
+    text = render(folder, *SAID).text
+    assert "| training time | 9 s |" in text and "| with probes, evaluation and saving | 72 minutes |" in text
+    assert "| peak memory | 1.37 GiB of the main process |" in text
+    assert "| peak memory of its GPU | 11.83 GiB, as PyTorch allocated it |" in text
+
+
 def test_what_was_not_measured_says_so(tmp_path, finished):
     folder = Path(shutil.copytree(finished, tmp_path / "bare"))
     for name in ("report.json", "report.png", "run.json", "trainer_state.json"):

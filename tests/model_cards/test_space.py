@@ -15,27 +15,30 @@ from transformers import AutoModel
 
 from data2vec.model_cards import space as command
 from tests.finetune.encoders import encoder_folder
-from tests.model_cards.browser import LAPTOP, Browser, chromium
+from tests.model_cards.browser import LAPTOP, PHONE, Browser, chromium
 from tests.model_cards.run_folders import fine_tuned
 
 
 gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="the space extra is not installed")
 
-WAIT_FOR_FORM = """new Promise(done => {
-    const wait = setInterval(() => {
-        if (document.querySelectorAll("textarea").length > 1) { clearInterval(wait); done(true); }
-    }, 200);
-})"""
+WAIT_FOR = """new Promise(done => {{
+    const wait = setInterval(() => {{
+        if ({}) {{ clearInterval(wait); done(true); }}
+    }}, 200);
+}})"""
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
     here = tmp_path_factory.mktemp("models")
-    (here / "encoder").mkdir()
+    for family in ("v1", "v2"):
+        (here / f"encoder-{family}").mkdir()
     return {
         "audio": fine_tuned(here / "recogniser", "ctc", "v1"),
+        "sounds": fine_tuned(here / "sounds", "sounds", "v2"),
         "image": fine_tuned(here / "classifier", "images", "v1"),
-        "text": encoder_folder(here / "encoder", "text", "v1"),
+        "text": encoder_folder(here / "encoder-v1", "text", "v1"),
+        "text2": encoder_folder(here / "encoder-v2", "text", "v2"),
     }
 
 
@@ -75,6 +78,22 @@ def test_speech_becomes_a_transcript(models, tmp_path, monkeypatch):
 
 
 @gradio
+def test_sounds_get_their_classes_of_data2vec2(models, tmp_path, monkeypatch):
+    from gradio_client import handle_file
+
+    soundfile.write(tmp_path / "clip.flac", 0.1 * np.random.default_rng(0).normal(size=8_000), 8_000)
+    with Running(models["sounds"], tmp_path / "space", monkeypatch) as app:
+        answer = app.ask(handle_file(tmp_path / "clip.flac"))
+        if chromium() is not None:
+            with Browser(str(chromium())) as browser:
+                browser.open(app.url, PHONE)
+                browser.run(WAIT_FOR.format("document.body.innerText.includes('Speak, or upload a clip')"))
+                assert browser.run("document.documentElement.scrollWidth") <= PHONE[0]
+    chances = {entry["label"]: entry["confidence"] for entry in answer["confidences"]}
+    assert set(chances) == {"bad", "good"} and sum(chances.values()) == pytest.approx(1, abs=1e-4)
+
+
+@gradio
 def test_a_picture_gets_its_classes(models, tmp_path, monkeypatch):
     from gradio_client import handle_file
 
@@ -86,15 +105,18 @@ def test_a_picture_gets_its_classes(models, tmp_path, monkeypatch):
 
 
 @gradio
-def test_the_nearest_sentence_is_the_same_one(models, tmp_path, monkeypatch):
-    with Running(models["text"], tmp_path / "space", monkeypatch) as app:
+@pytest.mark.parametrize("name", ["text", "text2"])
+def test_the_nearest_sentence_is_the_same_one(name, models, tmp_path, monkeypatch):
+    with Running(models[name], tmp_path / "space", monkeypatch) as app:
         rows = app.ask("it was good", "they are bad\nit was good\nthe fine and the poor of this")["data"]
-        if chromium() is not None:
+        long = app.ask("it was good " * 200, "it was good")["data"]
+        if chromium() is not None and name == "text":
             with Browser(str(chromium())) as browser:
                 browser.open(app.url, LAPTOP)
-                browser.run(WAIT_FOR_FORM)
+                browser.run(WAIT_FOR.format('document.querySelectorAll("textarea").length > 1'))
                 assert "Your sentence" in browser.run("document.body.innerText")
     assert rows[0] == ["it was good", "1.000"] and len(rows) == 3
+    assert len(long) == 1, "what is longer than the model takes is cut"
     cosines = [float(row[1]) for row in rows]
     assert cosines == sorted(cosines, reverse=True) and cosines[1] < 0.9999
 

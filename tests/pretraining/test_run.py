@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from data2vec.pretraining.run import EXIT_COLLAPSED, EXIT_REFUSED, main
+from tests.warm import commands_for
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,9 +27,10 @@ def launch(folder: Path, *arguments: str, processes: int = 1) -> subprocess.Comp
     how = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     # without --multi_gpu, `accelerate launch --cpu --num_processes 2` runs one process and says nothing
     how += ["--num_processes", str(processes), *(["--multi_gpu"] if processes > 1 else [])]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", *how]
+    environment = os.environ | {"PYTHONPATH": ""}
+    launcher = [str(commands_for(environment) / "python"), "-m", "accelerate.commands.launch", *how]
     command = [*launcher, "pretraining/run.py", "demo_vision.yaml", *SMALL, "--output_dir", str(folder), *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def logs(folder: Path) -> list[dict]:

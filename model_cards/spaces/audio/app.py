@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
+import soundfile
 import soxr
 from transformers import pipeline
 
@@ -14,14 +14,15 @@ model = pipeline(SPACE["task"], model=SPACE["model"], trust_remote_code=SPACE["t
 RATE = model.feature_extractor.sampling_rate
 
 
-def hear(clip: tuple[int, np.ndarray] | None) -> str | dict[str, float]:
-    """What is said in a clip, or the probability of each class."""
+def hear(clip: str | None) -> str | dict[str, float]:
+    """What is said in a file of sound, or the probability of each class."""
     if clip is None:
         raise gr.Error("Record or upload a clip first.")
-    rate, samples = clip  # Gradio's: int16 (samples,) or (samples, channels)
-    wave = samples.astype(np.float32) / 32768
-    wave = wave.mean(axis=1) if wave.ndim == 2 else wave
-    wave = soxr.resample(wave, rate, RATE)
+    try:
+        samples, rate = soundfile.read(clip, dtype="float32", always_2d=True)  # (samples, channels)
+    except soundfile.LibsndfileError as error:
+        raise gr.Error("This file cannot be read: give wav, flac, ogg or mp3.") from error
+    wave = soxr.resample(samples.mean(axis=1), rate, RATE)  # (samples,)
     if len(wave) < RATE // 10:
         raise gr.Error("This clip is too short: speak for a second or more.")
     answer = model({"raw": wave, "sampling_rate": RATE})
@@ -33,7 +34,7 @@ def hear(clip: tuple[int, np.ndarray] | None) -> str | dict[str, float]:
 said = gr.Textbox(label="Transcript") if "speech" in SPACE["task"] else gr.Label(label="Classes")
 demo = gr.Interface(
     fn=hear,
-    inputs=gr.Audio(sources=["microphone", "upload"], type="numpy", label="Speak, or upload a clip"),
+    inputs=gr.Audio(sources=["microphone", "upload"], type="filepath", label="Speak, or upload a clip"),
     outputs=said,
     title=SPACE["title"],
     description="Speak or upload a clip of speech or sound.",
