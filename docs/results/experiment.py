@@ -1,0 +1,136 @@
+"""One run of an experiment: a system, the fields that its arm changes, a seed. Pretrained once, then measured once.
+
+A finished run is found again by what was asked of it, so arms that claims share are trained once.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from baselines import reconstruction_model_class
+from prepare import PREPARE, Prepared
+from transformers import set_seed
+
+from data2vec.pretraining import run
+from data2vec.pretraining.arguments import Run, parse_arguments
+from data2vec.pretraining.run_folder import EXIT_COLLAPSED, EXIT_DIVERGED
+
+
+HERE = Path(__file__).parent
+ENDED = {0: "finished", EXIT_COLLAPSED: "collapsed", EXIT_DIVERGED: "diverged"}
+
+
+@dataclass(frozen=True)
+class System:
+    """A recipe of `systems/`, what it is trained on, and how many labels a class the few-label probe has."""
+
+    title: str
+    data: str
+    labels_per_class: int
+
+
+SYSTEMS = {
+    "vision_v1": System("data2vec 1, Fashion-MNIST", "fashion_mnist", 10),
+    "vision_v2": System("data2vec 2.0, Fashion-MNIST", "fashion_mnist", 10),
+    "patches_v1": System("data2vec 1, Fashion-MNIST in 196 patches", "fashion_mnist", 10),
+    "patches_v2": System("data2vec 2.0, Fashion-MNIST in 196 patches", "fashion_mnist", 10),
+    "cifar_v1": System("data2vec 1, CIFAR-10", "cifar10", 50),
+    "cifar_v2": System("data2vec 2.0, CIFAR-10", "cifar10", 50),
+    "audio_v1": System("data2vec 1, spoken digits", "spoken_digits", 10),
+    "audio_v2": System("data2vec 2.0, spoken digits", "spoken_digits", 10),
+    "text_v1": System("data2vec 1, letters of film reviews", "imdb_letters", 50),
+    "text_v2": System("data2vec 2.0, letters of film reviews", "imdb_letters", 50),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Args:
+    system: a name of `SYSTEMS`.
+    fields: what the arm changes, `{"objective.top_k_layers": 1}`; the field `method: reconstruction` predicts the
+        hidden input in place of the teacher's features.
+    seed: of the weights, the data's order and the masks.
+    data, runs: the folder of the data sets, and where the runs go.
+    """
+
+    system: str
+    fields: Mapping[str, Any]
+    seed: int
+    data: Path
+    runs: Path
+
+    @property
+    def folder(self) -> Path:
+        text = (HERE / "systems" / f"{self.system}.yaml").read_text()
+        recipe = yaml.safe_load(text)
+        changed = {field: value for field, value in self.fields.items() if value_at(recipe, field) != value}
+        asked = {"recipe": text, "fields": changed}
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+        return self.runs / f"{self.system}-{digest}-{self.seed}"
+
+    @property
+    def prepared(self) -> Prepared:
+        return prepared(SYSTEMS[self.system].data, self.data, self.runs)
+
+    def arguments(self, probe: str = "online", **more: Any) -> Run:
+        """The recipe with the arm's fields, the data and the seed."""
+        values = {
+            "data.sources": [{"path": self.prepared.source}],
+            "data.probe.path": str(self.prepared.probes / probe),
+            "training.output_dir": str(self.folder),
+            "training.seed": self.seed,
+            **{field: value for field, value in self.fields.items() if field != "method"},
+            **more,
+        }
+        words = [word for field, value in values.items() for word in (f"--{field}", yaml_word(value))]
+        asked = parse_arguments([str(HERE / "systems" / f"{self.system}.yaml"), *words])
+        if self.fields.get("method") == "reconstruction":
+            asked = replace(asked, model_class=reconstruction_model_class(asked.model_class))
+        return asked
+
+    def pretrain(self) -> None:
+        """Train, unless that was done. A run that collapses or diverges is a result as well."""
+        ended = self.folder / "ended.json"
+        if ended.is_file():
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        asked = self.arguments()
+        set_seed(self.seed)
+        code = run.pretrain(asked, run.open_data(asked), None)
+        if code not in ENDED:
+            raise SystemExit(f"{self.folder} ended with exit code {code}")
+        (self.folder / "recipe.yaml").write_text(yaml.safe_dump(asked.recipe, sort_keys=False))
+        ended.write_text(json.dumps({"ended": ENDED[code], "fields": dict(self.fields)}) + "\n")
+
+    @property
+    def ended(self) -> str:
+        return json.loads((self.folder / "ended.json").read_text())["ended"]
+
+    def log(self) -> list[dict[str, Any]]:
+        """What the trainer logged; of a run that stopped early, up to then."""
+        states = [self.folder / "trainer_state.json", *sorted(self.folder.glob("checkpoint-*/trainer_state.json"))]
+        return json.loads(next(path for path in states if path.is_file()).read_text())["log_history"]
+
+
+@cache
+def prepared(name: str, data: Path, runs: Path) -> Prepared:
+    folder, prepare = PREPARE[name]
+    return prepare(data / folder, runs / "data" / name)
+
+
+def value_at(recipe: Any, field: str) -> Any:
+    """`objective.masking.prob` of a recipe, None where it says nothing."""
+    for name in field.split("."):
+        recipe = recipe.get(name) if isinstance(recipe, dict) else None
+    return recipe
+
+
+def yaml_word(value: Any) -> str:
+    """A value as the command line takes it."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")

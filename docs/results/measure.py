@@ -1,0 +1,182 @@
+"""What an encoder knows: classifiers on the frozen features of every layer, and fine-tuning from few labels.
+
+Accuracies in %, on the test examples of `prepare.py`. The penalty of a linear probe and the learning rate of
+fine-tuning are chosen on a part of the labelled training examples.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from experiment import SYSTEMS, Experiment
+from transformers import AutoModel, PreTrainedModel, set_seed
+
+from data2vec.pretraining import run
+from data2vec.pretraining.data import PretrainingData
+from data2vec.pretraining.fine_tune_probe import fine_tune_accuracy
+from data2vec.pretraining.probe import (
+    batches_of,
+    evaluating,
+    few_label_accuracy,
+    hidden_layers,
+    knn_accuracy,
+    linear_probe,
+    masked_mean,
+    teacher_encoder,
+)
+from data2vec.pretraining.raw_features import raw_features
+
+
+ENCODERS = ("student", "teacher", "untrained")
+DRAWS = 5  # of the few labels
+FINE_TUNE_DRAWS, FINE_TUNE_STEPS, FINE_TUNE_RATES = 2, 60, (1e-3, 3e-3)
+FINE_TUNE_TEST = 1000  # examples
+HEALTH = ("loss", "target_std", "prediction_std", "position_std", "effective_rank")
+
+
+def measured(
+    experiment: Experiment, encoders: Iterable[str] = ENCODERS, layers: str = "last", fine_tune: bool = False
+) -> dict[str, Any]:
+    """Everything that was asked, measured once and kept beside the run folder.
+
+    Args:
+        encoders: of `ENCODERS`; `untrained` is the same network with its initial weights.
+        layers: `last`, or `all` for a list of accuracies from the embedding to the last block.
+        fine_tune: also fine-tune the student and the untrained network from few labels.
+
+    Returns:
+        {encoder: {"linear", "validation", "knn", "few"}}, each a number or a list of all layers, of which `best` is
+        the linear probe of the layer that is best on validation; {"fine_tuned": {"student", "untrained"}}.
+    """
+    found = {}
+    data = None
+    for encoder in [*encoders, *["fine_tuned"] * fine_tune]:
+        # what an arm changes is not in the untrained encoder, which is measured once for all arms
+        of = replace(experiment, fields={}) if encoder == "untrained" else experiment
+        kept = of.folder.with_name(f"{of.folder.name}-{encoder}-{layers}.json")
+        if not kept.is_file():
+            data = data or Data(experiment)
+            scores = data.fine_tuned() if encoder == "fine_tuned" else data.frozen(encoder, layers)
+            kept.write_text(json.dumps(scores) + "\n")
+        found[encoder] = json.loads(kept.read_text())
+    return found
+
+
+def health(experiment: Experiment) -> dict[str, list[float]]:
+    """What was logged, as columns: `step` and those of `HEALTH`."""
+    rows = [row for row in experiment.log() if "target_std" in row]
+    return {name: [round(row[name], 4) for row in rows] for name in ("step", *HEALTH)}
+
+
+def seconds(experiment: Experiment) -> float:
+    """Training time: no probes, no saving, no set-up."""
+    return max(row["training_seconds"] for row in experiment.log() if "training_seconds" in row)
+
+
+class Data:
+    """The labelled examples of an experiment, and its encoders on them."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment, self.labels_per_class = experiment, SYSTEMS[experiment.system].labels_per_class
+        self.asked = experiment.arguments("test")
+        self.data = run.open_data(self.asked)
+        self.train, self.test = examples(self.data)
+
+    def encoder(self, which: str) -> PreTrainedModel:
+        folder = self.experiment.folder
+        if which == "student":
+            return AutoModel.from_pretrained(folder)
+        if which == "teacher":
+            return teacher_encoder(self.asked.model_class.from_pretrained(folder / "pretraining"))
+        set_seed(self.asked.training.seed)
+        return self.asked.model_class(self.asked.config).base_model
+
+    def frozen(self, which: str, layers: str) -> dict[str, Any]:
+        encoder = self.encoder(which)
+        (train_x, train_y), (test_x, test_y) = (
+            pooled_layers(encoder, split, self.data.probe_collator) for split in (self.train, self.test)
+        )
+        chosen = range(len(train_x)) if layers == "all" else [-1]
+        rows = [accuracies(train_x[layer], train_y, test_x[layer], test_y, self.labels_per_class) for layer in chosen]
+        if layers == "last":
+            return rows[0]
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+        return columns | {"best": columns["linear"][int(np.argmax(columns["validation"]))]}
+
+    def fine_tuned(self) -> dict[str, float]:
+        """Test accuracy from few labels, mean of the draws, of the network from both starts."""
+        found = {}
+        for which in ("student", "untrained"):
+            score = fine_tune_accuracy(
+                self.encoder(which),
+                self.train,
+                self.test[:FINE_TUNE_TEST],
+                self.data.probe_collator,
+                int(max(example["labels"] for example in self.train)) + 1,
+                labels_per_class=self.labels_per_class,
+                steps=FINE_TUNE_STEPS,
+                learning_rates=FINE_TUNE_RATES,
+                draws=FINE_TUNE_DRAWS,
+                seed=self.experiment.seed,
+            )
+            found[which] = percent(score.mean)
+        return found
+
+
+def raw(experiment: Experiment) -> dict[str, dict[str, float]]:
+    """The same classifiers on features that need no network: pixels, log-mel energies."""
+    return _raw(experiment.system, experiment.data, experiment.runs)
+
+
+@cache
+def _raw(system: str, data: Path, runs: Path) -> dict[str, dict[str, float]]:
+    asked = Data(Experiment(system, {}, 0, data, runs))
+    labels = [np.array([example["labels"] for example in split]) for split in (asked.train, asked.test)]
+    features = raw_features(asked.asked.model_class.main_input_name, asked.train, asked.test)
+    return {
+        kind: accuracies(train, labels[0], test, labels[1], asked.labels_per_class)
+        for kind, (train, test) in features.items()
+    }
+
+
+def examples(data: PretrainingData) -> list[list[Mapping[str, Any]]]:
+    return [[split[i] for i in range(len(split))] for split in (data.probe_train, data.probe_test)]
+
+
+def pooled_layers(encoder: PreTrainedModel, split: Sequence[Any], collate: Any) -> tuple[list[np.ndarray], np.ndarray]:
+    """Features of every layer averaged over real tokens, (examples, dim) each, and the labels.
+
+    The first is the embedding, the last the encoder's output, behind the final norm where it has one.
+    """
+    pooled, labels = [], []
+    device = torch.device("cpu")
+    with evaluating(encoder), torch.no_grad():
+        for batch in batches_of(split, collate):
+            hidden, real = hidden_layers(encoder, batch, device, "all")
+            output, _ = hidden_layers(encoder, batch, device)
+            pooled.append([masked_mean(layer, real).numpy() for layer in (*hidden[:-1], *output)])
+            labels.append(batch["labels"].numpy())
+    return [np.concatenate(layer) for layer in zip(*pooled, strict=True)], np.concatenate(labels)
+
+
+def accuracies(
+    train_x: Any, train_y: np.ndarray, test_x: Any, test_y: np.ndarray, labels_per_class: int
+) -> dict[str, float]:
+    """Linear probe, k-NN and a classifier on few labels, in %; `validation` is the linear probe's own."""
+    few = few_label_accuracy(train_x, train_y, test_x, test_y, labels_per_class, DRAWS)
+    probe = linear_probe(train_x, train_y, test_x, test_y)
+    return {
+        "linear": percent(probe.accuracy),
+        "validation": percent(probe.validation_accuracy),
+        "knn": percent(knn_accuracy(train_x, train_y, test_x, test_y)),
+        "few": percent(few.mean),
+    }
+
+
+def percent(share: float) -> float:
+    return round(100 * share, 2)

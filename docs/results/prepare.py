@@ -1,0 +1,106 @@
+"""The data of the experiments: what is pretrained on, and labelled examples that probe what was learnt.
+
+Every data set becomes a folder with the probes `online` (the curves during training), `validation` (chooses settings)
+and `test` (what is published), each a `train.parquet` and a `test.parquet`. Test examples choose nothing, and are
+neither pretrained on nor of a speaker that was.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from prepare_text import letters
+from sklearn.model_selection import train_test_split
+
+
+VALIDATION, LABELLED, TEST = 2000, 2000, 2000  # images
+ONLINE = 1000  # of images; the online probe should not take longer than the training
+
+TEST_SPEAKERS, VALIDATION_SPEAKER = ("theo", "yweweler"), "nicolas"  # of the spoken digits
+SPEECH_ONLINE, SPEECH_LABELLED = 400, 1000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is pretrained on, and the folder of the probes."""
+
+    source: str
+    probes: Path
+
+
+def images(dataset: Path, folder: Path) -> Prepared:
+    """Fashion-MNIST or CIFAR-10: the validation images are cut from those that are trained on, pretrain.parquet."""
+    source = folder / "pretrain.parquet"
+    if not source.is_file():
+        everything = datasets.load_dataset(str(dataset))
+        labels = np.asarray(everything["train"]["label"][:])
+        rows = np.arange(len(labels))
+        train, validation = train_test_split(rows, test_size=VALIDATION, stratify=labels, random_state=0)
+        labelled, _ = train_test_split(train, train_size=LABELLED, stratify=labels[train], random_state=0)
+        few = [part[:: len(part) // ONLINE] for part in (labelled, validation)]
+        parts = {
+            "online/train": everything["train"].select(np.sort(few[0])),
+            "online/test": everything["train"].select(np.sort(few[1])),
+            "validation/train": everything["train"].select(np.sort(labelled)),
+            "validation/test": everything["train"].select(np.sort(validation)),
+            "test/train": everything["train"].select(np.sort(labelled)),
+            "test/test": everything["test"].shuffle(seed=0).select(range(TEST)),
+            "pretrain": everything["train"].select(np.sort(train)),
+        }
+        write(parts, folder)
+    return Prepared(str(source), folder)
+
+
+def spoken_digits(dataset: Path, folder: Path) -> Prepared:
+    """Which digit is said, by speakers whom no classifier has heard; pretrained on the clips of the other four."""
+    source = folder / "pretrain.parquet"
+    if not source.is_file():
+        everything = datasets.concatenate_datasets(list(datasets.load_dataset(str(dataset)).values()))
+        speakers = np.asarray(everything["speaker_id"][:])
+        of_test = np.isin(speakers, TEST_SPEAKERS)
+        of_validation = speakers == VALIDATION_SPEAKER
+        test, validation, train = (
+            everything.select(np.flatnonzero(rows)) for rows in (of_test, of_validation, ~of_test & ~of_validation)
+        )
+        known = everything.select(np.flatnonzero(~of_test))
+        parts = {
+            "online/train": drawn(train, SPEECH_ONLINE),
+            "online/test": drawn(validation, SPEECH_ONLINE),
+            "validation/train": drawn(train, SPEECH_LABELLED),
+            "validation/test": validation,
+            "test/train": drawn(known, SPEECH_LABELLED),
+            "test/test": test,
+            "pretrain": known,
+        }
+        write(parts, folder)
+    return Prepared(str(source), folder)
+
+
+def text(dataset: Path, folder: Path) -> Prepared:
+    """Film reviews as letters, probed with phrases whose letters are, or are not, in their order."""
+    return Prepared(*letters(dataset, folder))
+
+
+def drawn(clips: datasets.Dataset, number: int) -> datasets.Dataset:
+    digits = np.asarray(clips["digit"][:])
+    rows, _ = train_test_split(np.arange(len(digits)), train_size=number, stratify=digits, random_state=0)
+    return clips.select(np.sort(rows))
+
+
+def write(parts: dict[str, datasets.Dataset], folder: Path) -> None:
+    """`pretrain` comes last in the parts: where it is there, all of them are."""
+    for name, part in parts.items():
+        path = folder / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.to_parquet(path)
+
+
+# name -> the folder of the data set in DATA, and what prepares it
+PREPARE: dict[str, tuple[str, Callable[[Path, Path], Prepared]]] = {
+    "fashion_mnist": ("fashion_mnist_small", images),
+    "cifar10": ("cifar10_small", images),
+    "spoken_digits": ("spoken_digits", spoken_digits),
+    "imdb_letters": ("imdb_unlabelled_text", text),
+}

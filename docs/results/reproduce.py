@@ -1,0 +1,153 @@
+"""Reproduce a row of the table: `python docs/results/reproduce.py CLAIM --data DATA --runs RUNS`.
+
+    claims/CLAIM.yaml  ->  runs in RUNS  ->  data/CLAIM.json  ->  pictures/CLAIM.png, the tables of README.md
+
+Trains every system, arm and seed of the claim that RUNS does not hold yet, one after the other, probes each encoder
+and writes the numbers. DATA holds the data sets by folder. A run that was stopped starts anew, a finished one is found
+again, also by other claims. `--draw` only draws again from the numbers that are there.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from experiment import HERE, SYSTEMS, Experiment
+from measure import ENCODERS, health, measured, raw, seconds
+from pictures import draw
+from tables import write_tables
+
+from data2vec.pretraining.provenance import hardware, source_commit
+
+
+SEEDS = (0, 1, 2)
+LIBRARIES = ("torch", "transformers", "datasets", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A file of `claims/`.
+
+    Args:
+        title: the claim, in one sentence.
+        paper: what the paper found, and where.
+        arms: what each arm changes, `{"K = 1": {"objective.top_k_layers": 1}}`; `systems` without arms have one.
+        systems: names of `experiment.SYSTEMS`, or a dict from a name to the arms that it has.
+        seeds: how many.
+        encoders, layers, fine_tune: what is measured, see `measure.measured`.
+        curves: also keep what was logged during training.
+        picture: how it is drawn, see `pictures.draw`.
+        headline: what the opening table compares: `system`, and `ARM/ENCODER/MEASURE` that should be `better` and
+            `worse`.
+    """
+
+    name: str
+    title: str
+    paper: str
+    systems: dict[str, list[str]]
+    arms: dict[str, dict[str, Any]]
+    picture: dict[str, Any]
+    headline: list[dict[str, str]]
+    seeds: int = 3
+    encoders: list[str] = field(default_factory=lambda: list(ENCODERS))
+    layers: str = "last"
+    fine_tune: bool = False
+    curves: bool = False
+
+    @classmethod
+    def read(cls, name: str) -> "Claim":
+        path = HERE / "claims" / f"{name}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(path.stem for path in path.parent.glob("*.yaml")))
+            raise SystemExit(f"{name!r} is not a claim: use one of {known}.")
+        values = yaml.safe_load(path.read_text())
+        values.setdefault("arms", {"as it is": {}})
+        systems = values.pop("systems")
+        if not isinstance(systems, dict):
+            systems = dict.fromkeys(systems, list(values["arms"]))
+        return cls(name=name, systems=systems, **values)
+
+
+def reproduce(claim: Claim, data: Path, runs: Path) -> dict[str, Any]:
+    """Everything that `data/CLAIM.json` holds."""
+    for seed in range(claim.seeds):  # arm by arm inside, so that a slow hour of the machine meets all
+        for system, arms in claim.systems.items():
+            for arm in arms:
+                began = time.monotonic()
+                experiment = Experiment(system, claim.arms[arm] or {}, seed, data, runs)
+                experiment.pretrain()
+                measured(experiment, claim.encoders, claim.layers, claim.fine_tune)
+                print(f"{claim.name}: {system}, {arm}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+    return {
+        "claim": claim.title,
+        "paper": claim.paper,
+        "headline": claim.headline,
+        "command": f"python docs/results/reproduce.py {claim.name} --data DATA --runs RUNS",
+        "commit": source_commit(),
+        "hardware": hardware() | {"threads": torch.get_num_threads()},
+        "versions": {name: version(name) for name in LIBRARIES},
+        "systems": {
+            system: {
+                "title": SYSTEMS[system].title,
+                "raw": raw(Experiment(system, {}, 0, data, runs)),
+                "arms": {
+                    arm: {
+                        "fields": claim.arms[arm] or {},
+                        "seeds": [
+                            one_run(claim, Experiment(system, claim.arms[arm] or {}, seed, data, runs))
+                            for seed in range(claim.seeds)
+                        ],
+                    }
+                    for arm in arms
+                },
+            }
+            for system, arms in claim.systems.items()
+        },
+    }
+
+
+def one_run(claim: Claim, experiment: Experiment) -> dict[str, Any]:
+    logged = health(experiment)
+    found = {
+        "seed": experiment.seed,
+        "ended": experiment.ended,
+        "updates": logged["step"][-1],
+        "seconds": round(seconds(experiment), 1),
+        "health": logged if claim.curves else {name: column[-1] for name, column in logged.items()},
+        **measured(experiment, claim.encoders, claim.layers, claim.fine_tune),
+    }
+    probes = [row for row in experiment.log() if "probe/knn_student" in row]
+    if probes:
+        found["probe"] = {
+            "step": [row["step"] for row in probes],
+            "seconds": [round(row["training_seconds"], 2) for row in probes],
+            "student": [round(100 * row["probe/knn_student"], 2) for row in probes],
+            "teacher": [round(100 * row["probe/knn_teacher"], 2) for row in probes],
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("claims", nargs="+", metavar="CLAIM", help="names of files in claims/")
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--runs", type=Path, help="where the runs go")
+    parser.add_argument("--draw", action="store_true", help="only draw and write the tables again")
+    given = parser.parse_args()
+    if not given.draw and not (given.data and given.runs):
+        parser.error("--data and --runs are needed, unless it is --draw")
+    for claim in map(Claim.read, given.claims):
+        file = HERE / "data" / f"{claim.name}.json"
+        if not given.draw:
+            file.write_text(json.dumps(reproduce(claim, given.data, given.runs), indent=1) + "\n")
+        draw(json.loads(file.read_text()), claim.picture, HERE / "pictures" / f"{claim.name}.png")
+    write_tables(HERE / "README.md", HERE / "data")
+
+
+if __name__ == "__main__":
+    main()

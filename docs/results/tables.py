@@ -1,0 +1,177 @@
+"""The tables of README.md, from the numbers in `data/`: nothing is typed by hand.
+
+A comment `<!-- numbers of CLAIM -->` in the page is followed by that claim's table, `<!-- the claims -->` by the table
+that opens it; both end with `<!-- end -->`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data2vec.pretraining.callbacks import CollapseGuard
+
+
+BEST = "linear probe of the best layer"
+MEASURES = {"linear": "linear probe", "knn": "k-NN", "few": "few labels"}
+BLOCK = re.compile(r"(<!-- (?P<what>the claims|numbers of \w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write_tables(page: Path, data: Path) -> None:
+    """Replace every table of the page by what the data files give; a claim without a data file has none yet."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(BLOCK.sub(lambda found: found[1] + _block(found["what"], data) + found[3], text), encoding="utf-8")
+
+
+def _block(what: str, data: Path) -> str:
+    if what == "the claims":
+        rows = [_opening_row(json.loads(path.read_text())) for path in _in_order(data)]
+        return "\n".join(["| claim | paper | here | holds? | command |", "| --- | --- | --- | --- | --- |", *rows, ""])
+    path = data / f"{what.removeprefix('numbers of ')}.json"
+    if not path.is_file():
+        return "Not measured.\n"
+    found = json.loads(path.read_text())
+    curves = any(isinstance(seed["health"]["step"], list) for *_, seed in _runs(found))
+    return _numbers(found) + ("\n" + _health(found) if curves else "")
+
+
+def _in_order(data: Path) -> list[Path]:
+    """Data files of claims, as their files say where they stand."""
+    order = json.loads((data / "order.json").read_text())
+    return [data / f"{name}.json" for name in order if (data / f"{name}.json").is_file()]
+
+
+# ---- the opening table ----
+
+
+def _opening_row(found: dict[str, Any]) -> str:
+    here, verdicts = [], []
+    for pair in found["headline"]:
+        sides = {side: pair[side].split("/") for side in ("better", "worse")}
+        better, worse = (seeds_of(found, pair["system"], pair[side]) for side in sides)
+        names = [next(a for a, b in zip(path, other, strict=True) if a != b) for path, other in _both(*sides.values())]
+        title, measure = found["systems"][pair["system"]]["title"], sides["better"][2]
+        if sides["better"][1] == "fine_tuned":
+            names, measure = ["pretrained", "from scratch"], "fine-tuned"
+        what = MEASURES.get(measure, BEST if measure == "best" else measure)
+        here.append(f"{title}, {what}: {names[0]} {spread(better)}, {names[1]} {spread(worse)}")
+        verdicts.append(verdict(better, worse))
+    cells = (found["claim"], found["paper"], "<br>".join(here), "<br>".join(verdicts), f"`{found['command']}`")
+    return "| " + " | ".join(cells) + " |"
+
+
+def _both(a: list[str], b: list[str]) -> list[tuple[list[str], list[str]]]:
+    return [(a, b), (b, a)]
+
+
+def seeds_of(found: dict[str, Any], system: str, path: str) -> list[float]:
+    """Numbers of all seeds at `ARM/ENCODER/MEASURE`."""
+    arm, encoder, measure = path.split("/")
+    return [seed[encoder][measure] for seed in found["systems"][system]["arms"][arm]["seeds"]]
+
+
+def verdict(better: list[float], worse: list[float]) -> str:
+    """yes: every seed of the one above every seed of the other; no, the reverse: below; else undecided."""
+    if min(better) > max(worse):
+        return "yes"
+    if max(better) < min(worse):
+        return "no, the reverse"
+    return "undecided, leans to yes" if np.mean(better) > np.mean(worse) else "undecided, leans to no"
+
+
+# ---- the table of a claim ----
+
+
+def _numbers(found: dict[str, Any]) -> str:
+    """Mean (lowest to highest) of the seeds: a row for each system and arm."""
+    fine_tuned = any("fine_tuned" in seed for *_, seed in _runs(found))
+    best = ["best"] * any("best" in seed["student"] for *_, seed in _runs(found))
+    columns = [(encoder, m) for encoder in ("student", "teacher") for m in [*MEASURES, *best]]
+    head = [f"{encoder}, {MEASURES.get(m, 'best layer')}" for encoder, m in columns]
+    head += ["fine-tuned, from scratch"] * fine_tuned
+    lines = [
+        "| accuracy in % | " + " | ".join([*head, "s"]) + " |",
+        "| --- |" + " --: |" * (len(head) + 1),
+    ]
+    for system in found["systems"].values():
+        for arm, runs in system["arms"].items():
+            seeds = runs["seeds"]
+            cells = [spread([last(seed[e][m]) for seed in seeds]) for e, m in columns]
+            if fine_tuned:
+                starts = ([seed["fine_tuned"][start] for seed in seeds] for start in ("student", "untrained"))
+                cells.append(" / ".join(map(spread, starts)))
+            cells.append(f"{np.mean([seed['seconds'] for seed in seeds]):.0f}")
+            lines.append(f"| {_row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
+        if any("untrained" in seed for runs in system["arms"].values() for seed in runs["seeds"]):
+            seeds = next(iter(system["arms"].values()))["seeds"]
+            cells = [spread([last(seed["untrained"][m]) for seed in seeds]) for m in [*MEASURES, *best]]
+            lines.append(_padded(f"{system['title']}, untrained", cells, len(head)))
+    for kind, scores in _raw_rows(found).items():
+        lines.append(_padded(kind, [f"{scores[m]:.1f}" for m in MEASURES], len(head)))
+    return "\n".join(lines) + "\n"
+
+
+def _health(found: dict[str, Any]) -> str:
+    """How each run ended, and where the guard, which was off, would have stopped it."""
+    names = ["target_std", "position_std", "prediction_std", "effective_rank"]
+    lines = [
+        "| last logged; mean of the seeds | " + " | ".join(f"`{name}`" for name in names) + " | guard stops at |",
+        "| --- |" + " --: |" * (len(names) + 1),
+    ]
+    for system in found["systems"].values():
+        for arm, runs in system["arms"].items():
+            logs = [seed["health"] for seed in runs["seeds"]]
+            cells = [f"{np.mean([log[name][-1] for log in logs]):.2g}" for name in names]
+            cells.append(", ".join(str(guard_stop(log) or "-") for log in logs))
+            lines.append(f"| {_row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def guard_stop(log: dict[str, list[float]]) -> int | None:
+    """The update at which the trainer's guard, as it is by default but from a tenth of the run on, stops a run."""
+    guard = CollapseGuard(start_step=log["step"][-1] // 10)
+    strikes = 0
+    for row in range(len(log["step"])):
+        if log["step"][row] < guard.start_step:
+            continue
+        strikes = strikes + 1 if guard.findings({name: column[row] for name, column in log.items()}) else 0
+        if strikes == guard.patience:
+            return log["step"][row]
+    return None
+
+
+def _row_title(system: str, arm: str) -> str:
+    return system if arm == "as it is" else f"{system}, {arm}"
+
+
+def _padded(title: str, cells: list[str], columns: int) -> str:
+    return f"| {title} | " + " | ".join(cells + ["-"] * (columns + 1 - len(cells))) + " |"
+
+
+def _raw_rows(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    rows = {}
+    for system in found["systems"].values():
+        for kind, scores in system["raw"].items():
+            rows[f"{system['title'].split(', ')[-1]}: {kind}"] = scores
+    return rows
+
+
+def _runs(found: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (system, arm, seed)
+        for system, of_system in found["systems"].items()
+        for arm, runs in of_system["arms"].items()
+        for seed in runs["seeds"]
+    ]
+
+
+def last(value: float | list[float]) -> float:
+    """Of the last layer, where every layer was measured."""
+    return value[-1] if isinstance(value, list) else value
+
+
+def spread(values: list[float]) -> str:
+    values = [last(value) for value in values]
+    return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else f"{values[0]:.1f}"
