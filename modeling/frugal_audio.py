@@ -1,4 +1,7 @@
-"""Convolutional layers of `transformers`' speech encoder that keep less for the gradient; see [`conv.norm_then`]."""
+"""Convolutional layers of `transformers`' speech encoder that keep less for the gradient; see [`conv.norm_then`].
+
+In the plain layout (`set_channels_last(model, False)`) they are the stock ones, bit for bit.
+"""
 
 from torch import Tensor, nn
 from transformers.models.data2vec.modeling_data2vec_audio import (
@@ -6,13 +9,15 @@ from transformers.models.data2vec.modeling_data2vec_audio import (
     Data2VecAudioPositionalConvLayer,
 )
 
-from .conv import norm_then
+from .conv import ChannelsLastConv1d, norm_then
 
 
 class FrugalConvLayer(Data2VecAudioConvLayer):
     """A layer of the front end: `(batch, channels, samples | frames)` on both sides."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
+        if not isinstance(self.conv, ChannelsLastConv1d):
+            return super().forward(hidden_states)
         tokens = self.conv(hidden_states).transpose(1, 2)  # (batch, frames, channels)
         return norm_then(self.activation, self.layer_norm, tokens).transpose(1, 2)
 
@@ -21,6 +26,8 @@ class FrugalPositionalConvLayer(Data2VecAudioPositionalConvLayer):
     """A layer of the positions: `(batch, dim, time)` on both sides."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
+        if not isinstance(self.conv, ChannelsLastConv1d):
+            return super().forward(hidden_states)
         tokens = self.padding(self.conv(hidden_states)).transpose(1, 2)  # (batch, time, dim)
         return norm_then(self.activation, self.layer_norm, tokens).transpose(1, 2)
 
