@@ -48,7 +48,7 @@ def _arms(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
         axes.set_title(system["title"], loc="left", fontsize=10)
         axes.set_xlabel(picture.get("x", ""))
     panels[0].set_ylabel(f"{MEASURES.get(measure, BEST)}, in %")
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -66,7 +66,7 @@ def _layers(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
         axes.set_xlabel("layer (0: embedding)")
     for axes in panels:
         axes.set_ylabel(f"{MEASURES.get(measure, BEST)}, in %")
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -106,7 +106,7 @@ def _health(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
             axes.set_xlabel("update")
             axes.set_yscale(picture.get("scale", "linear"))
             axes.grid(alpha=0.3)
-        row[-1].legend(frameon=False, fontsize=7)
+        row[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -33,6 +33,8 @@ def _block(what: str, data: Path) -> str:
     if not path.is_file():
         return "Not measured.\n"
     found = json.loads(path.read_text())
+    if path.stem in OTHER_TABLES:
+        return OTHER_TABLES[path.stem](found)
     curves = any(isinstance(seed["health"]["step"], list) for *_, seed in _runs(found))
     return _numbers(found) + ("\n" + _health(found) if curves else "")
 
@@ -47,6 +49,9 @@ def _in_order(data: Path) -> list[Path]:
 
 
 def _opening_row(found: dict[str, Any]) -> str:
+    if "row" in found:  # a script that words its own
+        cells = [found["row"][name] for name in ("claim", "paper", "here", "holds")]
+        return "| " + " | ".join([*cells, f"`{found['row']['command']}`"]) + " |"
     here, verdicts = [], []
     for pair in found["headline"]:
         sides = {side: pair[side].split("/") for side in ("better", "worse")}
@@ -175,3 +180,33 @@ def last(value: float | list[float]) -> float:
 def spread(values: list[float]) -> str:
     values = [last(value) for value in values]
     return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+# ---- tables of another kind ----
+
+
+def _mixtures(found: dict[str, Any]) -> str:
+    """Mean average precision, of docs/results/esc10_mixtures.py."""
+    (system,) = found["systems"].values()
+    (runs,) = system["arms"].values()
+    seeds = runs["seeds"]
+    lines = ["| mAP in % | pretrained | teacher | from the same weights, untrained |", "| --- | --: | --: | --: |"]
+    frozen = (spread([seed[which]["mAP"] for seed in seeds]) for which in ("student", "teacher", "untrained"))
+    lines.append("| frozen, best layer on validation | " + " | ".join(frozen) + " |")
+    for head in seeds[0]["fine_tuned"]:
+        student, scratch = (
+            spread([seed["fine_tuned"][head][start]["mAP"] for seed in seeds]) for start in ("student", "untrained")
+        )
+        lines.append(f"| fine-tuned, {head} | {student} | - | {scratch} |")
+    for kind in (name for name, value in seeds[0].items() if name.startswith("log-mel") and "mAP" in value):
+        lines.append(f"| {kind} | {spread([seed[kind]['mAP'] for seed in seeds])} | - | - |")
+    return "\n".join(lines) + "\n"
+
+
+def _text(found: dict[str, Any]) -> str:
+    from text import table  # of a script that reads this page's other parts
+
+    return table(found) + "\n"
+
+
+OTHER_TABLES = {"esc10_mixtures": _mixtures, "text": _text}
