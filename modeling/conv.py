@@ -23,7 +23,7 @@ def convolve(
 
     One channel, the samples of a clip, is a matrix product of windows. In fp32 on a CPU so are many channels, unless
     grouped or padded. In half precision, on GPUs, and in groups the kernel for images is faster, which reads a view
-    of the tokens as an image of height 1.
+    of the tokens as an image of height 1; a compiled or exported graph, for any length, has it too.
 
     Args:
         tokens: `(rows, time, in)`.
@@ -36,7 +36,7 @@ def convolve(
     kernel = weight.shape[2]
     if tokens.shape[2] == 1 and padding == 0:
         return F.linear(tokens.squeeze(2).unfold(1, kernel, stride), weight.squeeze(1), bias)
-    if groups == 1 and padding == 0 and _in_fp32_on_cpu(tokens):
+    if groups == 1 and padding == 0 and _in_fp32_on_cpu(tokens) and not torch.compiler.is_compiling():
         product = _WindowProduct.apply(tokens, weight.transpose(1, 2).flatten(1), stride)
         return product if bias is None else product + bias
     planes = tokens.unsqueeze(1).permute(0, 3, 1, 2)  # (rows, in, 1, time)
@@ -70,7 +70,7 @@ class _WindowProduct(torch.autograd.Function):
         tokens, matrix = ctx.saved_tensors
         of_matrix, of_tokens = torch.zeros_like(matrix), None
         for taps, piece in _pieces(tokens, gradient, ctx.kernel, ctx.stride):
-            of_matrix.addmm_(piece.T, torch.cat(taps, dim=1))
+            of_matrix += piece.T @ torch.cat(taps, dim=1)
         if ctx.needs_input_grad[0]:
             of_tokens = torch.zeros_like(tokens)
             for taps, piece in _pieces(of_tokens, gradient, ctx.kernel, ctx.stride):

@@ -119,7 +119,7 @@ def test_a_claim_is_trained_measured_drawn_and_written_once(
 
     text = (page / "README.md").read_text()
     assert "Words." in text and "stale" not in text
-    assert "| Two layers beat one | so it says | data2vec 1, Fashion-MNIST: " in text
+    assert "| Two layers beat one | so it says | data2vec 1, Fashion-MNIST, k-NN: input " in text
     assert tables.spread([seed["student"]["linear"] for seed in arms["input"]["seeds"]]) in text
 
     # again: nothing is trained, the numbers are the same
