@@ -38,8 +38,6 @@ class System:
 SYSTEMS = {
     "vision_v1": System("data2vec 1, Fashion-MNIST", "fashion_mnist", 10),
     "vision_v2": System("data2vec 2.0, Fashion-MNIST", "fashion_mnist", 10),
-    "patches_v1": System("data2vec 1, Fashion-MNIST in 196 patches", "fashion_mnist", 10),
-    "patches_v2": System("data2vec 2.0, Fashion-MNIST in 196 patches", "fashion_mnist", 10),
     "cifar_v1": System("data2vec 1, CIFAR-10", "cifar10", 50),
     "cifar_v2": System("data2vec 2.0, CIFAR-10", "cifar10", 50),
     "audio_v1": System("data2vec 1, spoken digits", "spoken_digits", 10),

@@ -60,6 +60,7 @@ def _layers(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
         for encoder, colour in COLOURS.items():
             table = np.array([seed[encoder][measure] for seed in runs["seeds"]])  # (seeds, layers)
             _band(axes, range(table.shape[1]), list(table.T), colour, encoder, "o-")
+            axes.set_xticks(range(table.shape[1]))
         for scores in system["raw"].values():
             axes.axhline(scores[measure], color="#bbbbbb", linewidth=0.8, linestyle=":")
         axes.set_title(system["title"], loc="left", fontsize=10)

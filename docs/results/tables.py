@@ -122,14 +122,16 @@ def _health(found: dict[str, Any]) -> str:
     """How each run ended, and where the guard, which was off, would have stopped it."""
     names = ["target_std", "position_std", "prediction_std", "effective_rank"]
     lines = [
-        "| last logged; mean of the seeds | " + " | ".join(f"`{name}`" for name in names) + " | guard stops at |",
-        "| --- |" + " --: |" * (len(names) + 1),
+        "| last logged; mean of the seeds | "
+        + " | ".join(f"`{name}`" for name in names)
+        + " | guard stops at | rank halved at |",
+        "| --- |" + " --: |" * (len(names) + 2),
     ]
     for system in found["systems"].values():
         for arm, runs in system["arms"].items():
             logs = [seed["health"] for seed in runs["seeds"]]
             cells = [f"{np.mean([log[name][-1] for log in logs]):.2g}" for name in names]
-            cells.append(", ".join(str(guard_stop(log) or "-") for log in logs))
+            cells += [", ".join(str(judge(log) or "-") for log in logs) for judge in (guard_stop, rank_halved)]
             lines.append(f"| {_row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -145,6 +147,13 @@ def guard_stop(log: dict[str, list[float]]) -> int | None:
         if strikes == guard.patience:
             return log["step"][row]
     return None
+
+
+def rank_halved(log: dict[str, list[float]]) -> int | None:
+    """The update from which on the effective rank stays below half of its first value, as the report doubts a run."""
+    low = [rank < log["effective_rank"][0] / 2 for rank in log["effective_rank"]]
+    steps = [step for row, step in enumerate(log["step"]) if all(low[row:])]
+    return int(steps[0]) if steps else None
 
 
 def _row_title(system: str, arm: str) -> str:
