@@ -14,7 +14,7 @@ COLOURS = {"student": "#1f5fa8", "teacher": "#d9822b", "untrained": "#9a9a9a"}
 ARM_COLOURS = ("#9a9a9a", "#1f5fa8", "#d9822b", "#3a8f5c", "#a8429a", "#7a6a4f", "#c9b037", "#4fb0c6")
 HEALTH_NAMES = {
     "target_std": "spread of targets",
-    "position_std": "spread of targets across samples",
+    "position_std": "spread across samples",
     "effective_rank": "effective rank of targets",
     "prediction_std": "spread of predictions",
     "loss": "loss",
@@ -103,7 +103,8 @@ def _health(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
                 for seed in runs["seeds"]:
                     label = arm if seed is runs["seeds"][0] else None
                     axes.plot(seed["health"]["step"], seed["health"][column], color=colour, label=label, linewidth=1.2)
-            axes.set_title(f"{system['title']}: {HEALTH_NAMES[column]}", loc="left", fontsize=9)
+            data = system["title"].split(", ")[-1]
+            axes.set_title(f"{data}: {HEALTH_NAMES[column]}", loc="left", fontsize=9)
             axes.set_xlabel("update")
             axes.set_yscale(picture.get("scale", "linear"))
             axes.grid(alpha=0.3)

@@ -79,11 +79,14 @@ def seeds_of(found: dict[str, Any], system: str, path: str) -> list[float]:
 
 def verdict(better: list[float], worse: list[float]) -> str:
     """yes: every seed of the one above every seed of the other; no, the reverse: below; else undecided."""
+    leans = "leans to yes" if np.mean(better) > np.mean(worse) else "leans to no"
+    if len(better) == 1:
+        return f"one seed, {leans}"
     if min(better) > max(worse):
         return "yes"
     if max(better) < min(worse):
         return "no, the reverse"
-    return "undecided, leans to yes" if np.mean(better) > np.mean(worse) else "undecided, leans to no"
+    return f"undecided, {leans}"
 
 
 # ---- the table of a claim ----

@@ -209,6 +209,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
         for row, seeds in enumerate(found["arms"].values()):
             for offset, (which, colour) in zip((-0.2, 0.0, 0.2), COLOURS.items(), strict=True):
                 values = [seed[which][task][measure] for seed in seeds if which in seed]
+                if not values:
+                    continue
                 label = which if row == 0 else None
                 axes.plot(values, [row + offset] * len(values), "o", color=colour, markersize=5, label=label)
         for row, yardstick in enumerate(found["yardsticks"].values(), start=len(found["arms"])):
