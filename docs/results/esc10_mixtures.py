@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None, size: Size | None = None) -> None:
         "hardware": hardware() | {"threads": torch.get_num_threads()},
         "versions": {name: version(name) for name in ("torch", "transformers", "datasets", "scikit-learn")},
         "systems": {
-            "esc10": {"title": "data2vec 1, ESC-10 mixtures, mAP", "arms": {"AudioSet's recipe": {"seeds": found}}}
+            "esc10": {"title": "data2vec 1, ESC-10 mixtures", "arms": {"AudioSet's recipe": {"seeds": found}}}
         },
     }
     given.output.write_text(json.dumps(content, indent=1) + "\n")
