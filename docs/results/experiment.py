@@ -3,9 +3,9 @@
 A finished run is found again by what was asked of it, so arms that claims share are trained once.
 """
 
+import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,15 +15,12 @@ from typing import Any
 import yaml
 from baselines import reconstruction_model_class
 from prepare import PREPARE, Prepared
-from transformers import set_seed
 
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import Run, parse_arguments
-from data2vec.pretraining.run_folder import EXIT_COLLAPSED, EXIT_DIVERGED
 
 
 HERE = Path(__file__).parent
-ENDED = {0: "finished", EXIT_COLLAPSED: "collapsed", EXIT_DIVERGED: "diverged"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Experiment:
     def prepared(self) -> Prepared:
         return prepared(SYSTEMS[self.system].data, self.data, self.runs)
 
-    def arguments(self, probe: str = "online", **more: Any) -> Run:
+    def arguments(self, probe: str = "online") -> Run:
         """The recipe with the arm's fields, the data and the seed."""
         values = {
             "data.sources": [{"path": self.prepared.source}],
@@ -84,7 +81,6 @@ class Experiment:
             "training.output_dir": str(self.folder),
             "training.seed": self.seed,
             **{field: value for field, value in self.fields.items() if field != "method"},
-            **more,
         }
         words = [word for field, value in values.items() for word in (f"--{field}", yaml_word(value))]
         asked = parse_arguments([str(HERE / "systems" / f"{self.system}.yaml"), *words])
@@ -92,28 +88,25 @@ class Experiment:
             asked = replace(asked, model_class=reconstruction_model_class(asked.model_class))
         return asked
 
-    def pretrain(self) -> None:
-        """Train, unless that was done. A run that collapses or diverges is a result as well."""
-        ended = self.folder / "ended.json"
-        if ended.is_file():
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        asked = self.arguments()
-        set_seed(self.seed)
-        code = run.pretrain(asked, run.open_data(asked), None)
-        if code not in ENDED:
-            raise SystemExit(f"{self.folder} ended with exit code {code}")
-        (self.folder / "recipe.yaml").write_text(yaml.safe_dump(asked.recipe, sort_keys=False))
-        ended.write_text(json.dumps({"ended": ENDED[code], "fields": dict(self.fields)}) + "\n")
-
     @property
-    def ended(self) -> str:
-        return json.loads((self.folder / "ended.json").read_text())["ended"]
+    def state(self) -> Path:
+        """The trainer's last word in the run folder: there once the run has finished."""
+        return self.folder / "trainer_state.json"
+
+    def pretrain(self) -> None:
+        """Train as `run.py` does, unless that was done. Two processes cannot train the same run."""
+        if self.state.is_file():
+            return
+        asked = self.arguments()
+        with contextlib.ExitStack() as stack:
+            data, checkpoint = run.prepare(asked, stack)
+            code = run.pretrain(asked, data, checkpoint)
+        if code:
+            raise SystemExit(f"{self.folder} ended with exit code {code}, see its health.json")
 
     def log(self) -> list[dict[str, Any]]:
-        """What the trainer logged; of a run that stopped early, up to then."""
-        states = [self.folder / "trainer_state.json", *sorted(self.folder.glob("checkpoint-*/trainer_state.json"))]
-        return json.loads(next(path for path in states if path.is_file()).read_text())["log_history"]
+        """What the trainer logged."""
+        return json.loads(self.state.read_text())["log_history"]
 
 
 @cache

@@ -40,7 +40,7 @@ HEALTH = ("loss", "target_std", "prediction_std", "position_std", "effective_ran
 
 
 def measured(
-    experiment: Experiment, encoders: Iterable[str] = ENCODERS, layers: str = "last", fine_tune: bool = False
+    experiment: Experiment, encoders: Iterable[str] = ENCODERS, *, layers: str = "last", fine_tune: bool = False
 ) -> dict[str, Any]:
     """Everything that was asked, measured once and kept beside the run folder.
 
@@ -99,10 +99,10 @@ class Data:
     def frozen(self, which: str, layers: str) -> dict[str, Any]:
         encoder = self.encoder(which)
         (train_x, train_y), (test_x, test_y) = (
-            pooled_layers(encoder, split, self.data.probe_collator) for split in (self.train, self.test)
+            pooled_layers(encoder, split, self.data.probe_collator, layers) for split in (self.train, self.test)
         )
-        chosen = range(len(train_x)) if layers == "all" else [-1]
-        rows = [accuracies(train_x[layer], train_y, test_x[layer], test_y, self.labels_per_class) for layer in chosen]
+        pairs = zip(train_x, test_x, strict=True)
+        rows = [accuracies(x, train_y, y, test_y, self.labels_per_class) for x, y in pairs]
         if layers == "last":
             return rows[0]
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
@@ -135,12 +135,12 @@ def raw(experiment: Experiment) -> dict[str, dict[str, float]]:
 
 @cache
 def _raw(system: str, data: Path, runs: Path) -> dict[str, dict[str, float]]:
-    asked = Data(Experiment(system, {}, 0, data, runs))
-    labels = [np.array([example["labels"] for example in split]) for split in (asked.train, asked.test)]
-    features = raw_features(asked.asked.model_class.main_input_name, asked.train, asked.test)
+    labelled = Data(Experiment(system, {}, 0, data, runs))
+    train, test = labelled.train, labelled.test
+    labels = [np.array([example["labels"] for example in split]) for split in (train, test)]
+    features = raw_features(labelled.asked.model_class.main_input_name, train, test)
     return {
-        kind: accuracies(train, labels[0], test, labels[1], asked.labels_per_class)
-        for kind, (train, test) in features.items()
+        kind: accuracies(x, labels[0], y, labels[1], labelled.labels_per_class) for kind, (x, y) in features.items()
     }
 
 
@@ -148,8 +148,10 @@ def examples(data: PretrainingData) -> list[list[Mapping[str, Any]]]:
     return [[split[i] for i in range(len(split))] for split in (data.probe_train, data.probe_test)]
 
 
-def pooled_layers(encoder: PreTrainedModel, split: Sequence[Any], collate: Any) -> tuple[list[np.ndarray], np.ndarray]:
-    """Features of every layer averaged over real tokens, (examples, dim) each, and the labels.
+def pooled_layers(
+    encoder: PreTrainedModel, split: Sequence[Any], collate: Any, layers: str = "all"
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Features of `all` layers or of the `last`, averaged over real tokens, (examples, dim) each, and the labels.
 
     The first is the embedding, the last the encoder's output, behind the final norm where it has one.
     """
@@ -157,9 +159,10 @@ def pooled_layers(encoder: PreTrainedModel, split: Sequence[Any], collate: Any) 
     device = torch.device("cpu")
     with evaluating(encoder), torch.no_grad():
         for batch in batches_of(split, collate):
-            hidden, real = hidden_layers(encoder, batch, device, "all")
-            output, _ = hidden_layers(encoder, batch, device)
-            pooled.append([masked_mean(layer, real).numpy() for layer in (*hidden[:-1], *output)])
+            hidden, real = hidden_layers(encoder, batch, device)
+            if layers == "all":
+                hidden = (*hidden_layers(encoder, batch, device, "all")[0][:-1], *hidden)
+            pooled.append([masked_mean(layer, real).numpy() for layer in hidden])
             labels.append(batch["labels"].numpy())
     return [np.concatenate(layer) for layer in zip(*pooled, strict=True)], np.concatenate(labels)
 

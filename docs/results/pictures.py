@@ -71,8 +71,7 @@ def _layers(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
     return figure
 
 
-def _clock(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
-    which = picture.get("encoder", "student")
+def _clock(found: dict[str, Any], _: dict[str, Any]) -> Figure:
     lines: dict[str, list[tuple[str, dict[str, Any]]]] = {}  # of each data set
     for system in found["systems"].values():
         family, data = system["title"].split(", ")
@@ -82,13 +81,13 @@ def _clock(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
     for axes, (data, of_data) in zip(panels, lines.items(), strict=True):
         for (label, runs), colour in zip(of_data, ARM_COLOURS, strict=False):
             seconds, knn = (
-                np.array([seed["probe"][name] for seed in runs["seeds"]]) for name in ("seconds", which)
+                np.array([seed["probe"][name] for seed in runs["seeds"]]) for name in ("seconds", "student")
             )  # (seeds, probes)
             _band(axes, seconds.mean(0), list(knn.T), colour, label, "o-")
         axes.set_title(data, loc="left", fontsize=10)
         axes.set_xlabel("training time in s, one CPU thread")
         axes.legend(frameon=False, loc="lower right", fontsize=8)
-    panels[0].set_ylabel(f"k-NN of the {which}, in %")
+    panels[0].set_ylabel("k-NN of the student, in %")
     return figure
 
 
@@ -106,7 +105,6 @@ def _health(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
             data = system["title"].split(", ")[-1]
             axes.set_title(f"{data}: {HEALTH_NAMES[column]}", loc="left", fontsize=9)
             axes.set_xlabel("update")
-            axes.set_yscale(picture.get("scale", "linear"))
             axes.grid(alpha=0.3)
         row[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

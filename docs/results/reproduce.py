@@ -10,7 +10,7 @@ again, also by other claims. `--draw` only draws again from the numbers that are
 import argparse
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,13 @@ from typing import Any
 import torch
 import yaml
 from experiment import HERE, SYSTEMS, Experiment
-from measure import ENCODERS, health, measured, raw, seconds
+from measure import health, measured, raw, seconds
 from pictures import draw
 from tables import write_tables
 
 from data2vec.pretraining.provenance import hardware, source_commit
 
 
-SEEDS = (0, 1, 2)
 LIBRARIES = ("torch", "transformers", "datasets", "scikit-learn")
 
 
@@ -39,7 +38,7 @@ class Claim:
         arms: what each arm changes, `{"K = 1": {"objective.top_k_layers": 1}}`; `systems` without arms have one.
         systems: names of `experiment.SYSTEMS`, or a dict from a name to the arms that it has.
         seeds: how many.
-        encoders, layers, fine_tune: what is measured, see `measure.measured`.
+        layers, fine_tune: what is measured, see `measure.measured`.
         curves: also keep what was logged during training.
         picture: how it is drawn, see `pictures.draw`.
         headline: what the opening table compares: `system`, and `ARM/ENCODER/MEASURE` that should be `better` and
@@ -54,7 +53,6 @@ class Claim:
     picture: dict[str, Any]
     headline: list[dict[str, str]]
     seeds: int = 3
-    encoders: list[str] = field(default_factory=lambda: list(ENCODERS))
     layers: str = "last"
     fine_tune: bool = False
     curves: bool = False
@@ -81,7 +79,7 @@ def reproduce(claim: Claim, data: Path, runs: Path) -> dict[str, Any]:
                 began = time.monotonic()
                 experiment = Experiment(system, claim.arms[arm] or {}, seed, data, runs)
                 experiment.pretrain()
-                measured(experiment, claim.encoders, claim.layers, claim.fine_tune)
+                measured(experiment, layers=claim.layers, fine_tune=claim.fine_tune)
                 print(f"{claim.name}: {system}, {arm}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
     return {
         "claim": claim.title,
@@ -115,11 +113,10 @@ def one_run(claim: Claim, experiment: Experiment) -> dict[str, Any]:
     logged = health(experiment)
     found = {
         "seed": experiment.seed,
-        "ended": experiment.ended,
         "updates": logged["step"][-1],
         "seconds": round(seconds(experiment), 1),
         "health": logged if claim.curves else {name: column[-1] for name, column in logged.items()},
-        **measured(experiment, claim.encoders, claim.layers, claim.fine_tune),
+        **measured(experiment, layers=claim.layers, fine_tune=claim.fine_tune),
     }
     probes = [row for row in experiment.log() if "probe/knn_student" in row]
     if probes:

@@ -122,7 +122,7 @@ def _numbers(found: dict[str, Any]) -> str:
 
 
 def _health(found: dict[str, Any]) -> str:
-    """How each run ended, and where the guard, which was off, would have stopped it."""
+    """What each run logged last, and where the guard, which was off, would have stopped it."""
     names = ["target_std", "position_std", "prediction_std", "effective_rank"]
     lines = [
         "| last logged; mean of the seeds | "

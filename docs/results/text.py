@@ -90,7 +90,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
                 experiment = settings.experiment(name, seed)
                 experiment.pretrain()
                 scored = _kept(settings, experiment.folder.name, partial(_frozen, settings, name, seed, tasks))
-                arms[name].append({"seed": seed, "ended": experiment.ended, **scored})
+                arms[name].append({"seed": seed, **scored})
                 print(f"{name}, seed {seed}: {json.dumps(scored['student'])}", flush=True)
     found["arms"] = arms
     found["fine_tuned"] = {

@@ -176,7 +176,7 @@ def test_the_whole_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("text_tasks.FEW", (5,))
     found = text.evaluate(settings)
     assert json.loads(json.dumps(found)) == text.evaluate(settings)  # all of it is found again
-    assert set(found["arms"]["letters"][0]) == {"seed", "ended", "student", "untrained"}
+    assert set(found["arms"]["letters"][0]) == {"seed", "student", "untrained"}
     assert set(found["fine_tuned"]["letters"][0]) == {"pretrained", "scratch"}
     assert 0 <= found["arms"]["mlm"][0]["student"]["sst2"]["few 5"] <= 100
 
