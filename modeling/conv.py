@@ -4,15 +4,15 @@ The norms and activations around them want that layout, and so do the fast kerne
 layout, which [`set_channels_last`] brings back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from .frugal import norm_then
 from .initial_laws import DefaultConv2d, HeConv2d
 
 
@@ -89,20 +89,6 @@ def _pieces(tokens: Tensor, windows: Tensor, kernel: int, stride: int) -> Iterat
             piece = of_row[begin : begin + PIECE]
             first, reach = begin * stride, (len(piece) - 1) * stride + 1
             yield [row[first + tap : first + tap + reach : stride] for tap in range(kernel)], piece
-
-
-def norm_then(activation: Callable[[Tensor], Tensor], norm: nn.Module, tokens: Tensor) -> Tensor:
-    """`activation(norm(tokens))`, which keeps `tokens` alone for the gradient: the norm is taken once more there.
-
-    Behind convolutions over every sample of a clip that is a tenth of a step's memory, for 1 % of its time.
-    """
-
-    def both(tokens: Tensor) -> Tensor:
-        return activation(norm(tokens))
-
-    if not torch.is_grad_enabled() or not tokens.requires_grad:
-        return both(tokens)
-    return checkpoint(both, tokens, use_reentrant=False, preserve_rng_state=False)
 
 
 class FrameConv(HeConv2d):

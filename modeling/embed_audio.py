@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
-from .conv import FrameConv, TokenConv, norm_then
+from .conv import FrameConv, TokenConv
+from .frugal import norm_then
 from .initial_laws import DefaultLinear, HeLinear
 
 

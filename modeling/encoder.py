@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import Alibi, Data2Vec2Attention, alibi_bias, compute_dtype
+from .frugal import made_again
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of, window_mask
 
@@ -188,8 +189,10 @@ class Data2Vec2Block(GradientCheckpointingLayer):
         """
         attended, weights = self.attention(hidden, bias, slopes, attention_mask, spelt_out)
         hidden = self.attention_norm(hidden + self._drop_path(attended))
-        ffn = self.activation_dropout(F.gelu(self.intermediate(hidden)))
-        ffn = self.activation_dropout(self.output(ffn))
+        again = not self.gradient_checkpointing and self.activation_dropout.p == 0
+        with made_again(F.gelu, self.intermediate(hidden), enabled=again) as activated:
+            ffn = self.output(self.activation_dropout(activated))
+        ffn = self.activation_dropout(ffn)
         residual = hidden + self._drop_path(self.dropout(ffn))
         return *BlockFeatures(attended, ffn, residual, self.output_norm(residual)), weights
 

@@ -1,4 +1,4 @@
-"""Convolutional layers of `transformers`' speech encoder that keep less for the gradient; see [`conv.norm_then`].
+"""Convolutional layers of `transformers`' speech encoder that keep less for the gradient; see [`frugal.norm_then`].
 
 In the plain layout (`set_channels_last(model, False)`) they are the stock ones, bit for bit.
 """
@@ -9,7 +9,8 @@ from transformers.models.data2vec.modeling_data2vec_audio import (
     Data2VecAudioPositionalConvLayer,
 )
 
-from .conv import ChannelsLastConv1d, norm_then
+from .conv import ChannelsLastConv1d
+from .frugal import norm_then
 
 
 class FrugalConvLayer(Data2VecAudioConvLayer):

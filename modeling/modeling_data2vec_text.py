@@ -10,6 +10,7 @@ from transformers.models.data2vec.modeling_data2vec_text import (
 )
 
 from .dropping import places_of
+from .frugal_text import keep_less
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
@@ -69,7 +70,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
     config_fields = ("mask_token_id",)
     ema_scopes = {"blocks": ("encoder.",), "all": ("",)}
     teacher: Data2VecTextTeacher
-    _no_split_modules = ["Data2VecTextLayer", "Data2VecTextTeacherLayer"]
+    _no_split_modules = ["FrugalTextLayer", "Data2VecTextTeacherLayer"]
 
     def __init__(self, config: Data2VecTextConfig):
         super().__init__(config)
@@ -82,6 +83,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
             )
         self.init_objective()
         self.data2vec_text = Data2VecTextModel(config, add_pooling_layer=False)
+        keep_less(self)
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecTextTeacher(config)
         self.post_init()

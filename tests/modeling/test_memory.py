@@ -1,13 +1,15 @@
-"""What the convolutions of speech keep for the gradient, and that keeping less changes nothing."""
+"""What layers keep for the gradient, and that keeping less changes nothing."""
 
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import Data2VecAudioModel
+from torch.utils.checkpoint import checkpoint
+from transformers import Data2VecAudioModel, Data2VecTextModel
 
 from data2vec.modeling import conv
+from data2vec.modeling.frugal import made_again
 from tests.modeling import test_data2vec as v1
 from tests.modeling import tiny_data2vec2 as v2
 
@@ -72,3 +74,64 @@ def test_pieces_of_windows_change_nothing(piece: int, monkeypatch: pytest.Monkey
     gradient = torch.randn_like(plain)
     grads = [torch.autograd.grad(made, (tokens, weight), gradient) for made in (ours, plain)]
     torch.testing.assert_close((ours, grads[0]), (plain, grads[1]), rtol=1e-4, atol=1e-5)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, again: bool):
+        super().__init__()
+        self.again, self.wide, self.narrow = again, nn.Linear(8, 32), nn.Linear(32, 8)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if not self.again:
+            return self.narrow(nn.functional.gelu(self.wide(tokens)))
+        with made_again(nn.functional.gelu, self.wide(tokens)) as activated:
+            return self.narrow(activated)
+
+
+def two_feed_forwards() -> list[FeedForward]:
+    plain, again = FeedForward(False), FeedForward(True)
+    again.load_state_dict(plain.state_dict())
+    return [plain, again]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_an_activation_that_is_made_again_changes_nothing(precision: torch.dtype, checkpointed: bool) -> None:
+    tokens, ran = torch.randn(3, 5, 8), []
+    for model in two_feed_forwards():
+        read = tokens.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
+            out = checkpoint(model, read, use_reentrant=False) if checkpointed else model(read)
+        first = torch.autograd.grad(out.float().square().sum(), [read, *model.parameters()], create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), read)  # a gradient of gradients goes through it too
+        ran.append((out, *first, *second))
+    assert all(map(torch.equal, *ran))
+
+
+def test_an_activation_that_is_made_again_is_not_kept() -> None:
+    tokens = torch.randn(3, 5, 8)
+    plain, again = (kept_bytes(lambda model=model: model(tokens), model) for model in two_feed_forwards())
+    assert plain - again == 3 * 5 * 32 * 4
+    checkpointed = [
+        kept_bytes(lambda model=model: checkpoint(model, tokens.clone().requires_grad_(), use_reentrant=False), model)
+        for model in two_feed_forwards()
+    ]
+    assert (
+        checkpointed[0] == checkpointed[1] == tokens.numel() * 4
+    )  # nothing of it is held past a checkpoint around it
+
+
+def test_the_blocks_of_text_do_what_the_stock_ones_do() -> None:
+    model = v1.build("text").train()
+    stock = Data2VecTextModel(model.config, add_pooling_layer=False).train()
+    stock.load_state_dict(model.data2vec_text.state_dict())
+    tokens, ran, held = torch.randn(3, 7, model.config.hidden_size), [], []
+    for encoder in (stock, model.data2vec_text):
+        layer = encoder.encoder.layer[0]
+        held.append(kept_bytes(lambda layer=layer: layer.feed_forward_chunk(tokens), encoder))
+        torch.manual_seed(0)  # its dropout
+        out = layer.feed_forward_chunk(tokens)
+        out.square().sum().backward()
+        ran.append([out, *(weight.grad for weight in layer.output.parameters())])
+    assert all(map(torch.equal, *ran))
+    assert held[0] - held[1] == 4 * 3 * 7 * model.config.intermediate_size
