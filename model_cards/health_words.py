@@ -20,7 +20,6 @@ TITLES: dict[State, str] = {
 }
 STOPPED: dict[str, State] = {"collapsed": "collapsed", "diverged": "diverged"}  # states of health.json
 # How far a quantity may move over a run before a reader should look at it. Rules of thumb, not limits of the method.
-RANK_LEFT = 0.5
 PREDICTIONS_OF_TARGETS = 0.1
 HOW_IT_STANDS = {
     "running": "The run says that it is still running (or it was killed).",
@@ -93,7 +92,7 @@ def _doubts(logged: Mapping[str, list[tuple[int, float]]]) -> list[str]:
     """What is above the guard's limits and still deserves a look."""
     doubts = []
     rank = logged.get("effective_rank", [])
-    if len(rank) > 1 and rank[-1][1] < RANK_LEFT * rank[0][1]:
+    if len(rank) > 1 and rank[-1][1] < CollapseGuard().min_rank_share * rank[0][1]:
         doubts.append(
             f"The effective rank fell from {rank[0][1]:.3g} to {rank[-1][1]:.3g}: the targets use fewer directions "
             "than half of those at the start."

@@ -1,6 +1,7 @@
 """What happens beside the training loop: the teacher's move and the guard against collapse."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,16 +37,21 @@ class TeacherCallback(TrainerCallback):
 
 @dataclass
 class CollapseGuard(TrainerCallback):
-    """Stops a run whose targets or predictions have lost their spread.
+    """Stops a run whose targets or predictions have lost their spread, and warns of one whose targets lose their rank.
 
     The first two limits and the start are the original's; the third catches targets that depend on the position only.
     An unhealthy state is not saved, so the newest checkpoint of a stopped run is from before.
 
+    A collapse into few directions leaves the spreads where they are. Small runs that it wrecked all fell below half of
+    their first effective rank, and no healthy one did (docs/results); of long runs that is not known, so it is said
+    and stops nothing.
+
     Args:
-        start_step: updates before which nothing is judged.
-        patience: unhealthy logs in a row after which the run stops.
+        start_step: updates before which no spread is judged.
+        patience: unhealthy logs in a row after which the run stops, or is warned of.
         min_target_std, min_prediction_std: lower limits of the spreads.
         min_position_share: lower limit of position_std / target_std.
+        min_rank_share: lower limit of effective_rank / the first one logged.
     """
 
     start_step: int = 5000
@@ -53,11 +59,13 @@ class CollapseGuard(TrainerCallback):
     min_target_std: float = 0.1
     min_prediction_std: float = 0.01
     min_position_share: float = 0.1
+    min_rank_share: float = 0.5
     explanation: str | None = None  # set when the run was stopped
 
     def __post_init__(self) -> None:
         self.unhealthy_since: int | None = None
         self.strikes = 0
+        self.warned_of_rank = False
 
     def findings(self, logs: dict[str, float]) -> list[str]:
         """What is below its limit in a log, in words; a number that is not there, or NaN, is not judged."""
@@ -72,6 +80,11 @@ class CollapseGuard(TrainerCallback):
         }
         return [f"{name} = {value:.4f} is below {limit}" for name, (value, limit) in watched.items() if value < limit]
 
+    def lost_rank(self, ranks: Sequence[float]) -> bool:
+        """Whether of all effective ranks logged so far the last `patience` are below the share of the first."""
+        recent = ranks[1:][-self.patience :]
+        return len(recent) == self.patience and max(recent) < self.min_rank_share * ranks[0]
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -80,6 +93,14 @@ class CollapseGuard(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
+        ranks = [row["effective_rank"] for row in state.log_history if "effective_rank" in row]
+        if not self.warned_of_rank and self.lost_rank(ranks):
+            self.warned_of_rank = True
+            logger.warning(
+                f"step {state.global_step}: effective_rank = {ranks[-1]:.1f}, at first {ranks[0]:.1f}, and below "
+                f"{self.min_rank_share:g} of it for {self.patience} logs. The targets use ever fewer directions, "
+                f"which the spreads do not show. The run goes on.\n{REMEDIES}"
+            )
         if logs is None or "target_std" not in logs or state.global_step < self.start_step:
             return
         found = self.findings(logs)

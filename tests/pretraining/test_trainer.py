@@ -6,7 +6,14 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForPreTraining, TrainerCallback
+from transformers import (
+    AutoModel,
+    AutoModelForPreTraining,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from data2vec.modeling import Data2VecVisionConfig, Data2VecVisionForPreTraining, ObjectiveConfig
 from data2vec.pretraining.callbacks import CollapseGuard
@@ -222,6 +229,20 @@ class TestCollapse:
         assert not guard.findings(healthy)
         found = guard.findings(healthy | {"position_std": 0.032})
         assert len(found) == 1 and "position_std" in found[0]
+
+    def test_lost_rank_is_said_once_and_stops_nothing(self, tmp_path, monkeypatch):
+        said = []
+        monkeypatch.setattr("data2vec.pretraining.callbacks.logger.warning", said.append)
+        guard, state, control = CollapseGuard(start_step=1, patience=2), TrainerState(), TrainerControl()
+        healthy = {"target_std": 0.9, "prediction_std": 0.6, "position_std": 0.7}
+        for step, rank in enumerate([40.0, 19.0, 21.0, 19.0, 18.0, 10.0], start=1):
+            logs = healthy | {"effective_rank": rank}
+            state.global_step = step
+            state.log_history.append(logs | {"step": step})
+            guard.on_log(TrainingArguments(tmp_path), state, control, logs)
+            assert bool(said) == (step >= 5)  # 19 and 18 are the first two in a row below 20
+        assert len(said) == 1 and "effective_rank = 18.0, at first 40.0" in said[0] and "learning_rate" in said[0]
+        assert not control.should_training_stop and guard.explanation is None
 
     def test_a_number_that_is_not_there_is_no_collapse(self):
         assert not CollapseGuard().findings({"target_std": 0.7, "prediction_std": 0.2, "position_std": math.nan})
