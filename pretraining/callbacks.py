@@ -42,9 +42,9 @@ class CollapseGuard(TrainerCallback):
     The first two limits and the start are the original's; the third catches targets that depend on the position only.
     An unhealthy state is not saved, so the newest checkpoint of a stopped run is from before.
 
-    A collapse into few directions leaves the spreads where they are. Small runs that it wrecked all fell below half of
-    their first effective rank, and no healthy one did (docs/results); of long runs that is not known, so it is said
-    and stops nothing.
+    A collapse into few directions leaves the spreads where they are. Small runs with too close a teacher, too high a
+    rate or no warm-up all fell below half of their first effective rank, and no healthy one did (docs/results); it is
+    not known of long runs, so it is said and stops nothing.
 
     Args:
         start_step: updates before which no spread is judged.

@@ -269,9 +269,10 @@ def one_seed(dataset: Path, folder: Path, seed: int, size: Size) -> dict[str, An
         "health": {name: round(last[name], 4) for name in ("loss", "target_std", "prediction_std", "position_std")},
         **probes,
         "fine_tuned": heads,
+        "wall_seconds": round(time.monotonic() - began, 1),
     }
     done.write_text(json.dumps(found) + "\n")
-    print(f"seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+    print(f"seed {seed}: {found['wall_seconds']:.0f} s", flush=True)
     return found
 
 
@@ -300,6 +301,7 @@ def main(argv: Sequence[str] | None = None, size: Size | None = None) -> None:
         "commit": source_commit(),
         "hardware": hardware() | {"threads": torch.get_num_threads()},
         "versions": {name: version(name) for name in ("torch", "transformers", "datasets", "scikit-learn")},
+        "wall_seconds": round(sum(seed["wall_seconds"] for seed in found), 1),
         "systems": {
             "esc10": {"title": "data2vec 1, ESC-10 mixtures", "arms": {"AudioSet's recipe": {"seeds": found}}}
         },

@@ -35,10 +35,14 @@ class System:
 SYSTEMS = {
     "vision_v1": System("data2vec 1, Fashion-MNIST", "fashion_mnist", 10),
     "vision_v2": System("data2vec 2.0, Fashion-MNIST", "fashion_mnist", 10),
+    "patches_v1": System("data2vec 1, Fashion-MNIST in 196 patches", "fashion_mnist", 10),
+    "patches_v2": System("data2vec 2.0, Fashion-MNIST in 196 patches", "fashion_mnist", 10),
     "cifar_v1": System("data2vec 1, CIFAR-10", "cifar10", 50),
     "cifar_v2": System("data2vec 2.0, CIFAR-10", "cifar10", 50),
     "audio_v1": System("data2vec 1, spoken digits", "spoken_digits", 10),
     "audio_v2": System("data2vec 2.0, spoken digits", "spoken_digits", 10),
+    "read_speech_v1": System("data2vec 1, LibriSpeech", "read_speech", 10),
+    "read_speech_v2": System("data2vec 2.0, LibriSpeech", "read_speech", 10),
     "text_v1": System("data2vec 1, letters of film reviews", "imdb_letters", 50),
     "text_v2": System("data2vec 2.0, letters of film reviews", "imdb_letters", 50),
 }
@@ -104,15 +108,23 @@ class Experiment:
         if code:
             raise SystemExit(f"{self.folder} ended with exit code {code}, see its health.json")
 
+    @property
+    def wall_seconds(self) -> float:
+        return wall_seconds(self.folder)
+
     def log(self) -> list[dict[str, Any]]:
         """What the trainer logged."""
         return json.loads(self.state.read_text())["log_history"]
 
 
+def wall_seconds(folder: Path) -> float:
+    """Of a training with its probes and saving, as `run.py` keeps it; without the start of Python."""
+    return json.loads((folder / "run.json").read_text())["compute"]["wall_seconds"]
+
+
 @cache
 def prepared(name: str, data: Path, runs: Path) -> Prepared:
-    folder, prepare = PREPARE[name]
-    return prepare(data / folder, runs / "data" / name)
+    return PREPARE[name](data, runs / "data" / name)
 
 
 def value_at(recipe: Any, field: str) -> Any:

@@ -5,6 +5,7 @@ fine-tuning are chosen on a part of the labelled training examples.
 """
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -51,7 +52,8 @@ def measured(
 
     Returns:
         {encoder: {"linear", "validation", "knn", "few"}}, each a number or a list of all layers, of which `best` is
-        the linear probe of the layer that is best on validation; {"fine_tuned": {"student", "untrained"}}.
+        the linear probe of the layer that is best on validation; {"fine_tuned": {"student", "untrained"}}. In each
+        `seconds`, that it took.
     """
     found = {}
     data = None
@@ -60,9 +62,11 @@ def measured(
         of = replace(experiment, fields={}) if encoder == "untrained" else experiment
         kept = of.folder.with_name(f"{of.folder.name}-{encoder}-{layers}.json")
         if not kept.is_file():
+            began = time.monotonic()
             data = data or Data(experiment)
             scores = data.fine_tuned() if encoder == "fine_tuned" else data.frozen(encoder, layers)
-            kept.write_text(json.dumps(scores) + "\n")
+            took = {"seconds": round(time.monotonic() - began, 1)}
+            kept.write_text(json.dumps(scores | took) + "\n")
         found[encoder] = json.loads(kept.read_text())
     return found
 

@@ -7,6 +7,7 @@ neither pretrained on nor of a speaker that was.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -30,11 +31,11 @@ class Prepared:
     probes: Path
 
 
-def images(dataset: Path, folder: Path) -> Prepared:
+def images(name: str, data: Path, folder: Path) -> Prepared:
     """Fashion-MNIST or CIFAR-10: the validation images are cut from those that are trained on, pretrain.parquet."""
     source = folder / "pretrain.parquet"
     if not source.is_file():
-        everything = datasets.load_dataset(str(dataset))
+        everything = datasets.load_dataset(str(data / name))
         labels = np.asarray(everything["train"]["label"][:])
         rows = np.arange(len(labels))
         train, validation = train_test_split(rows, test_size=VALIDATION, stratify=labels, random_state=0)
@@ -53,11 +54,11 @@ def images(dataset: Path, folder: Path) -> Prepared:
     return Prepared(str(source), folder)
 
 
-def spoken_digits(dataset: Path, folder: Path) -> Prepared:
+def spoken_digits(data: Path, folder: Path) -> Prepared:
     """Which digit is said, by speakers whom no classifier has heard; pretrained on the clips of the other four."""
     source = folder / "pretrain.parquet"
     if not source.is_file():
-        everything = datasets.concatenate_datasets(list(datasets.load_dataset(str(dataset)).values()))
+        everything = datasets.concatenate_datasets(list(datasets.load_dataset(str(data / "spoken_digits")).values()))
         speakers = np.asarray(everything["speaker_id"][:])
         of_test = np.isin(speakers, TEST_SPEAKERS)
         of_validation = speakers == VALIDATION_SPEAKER
@@ -78,9 +79,14 @@ def spoken_digits(dataset: Path, folder: Path) -> Prepared:
     return Prepared(str(source), folder)
 
 
-def text(dataset: Path, folder: Path) -> Prepared:
+def read_speech(data: Path, folder: Path) -> Prepared:
+    """Pretrained on half an hour of LibriSpeech, probed with the spoken digits."""
+    return Prepared(str(data / "librispeech_small"), spoken_digits(data, folder).probes)
+
+
+def text(data: Path, folder: Path) -> Prepared:
     """Film reviews as letters, probed with phrases whose letters are, or are not, in their order."""
-    return Prepared(*letters(dataset, folder))
+    return Prepared(*letters(data / "imdb_unlabelled_text", folder))
 
 
 def drawn(clips: datasets.Dataset, number: int) -> datasets.Dataset:
@@ -97,10 +103,11 @@ def write(parts: dict[str, datasets.Dataset], folder: Path) -> None:
         part.to_parquet(path)
 
 
-# name -> the folder of the data set in DATA, and what prepares it
-PREPARE: dict[str, tuple[str, Callable[[Path, Path], Prepared]]] = {
-    "fashion_mnist": ("fashion_mnist_small", images),
-    "cifar10": ("cifar10_small", images),
-    "spoken_digits": ("spoken_digits", spoken_digits),
-    "imdb_letters": ("imdb_unlabelled_text", text),
+# name -> what prepares it from DATA, in a folder of its own
+PREPARE: dict[str, Callable[[Path, Path], Prepared]] = {
+    "fashion_mnist": partial(images, "fashion_mnist_small"),
+    "cifar10": partial(images, "cifar10_small"),
+    "spoken_digits": spoken_digits,
+    "read_speech": read_speech,
+    "imdb_letters": text,
 }

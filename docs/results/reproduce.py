@@ -115,6 +115,7 @@ def one_run(claim: Claim, experiment: Experiment) -> dict[str, Any]:
         "seed": experiment.seed,
         "updates": logged["step"][-1],
         "seconds": round(seconds(experiment), 1),
+        "wall_seconds": experiment.wall_seconds,
         "health": logged if claim.curves else {name: column[-1] for name, column in logged.items()},
         **measured(experiment, layers=claim.layers, fine_tune=claim.fine_tune),
     }

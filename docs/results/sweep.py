@@ -11,10 +11,12 @@ DATA is the folder of the data sets, RUNS where the runs go.
 import argparse
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from experiment import wall_seconds
 from matplotlib.figure import Figure
 from prepare import PREPARE
 from scipy.stats import rankdata
@@ -56,8 +58,7 @@ RESAMPLES, SMALL_SWEEP = 5000, 8  # of the bootstrap; trials of a small sweep dr
 
 def sweep_words(data: Path, runs: Path) -> list[str]:
     """The sweep's recipe and fields, as its command takes them."""
-    folder, prepare = PREPARE[DATASET]
-    prepared = prepare(data / folder, runs / "data" / DATASET)
+    prepared = PREPARE[DATASET](data, runs / "data" / DATASET)
     sources = json.dumps([{"path": prepared.source}])
     words = {"data.sources": sources, "data.probe.path": str(prepared.probes / "online")}
     words["output_dir"] = str(runs / "sweep_vision")
@@ -68,6 +69,7 @@ def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, f
     """Accuracies of a trial's frozen student on the test images, and RankMe; measured once and kept."""
     kept = folder / ("test.json" if trained else "test_untrained.json")
     if not kept.is_file():
+        began = time.monotonic()
         asked = parse_arguments([str(folder / "recipe.yaml"), "--data.probe.path", str(probes / "test")])
         opened = run.open_data(asked)
         if trained:
@@ -87,6 +89,7 @@ def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, f
             "few": 100 * few.mean,
             "rankme_student": rankme(train_x),
         }
+        found["seconds"] = time.monotonic() - began
         kept.write_text(json.dumps({name: round(value, 3) for name, value in found.items()}) + "\n")
     return json.loads(kept.read_text())
 
@@ -114,6 +117,7 @@ def trials_of(runs: Path) -> list[dict[str, Any]]:
             "values": trial["values"],
             "measures": {name: round(measures[name], 5) for name in MEASURES},
             "test": {name: test[name] for name in ACCURACIES},
+            "wall_seconds": round(wall_seconds(folder / trial["run"]) + test["seconds"], 1),
         })  # fmt: skip
     return found
 
@@ -268,6 +272,7 @@ def main() -> None:
         "row": row_of(results),
         "judged_by": "k-NN on the frozen student, 2000 test images, in %",
         "untrained": {name: untrained[name] for name in ACCURACIES},
+        "wall_seconds": round(untrained["seconds"] + sum(trial["wall_seconds"] for trial in finished), 1),
         **{"agreement" if name == "measures" else name: value for name, value in results.items()},
         "trials": trials,
     }

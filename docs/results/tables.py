@@ -28,7 +28,8 @@ def write_tables(page: Path, data: Path) -> None:
 def _block(what: str, data: Path) -> str:
     if what == "the claims":
         rows = [_opening_row(json.loads(path.read_text())) for path in _in_order(data)]
-        return "\n".join(["| claim | paper | here | holds? | command |", "| --- | --- | --- | --- | --- |", *rows, ""])
+        head = ("claim", "paper", "here", "holds?", "command", "minutes")
+        return "\n".join(["| " + " | ".join(head) + " |", "| --- " * (len(head) - 1) + "| --: |", *rows, ""])
     path = data / f"{what.removeprefix('numbers of ')}.json"
     if not path.is_file():
         return "Not measured.\n"
@@ -49,26 +50,49 @@ def _in_order(data: Path) -> list[Path]:
 
 
 def _opening_row(found: dict[str, Any]) -> str:
+    took = minutes(found)
     if "row" in found:  # a script that words its own
         cells = [found["row"][name] for name in ("claim", "paper", "here", "holds")]
-        return "| " + " | ".join([*cells, f"`{found['row']['command']}`"]) + " |"
+        return "| " + " | ".join([*cells, f"`{found['row']['command']}`", took]) + " |"
     here, verdicts = [], []
     for pair in found["headline"]:
-        sides = {side: pair[side].split("/") for side in ("better", "worse")}
-        better, worse = (seeds_of(found, pair["system"], pair[side]) for side in sides)
-        names = [next(a for a, b in zip(path, other, strict=True) if a != b) for path, other in _both(*sides.values())]
-        title, measure = found["systems"][pair["system"]]["title"], sides["better"][2]
-        if sides["better"][1] == "fine_tuned":
-            names, measure = ["pretrained", "from scratch"], "fine-tuned"
-        what = MEASURES.get(measure, BEST if measure == "best" else measure)
-        here.append(f"{title}, {what}: {names[0]} {spread(better)}, {names[1]} {spread(worse)}")
+        better = seeds_of(found, pair["system"], pair["better"])
+        worse = seeds_of(found, pair.get("than", pair["system"]), pair["worse"])
+        here.append(_compared(found, pair, spread(better), spread(worse)))
         verdicts.append(verdict(better, worse))
-    cells = (found["claim"], found["paper"], "<br>".join(here), "<br>".join(verdicts), f"`{found['command']}`")
+    cells = (found["claim"], found["paper"], "<br>".join(here), "<br>".join(verdicts), f"`{found['command']}`", took)
     return "| " + " | ".join(cells) + " |"
 
 
-def _both(a: list[str], b: list[str]) -> list[tuple[list[str], list[str]]]:
-    return [(a, b), (b, a)]
+def _compared(found: dict[str, Any], pair: dict[str, str], better: str, worse: str) -> str:
+    """`system, measure: one side 1.0, other side 0.9`; sides are named by what differs between them."""
+    paths = [pair[side].split("/") for side in ("better", "worse")]
+    title, measure = found["systems"][pair["system"]]["title"], paths[0][2]
+    what = MEASURES.get(measure, BEST if measure == "best" else measure)
+    if "than" in pair:
+        titles = [title, found["systems"][pair["than"]]["title"]]
+        family, data = zip(*(title.split(", ") for title in titles), strict=True)
+        names = [_row_title(name, arm) for name, (arm, *_) in zip(family, paths, strict=True)]
+        return f"{data[0]}, {what}: {names[0]} {better}, {names[1]} {worse}"
+    if paths[0][1] == "fine_tuned":
+        arm = _row_title(title, paths[0][0])
+        return f"{arm}, fine-tuned: pretrained {better}, from scratch {worse}"
+    one, other = next(sides for sides in zip(*paths, strict=True) if sides[0] != sides[1])
+    return f"{title}, {what}: {one} {better}, {other} {worse}"
+
+
+def minutes(found: dict[str, Any]) -> str:
+    """Of one core, for the command from nothing: every training, and every measurement once."""
+    if "wall_seconds" in found:
+        return f"{found['wall_seconds'] / 60:.0f}"
+    took = {}
+    for system, arm, seed in _runs(found):
+        took[system, arm, seed["seed"], "training"] = seed["wall_seconds"]
+        for encoder, scores in seed.items():
+            if isinstance(scores, dict) and "seconds" in scores and encoder != "probe":
+                of = "" if encoder == "untrained" else arm  # untrained, all arms are the same network
+                took[system, of, seed["seed"], encoder] = scores["seconds"]
+    return f"{sum(took.values()) / 60:.0f}"
 
 
 def seeds_of(found: dict[str, Any], system: str, path: str) -> list[float]:
@@ -127,14 +151,14 @@ def _health(found: dict[str, Any]) -> str:
     lines = [
         "| last logged; mean of the seeds | "
         + " | ".join(f"`{name}`" for name in names)
-        + " | guard stops at | rank halved at |",
+        + " | guard stops at | guard warns of rank at |",
         "| --- |" + " --: |" * (len(names) + 2),
     ]
     for system in found["systems"].values():
         for arm, runs in system["arms"].items():
             logs = [seed["health"] for seed in runs["seeds"]]
             cells = [f"{np.mean([log[name][-1] for log in logs]):.2g}" for name in names]
-            cells += [", ".join(str(judge(log) or "-") for log in logs) for judge in (guard_stop, rank_halved)]
+            cells += [", ".join(str(judge(log) or "-") for log in logs) for judge in (guard_stop, guard_warning)]
             lines.append(f"| {_row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -152,10 +176,10 @@ def guard_stop(log: dict[str, list[float]]) -> int | None:
     return None
 
 
-def rank_halved(log: dict[str, list[float]]) -> int | None:
-    """The update from which on the effective rank stays below half of its first value, as the report doubts a run."""
-    low = [rank < log["effective_rank"][0] / 2 for rank in log["effective_rank"]]
-    steps = [step for row, step in enumerate(log["step"]) if all(low[row:])]
+def guard_warning(log: dict[str, list[float]]) -> int | None:
+    """The update at which the trainer's guard warns that the targets have lost their rank."""
+    guard, ranks = CollapseGuard(), log["effective_rank"]
+    steps = [step for row, step in enumerate(log["step"]) if guard.lost_rank(ranks[: row + 1])]
     return int(steps[0]) if steps else None
 
 

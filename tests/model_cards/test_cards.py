@@ -18,7 +18,7 @@ DESCRIBED = {
     "text_imdb": "text_imdb",
     "text_imdb_v2": "text_imdb_v2",
     "vision_fashion_mnist": "vision_fashion_mnist",
-    "vision_fashion_mnist_v2": "vision_v2_against_v1",
+    "vision_fashion_mnist_v2": "vision_fashion_mnist_v2",
 }
 
 

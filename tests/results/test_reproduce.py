@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import datasets
 import experiment
@@ -110,7 +111,7 @@ def test_a_claim_is_trained_measured_drawn_and_written_once(
             assert seed["updates"] == 4 and seed["seconds"] > 0
             assert seed["probe"]["step"] == [0, 2, 4]
             assert all(0 <= seed[which][m] <= 100 for which in measure.ENCODERS for m in tables.MEASURES)
-            assert set(seed["fine_tuned"]) == {"student", "untrained"}
+            assert set(seed["fine_tuned"]) == {"student", "untrained", "seconds"}
     one, two = (arms[name]["seeds"][0] for name in ("1", "input"))
     assert one["untrained"] == two["untrained"] and one["student"] != one["untrained"]
     assert arms["1"]["seeds"][0]["untrained"] != arms["1"]["seeds"][1]["untrained"]
@@ -162,7 +163,7 @@ def test_spoken_digits_are_split_by_speaker(tmp_path: Path) -> None:
     path = tmp_path / "spoken_digits" / "data" / "train-00000-of-00001.parquet"
     path.parent.mkdir(parents=True)
     datasets.Dataset.from_list(rows).to_parquet(path)
-    found = prepare.spoken_digits(tmp_path / "spoken_digits", tmp_path / "out")
+    found = prepare.spoken_digits(tmp_path, tmp_path / "out")
     of = {
         part: set(datasets.Dataset.from_parquet(str(tmp_path / "out" / f"{part}.parquet"))["speaker_id"])
         for part in ("pretrain", "test/train", "test/test", "validation/train", "validation/test")
@@ -188,6 +189,21 @@ def test_a_claim_holds_where_every_seed_is_above_every_other(
     assert tables.verdict(better, worse) == says
 
 
+def test_minutes_count_every_training_and_every_measurement_once() -> None:
+    def seed(number: int, wall: float) -> dict[str, Any]:
+        return {
+            "seed": number,
+            "wall_seconds": wall,
+            "student": {"knn": 1.0, "seconds": 5.0},
+            "untrained": {"knn": 1.0, "seconds": 30.0},  # of both arms the same network
+            "probe": {"seconds": [1.0, 2.0]},  # inside of the training
+        }
+
+    arms = {"one": {"seeds": [seed(0, 100.0), seed(1, 110.0)]}, "two": {"seeds": [seed(0, 120.0), seed(1, 130.0)]}}
+    assert tables.minutes({"systems": {"some": {"arms": arms}}}) == "9"  # 460 + 4 x 5 + 2 x 30 = 540 s
+    assert tables.minutes({"wall_seconds": 600.0, "systems": {}}) == "10"
+
+
 @pytest.mark.parametrize("name", CLAIMS)
 def test_every_arm_of_every_claim_can_be_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "prepared", lambda *_: Prepared(str(tmp_path), tmp_path))
@@ -203,8 +219,8 @@ def test_every_arm_of_every_claim_can_be_run(name: str, tmp_path: Path, monkeypa
             assert (asked.model_class is not plain_class) == ("method" in fields)
         assert len(folders) == len(arms), f"two arms of {system} are the same run"
     for pair in claim.headline:
-        for side in ("better", "worse"):
-            assert pair[side].split("/")[0] in claim.systems[pair["system"]]
+        assert pair["better"].split("/")[0] in claim.systems[pair["system"]]
+        assert pair["worse"].split("/")[0] in claim.systems[pair.get("than", pair["system"])]
 
 
 @pytest.mark.parametrize("name", MEASURED)
