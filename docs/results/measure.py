@@ -8,8 +8,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,20 +130,24 @@ class Data:
         return found
 
 
-def raw(experiment: Experiment) -> dict[str, dict[str, float]]:
-    """The same classifiers on features that need no network: pixels, log-mel energies."""
-    return _raw(experiment.system, experiment.data, experiment.runs)
+def raw(experiment: Experiment) -> dict[str, Any]:
+    """The same classifiers on features that need no network, pixels or log-mel energies, and `seconds`.
 
-
-@cache
-def _raw(system: str, data: Path, runs: Path) -> dict[str, dict[str, float]]:
-    labelled = Data(Experiment(system, {}, 0, data, runs))
-    train, test = labelled.train, labelled.test
-    labels = [np.array([example["labels"] for example in split]) for split in (train, test)]
-    features = raw_features(labelled.asked.model_class.main_input_name, train, test)
-    return {
-        kind: accuracies(x, labels[0], y, labels[1], labelled.labels_per_class) for kind, (x, y) in features.items()
-    }
+    Measured once for all systems of a data set, and kept in the folder of the runs.
+    """
+    kept = experiment.runs / f"raw-{SYSTEMS[experiment.system].data}.json"
+    if not kept.is_file():
+        began = time.monotonic()
+        labelled = Data(experiment)
+        train, test = labelled.train, labelled.test
+        labels = [np.array([example["labels"] for example in split]) for split in (train, test)]
+        features = raw_features(labelled.asked.model_class.main_input_name, train, test)
+        scores: dict[str, Any] = {
+            kind: accuracies(x, labels[0], y, labels[1], labelled.labels_per_class)
+            for kind, (x, y) in features.items()
+        }
+        kept.write_text(json.dumps(scores | {"seconds": round(time.monotonic() - began, 1)}) + "\n")
+    return json.loads(kept.read_text())
 
 
 def examples(data: PretrainingData) -> list[list[Mapping[str, Any]]]:

@@ -2,16 +2,19 @@
 
     claims/CLAIM.yaml  ->  runs in RUNS  ->  data/CLAIM.json  ->  pictures/CLAIM.png, the tables of README.md
 
-Trains every system, arm and seed of the claim that RUNS does not hold yet, one after the other, probes each encoder
-and writes the numbers. DATA holds the data sets by folder. A run that was stopped starts anew, a finished one is found
-again, also by other claims. `--draw` only draws again from the numbers that are there.
+Trains every system, arm and seed of the claim that RUNS does not hold yet, as many at once as there are cores, probes
+each encoder and writes the numbers. DATA holds the data sets by folder. A run that was stopped starts anew, a finished
+one is found again, also by other claims. `--draw` only draws again from the numbers that are there.
 """
 
 import argparse
 import json
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +74,18 @@ class Claim:
         return cls(name=name, systems=systems, **values)
 
 
-def reproduce(claim: Claim, data: Path, runs: Path) -> dict[str, Any]:
-    """Everything that `data/CLAIM.json` holds."""
-    for seed in range(claim.seeds):  # arm by arm inside, so that a slow hour of the machine meets all
-        for system, arms in claim.systems.items():
-            for arm in arms:
-                began = time.monotonic()
-                experiment = Experiment(system, claim.arms[arm] or {}, seed, data, runs)
-                experiment.pretrain()
-                measured(experiment, layers=claim.layers, fine_tune=claim.fine_tune)
-                print(f"{claim.name}: {system}, {arm}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+def reproduce(claim: Claim, data: Path, runs: Path, workers: int) -> dict[str, Any]:
+    """Everything that `data/CLAIM.json` holds; trained and measured by so many processes, of one thread each."""
+    rows = [(claim, system, seed, data, runs) for seed in range(claim.seeds) for system in claim.systems]
+    for _, system, *_ in rows:
+        Experiment(system, {}, 0, data, runs).prepared  # noqa: B018  # before two processes write it
+    if workers == 1:
+        for row in rows:
+            all_arms(*row)
+    else:
+        how = {"mp_context": get_context("spawn"), "initializer": torch.set_num_threads, "initargs": (1,)}
+        with ProcessPoolExecutor(workers, **how) as pool:
+            list(pool.map(all_arms, *zip(*rows, strict=True)))  # the list raises what a process raised
     return {
         "claim": claim.title,
         "paper": claim.paper,
@@ -92,7 +97,7 @@ def reproduce(claim: Claim, data: Path, runs: Path) -> dict[str, Any]:
         "systems": {
             system: {
                 "title": SYSTEMS[system].title,
-                "raw": raw(Experiment(system, {}, 0, data, runs)),
+                **_raw(Experiment(system, {}, 0, data, runs)),
                 "arms": {
                     arm: {
                         "fields": claim.arms[arm] or {},
@@ -107,6 +112,21 @@ def reproduce(claim: Claim, data: Path, runs: Path) -> dict[str, Any]:
             for system, arms in claim.systems.items()
         },
     }
+
+
+def all_arms(claim: Claim, system: str, seed: int, data: Path, runs: Path) -> None:
+    """Train and measure the arms of a seed one after the other: they share the untrained network."""
+    for arm in claim.systems[system]:
+        began = time.monotonic()
+        experiment = Experiment(system, claim.arms[arm] or {}, seed, data, runs)
+        experiment.pretrain()
+        measured(experiment, layers=claim.layers, fine_tune=claim.fine_tune)
+        print(f"{claim.name}: {system}, {arm}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _raw(experiment: Experiment) -> dict[str, Any]:
+    scores = raw(experiment)
+    return {"data": SYSTEMS[experiment.system].data, "raw_seconds": scores.pop("seconds"), "raw": scores}
 
 
 def one_run(claim: Claim, experiment: Experiment) -> dict[str, Any]:
@@ -136,13 +156,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--runs", type=Path, help="where the runs go")
     parser.add_argument("--draw", action="store_true", help="only draw and write the tables again")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--workers", type=int, default=cores, help="processes (default: %(default)s, one a core)")
     given = parser.parse_args()
     if not given.draw and not (given.data and given.runs):
         parser.error("--data and --runs are needed, unless it is --draw")
     for claim in map(Claim.read, given.claims):
         file = HERE / "data" / f"{claim.name}.json"
         if not given.draw:
-            file.write_text(json.dumps(reproduce(claim, given.data, given.runs), indent=1) + "\n")
+            file.write_text(json.dumps(reproduce(claim, given.data, given.runs, given.workers), indent=1) + "\n")
         draw(json.loads(file.read_text()), claim.picture, HERE / "pictures" / f"{claim.name}.png")
     write_tables(HERE / "README.md", HERE / "data")
 

@@ -83,9 +83,10 @@ def _compared(found: dict[str, Any], pair: dict[str, str], better: str, worse: s
 
 def minutes(found: dict[str, Any]) -> str:
     """Of one core, for the command from nothing: every training, and every measurement once."""
+    took: dict[Any, float]
     if "wall_seconds" in found:
         return f"{found['wall_seconds'] / 60:.0f}"
-    took = {}
+    took = {system["data"]: system["raw_seconds"] for system in found["systems"].values()}
     for system, arm, seed in _runs(found):
         took[system, arm, seed["seed"], "training"] = seed["wall_seconds"]
         for encoder, scores in seed.items():
