@@ -83,8 +83,8 @@ def reproduce(claim: Claim, data: Path, runs: Path, workers: int) -> dict[str, A
         for row in rows:
             all_arms(*row)
     else:
-        how = {"mp_context": get_context("spawn"), "initializer": torch.set_num_threads, "initargs": (1,)}
-        with ProcessPoolExecutor(workers, **how) as pool:
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the processes: torch, NumPy and scikit-learn read it when they start
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             list(pool.map(all_arms, *zip(*rows, strict=True)))  # the list raises what a process raised
     return {
         "claim": claim.title,
@@ -92,7 +92,7 @@ def reproduce(claim: Claim, data: Path, runs: Path, workers: int) -> dict[str, A
         "headline": claim.headline,
         "command": f"python docs/results/reproduce.py {claim.name} --data DATA --runs RUNS",
         "commit": source_commit(),
-        "hardware": hardware() | {"threads": torch.get_num_threads()},
+        "hardware": hardware() | {"threads": torch.get_num_threads() if workers == 1 else 1},
         "versions": {name: version(name) for name in LIBRARIES},
         "systems": {
             system: {
