@@ -1,6 +1,6 @@
 """Less kept for the gradient: what is cheap to make is made once more there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
+
+
+def keep_less(module: nn.Module, frugal: Mapping[Any, type[nn.Module]]) -> None:
+    """Make layers of `transformers` in `module` the frugal ones of their class. Parameters, names and results stay."""
+    for layer in module.modules():
+        layer.__class__ = frugal.get(type(layer), type(layer))
 
 
 def norm_then(activation: Callable[[Tensor], Tensor], norm: nn.Module, tokens: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 In the plain layout (`set_channels_last(model, False)`) they are the stock ones, bit for bit.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.data2vec.modeling_data2vec_audio import (
     Data2VecAudioConvLayer,
     Data2VecAudioPositionalConvLayer,
@@ -37,10 +37,3 @@ FRUGAL = {
     Data2VecAudioConvLayer: FrugalConvLayer,
     Data2VecAudioPositionalConvLayer: FrugalPositionalConvLayer,
 }
-
-
-def keep_less(module: nn.Module) -> None:
-    """Make the stock layers in `module` frugal ones. Parameters, their names and results stay."""
-    for layer in module.modules():
-        if type(layer) in FRUGAL:
-            layer.__class__ = FRUGAL[type(layer)]

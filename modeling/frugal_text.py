@@ -1,6 +1,6 @@
 """Blocks of `transformers`' text encoder that keep less for the gradient; see [`frugal.made_again`]."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.data2vec.modeling_data2vec_text import Data2VecTextLayer
 
 from .frugal import made_again
@@ -14,8 +14,4 @@ class FrugalTextLayer(Data2VecTextLayer):
         return self.output.LayerNorm(self.output.dropout(narrow) + attention_output)
 
 
-def keep_less(module: nn.Module) -> None:
-    """Make the stock blocks in `module` frugal ones. Parameters, their names and results stay."""
-    for layer in module.modules():
-        if type(layer) is Data2VecTextLayer:
-            layer.__class__ = FrugalTextLayer
+FRUGAL = {Data2VecTextLayer: FrugalTextLayer}

@@ -14,7 +14,8 @@ from transformers.models.data2vec.modeling_data2vec_audio import (
 from .conv import set_channels_last
 from .deep_norm import FOLDED, alpha, start_deep_norm
 from .dropping import places_of
-from .frugal_audio import keep_less
+from .frugal import keep_less
+from .frugal_audio import FRUGAL
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
@@ -90,7 +91,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecAudioTeacher(config)
         set_channels_last(self, True)
-        keep_less(self)
+        keep_less(self, FRUGAL)
         self.post_init()
         if self.uses_deep_norm and self.device.type != "meta":  # else `from_pretrained` fills the blocks
             start_deep_norm(self.data2vec_audio.encoder.layers, config.num_hidden_layers)

@@ -10,7 +10,8 @@ from transformers.models.data2vec.modeling_data2vec_text import (
 )
 
 from .dropping import places_of
-from .frugal_text import keep_less
+from .frugal import keep_less
+from .frugal_text import FRUGAL
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
@@ -83,7 +84,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
             )
         self.init_objective()
         self.data2vec_text = Data2VecTextModel(config, add_pooling_layer=False)
-        keep_less(self)
+        keep_less(self, FRUGAL)
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecTextTeacher(config)
         self.post_init()

@@ -93,14 +93,8 @@ class CollapseGuard(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        ranks = [row["effective_rank"] for row in state.log_history if "effective_rank" in row]
-        if not self.warned_of_rank and self.lost_rank(ranks):
-            self.warned_of_rank = True
-            logger.warning(
-                f"step {state.global_step}: effective_rank = {ranks[-1]:.1f}, at first {ranks[0]:.1f}, and below "
-                f"{self.min_rank_share:g} of it for {self.patience} logs. The targets use ever fewer directions, "
-                f"which the spreads do not show. The run goes on.\n{REMEDIES}"
-            )
+        if logs is not None and "effective_rank" in logs and not self.warned_of_rank:
+            self._watch_rank(state)
         if logs is None or "target_std" not in logs or state.global_step < self.start_step:
             return
         found = self.findings(logs)
@@ -122,6 +116,16 @@ class CollapseGuard(TrainerCallback):
         )
         logger.error(self.explanation)
         control.should_training_stop = True
+
+    def _watch_rank(self, state: TrainerState) -> None:
+        ranks = [row["effective_rank"] for row in state.log_history if "effective_rank" in row]
+        self.warned_of_rank = self.lost_rank(ranks)
+        if self.warned_of_rank:
+            logger.warning(
+                f"step {state.global_step}: effective_rank = {ranks[-1]:.1f}, at first {ranks[0]:.1f}, and below "
+                f"{self.min_rank_share:g} of it for {self.patience} logs. The targets use ever fewer directions, "
+                f"which the spreads do not show. The run goes on.\n{REMEDIES}"
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -108,10 +108,6 @@ class Experiment:
         if code:
             raise SystemExit(f"{self.folder} ended with exit code {code}, see its health.json")
 
-    @property
-    def wall_seconds(self) -> float:
-        return wall_seconds(self.folder)
-
     def log(self) -> list[dict[str, Any]]:
         """What the trainer logged."""
         return json.loads(self.state.read_text())["log_history"]

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import yaml
-from experiment import HERE, SYSTEMS, Experiment
+from experiment import HERE, SYSTEMS, Experiment, wall_seconds
 from measure import health, measured, raw, seconds
 from pictures import draw
 from tables import write_tables
@@ -135,7 +135,7 @@ def one_run(claim: Claim, experiment: Experiment) -> dict[str, Any]:
         "seed": experiment.seed,
         "updates": logged["step"][-1],
         "seconds": round(seconds(experiment), 1),
-        "wall_seconds": experiment.wall_seconds,
+        "wall_seconds": wall_seconds(experiment.folder),
         "health": logged if claim.curves else {name: column[-1] for name, column in logged.items()},
         **measured(experiment, layers=claim.layers, fine_tune=claim.fine_tune),
     }

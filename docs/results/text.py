@@ -22,7 +22,7 @@ from typing import Any
 
 import datasets
 import torch
-from experiment import HERE, Experiment
+from experiment import HERE, Experiment, wall_seconds
 from matplotlib.figure import Figure
 from measure import Data
 from tables import spread, verdict
@@ -94,7 +94,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
                 folder = experiment.folder.name
                 scored, seconds = _kept(settings, folder, partial(_frozen, settings, name, seed, tasks))
                 arms[name].append({"seed": seed, **scored})
-                wall += experiment.wall_seconds + seconds
+                wall += wall_seconds(experiment.folder) + seconds
                 print(f"{name}, seed {seed}: {json.dumps(scored['student'])}", flush=True)
                 if arm.fine_tune:
                     starts, seconds = _kept(settings, f"sst2-{folder}", partial(_fine_tuned, settings, name, seed))

@@ -127,9 +127,11 @@ def test_a_claim_is_trained_measured_drawn_and_written_once(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(experiment.run, "pretrain", never)
-    run(monkeypatch, *words)
-    again = json.loads((page / "data" / "two.json").read_text())
-    assert again["systems"] == found["systems"]
+    for workers in ("1", "2"):  # processes of their own find the same runs
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the command sets for them; here it ends with the test
+        run(monkeypatch, *words[:-1], workers)
+        again = json.loads((page / "data" / "two.json").read_text())
+        assert again["systems"] == found["systems"]
     run(monkeypatch, "two", "--draw")
 
 
@@ -186,6 +188,30 @@ def test_a_claim_holds_where_every_seed_is_above_every_other(
     better: list[float], worse: list[float], says: str
 ) -> None:
     assert tables.verdict(better, worse) == says
+
+
+def test_a_row_names_what_differs_between_its_sides() -> None:
+    def system(family: str, **arms: float) -> dict[str, Any]:
+        seeds = {arm: {"seeds": [{"student": {"knn": knn}}]} for arm, knn in arms.items()}
+        return {"title": f"{family}, images", "arms": seeds}
+
+    found = {
+        "systems": {
+            "v1": system("data2vec 1", **{"as it is": 60.0}),
+            "v2": system("data2vec 2.0", four=70.0, one=65.0),
+        }
+    }
+    rows = {
+        "data2vec 2.0, images, k-NN: four 70.0, one 65.0": {"better": "four/student/knn", "worse": "one/student/knn"},
+        "images, k-NN: data2vec 2.0, four 70.0, data2vec 1 60.0": {
+            "better": "four/student/knn",
+            "than": "v1",
+            "worse": "as it is/student/knn",
+        },
+    }
+    for text, pair in rows.items():
+        row = {"claim": "", "paper": "", "command": "", "wall_seconds": 60.0, "headline": [{"system": "v2", **pair}]}
+        assert f"| {text} | one seed, leans to yes |" in tables._opening_row(found | row)
 
 
 def test_minutes_count_every_training_and_every_measurement_once() -> None:
