@@ -23,6 +23,7 @@ from transformers.trainer_utils import IntervalStrategy
 from ..pretraining import recipe as recipe_file
 from ..pretraining.command_help import FINE_TUNING, ORDINARY, RECIPE_HELP, command_parser
 from ..pretraining.data_arguments import CheckedArguments
+from ..pretraining.shared_arguments import own_fields
 from .command_words import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
 from .data_arguments import FineTuneDataArguments
 from .training_arguments import FineTuneArguments
@@ -91,9 +92,7 @@ def read_command(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> 
             "fields of model": ", ".join(MODEL_FIELDS) + " and those of the encoder's configuration",
             "fields of data": _names(task_class.data_class),
             "fields of task": _names(task_class.arguments_class),
-            "fields of training, besides those of transformers' TrainingArguments": [
-                *FineTuneArguments.__annotations__
-            ],
+            "fields of training, besides those of transformers' TrainingArguments": own_fields(FineTuneArguments),
         },
         codes=ORDINARY if task_class.script == "run_probe.py" else FINE_TUNING,
     )

@@ -2,22 +2,17 @@
 
 from dataclasses import dataclass, field
 
-from ..pretraining.schedules import ScheduleArguments
+from ..pretraining.shared_arguments import SharedArguments
 
 
 @dataclass(repr=False)  # that of `TrainingArguments` shows no token
-class FineTuneArguments(ScheduleArguments):
+class FineTuneArguments(SharedArguments):
     """The `training` section of a recipe; any field of `TrainingArguments` works.
-
-    `lr_scheduler_type` also takes `tri_stage`, with `lr_scheduler_kwargs` `{warmup, hold, decay}`, shares of the run.
 
     Raises:
         ValueError: a value that is not possible; the message names the field and the fix.
     """
 
-    optim: str = field(default="adamw_torch_fused", metadata={"help": "3 to 4 times faster than the loop on CPU"})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "off: a NaN shall be seen"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "the collators decide what the model gets"})
     layer_decay: float = field(
         default=1.0, metadata={"help": "learning rate of a block relative to that of the block above it; 1 is off"}
     )

@@ -18,6 +18,7 @@ from . import recipe as recipe_file
 from .command_help import EXIT_CODES, RECIPE_HELP, command_parser
 from .data import AudioDataArguments, DataArguments, ImageDataArguments, TextDataArguments, modality_of
 from .report import ReportArguments
+from .shared_arguments import own_fields
 from .trainer import PretrainingArguments
 
 
@@ -74,7 +75,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
             "fields of objective": _listed(ObjectiveConfig),
             "fields of data, every modality": _listed(DataArguments),
             **{f"fields of data, {name}": _listed(kind, DataArguments) for name, kind in DATA_FIELDS.items()},
-            "fields of training, besides those of transformers' TrainingArguments": sorted(_own_training_fields()),
+            "fields of training, besides those of transformers' TrainingArguments": own_fields(PretrainingArguments),
             "fields of report": _listed(ReportArguments),
         },
         codes=tuple(EXIT_CODES),
@@ -102,10 +103,6 @@ def _listed(cls: type, base: type | None = None) -> list[str]:
     """Names of fields in their order, without those of a base class."""
     shared = set() if base is None else _names(base)
     return [field.name for field in dataclasses.fields(cls) if field.init and field.name not in shared]
-
-
-def _own_training_fields() -> set[str]:
-    return set(PretrainingArguments.__annotations__)
 
 
 def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:

@@ -1,13 +1,11 @@
 """Learning-rate schedules that `transformers` does not have."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import SchedulerType
+from transformers import Trainer
 
 
 TRI_STAGE = "tri_stage"
@@ -51,31 +49,8 @@ def get_tri_stage_schedule(
     return LambdaLR(optimizer, lambda step: tri_stage_factor(step, first, second, third, init_scale, final_scale))
 
 
-@dataclass(repr=False)  # that of `TrainingArguments` shows no token
-class ScheduleArguments(TrainingArguments):
-    """`TrainingArguments` whose `lr_scheduler_type` also takes `tri_stage`.
-
-    Its `lr_scheduler_kwargs` are `{warmup, hold, decay}`, shares of the run.
-    """
-
-    def __post_init__(self) -> None:
-        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
-            if getattr(self, name) is False:  # how YAML reads `no`
-                setattr(self, name, "no")
-        tri_stage = self.lr_scheduler_type == TRI_STAGE
-        if tri_stage:  # `transformers` knows its own schedules only
-            self.lr_scheduler_type = SchedulerType.CONSTANT
-        super().__post_init__()
-        if tri_stage:
-            self.lr_scheduler_type = TRI_STAGE
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a pickle of the arguments holds, as `training_args.bin` is one: no token."""
-        return {name: None if name.endswith("_token") else value for name, value in self.__dict__.items()}
-
-
 class ScheduleTrainer(Trainer):
-    """A `Trainer` that makes the schedules of [`ScheduleArguments`]."""
+    """A `Trainer` that makes the schedules of [`shared_arguments.SharedArguments`]."""
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.args.lr_scheduler_type != TRI_STAGE:

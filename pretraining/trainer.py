@@ -31,7 +31,8 @@ from .loader import make_loader
 from .metrics import HealthMeter
 from .non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
 from .rates import split_by_rate
-from .schedules import ScheduleArguments, ScheduleTrainer
+from .schedules import ScheduleTrainer
+from .shared_arguments import SharedArguments
 from .signals import start_worker
 from .trainer_resume import ResumableTrainer
 from .update import UpdateTrainer
@@ -51,18 +52,12 @@ NO_DECAY = (
 
 
 @dataclass(repr=False)  # that of `TrainingArguments` shows no token
-class PretrainingArguments(ScheduleArguments):
-    """`TrainingArguments` with what pretraining adds; the defaults that differ are those that it needs.
+class PretrainingArguments(SharedArguments):
+    """`TrainingArguments` with what pretraining adds; the defaults that differ are those that it needs."""
 
-    `lr_scheduler_type` also takes `tri_stage`, with `lr_scheduler_kwargs` `{warmup, hold, decay}`, shares of the run.
-    """
-
-    optim: str = field(default="adamw_torch_fused", metadata={"help": "3 to 4 times faster than the loop on CPU"})
     adam_beta2: float = field(default=0.98, metadata={"help": "beta2 of the papers' speech and text recipes"})
     adam_epsilon: float = field(default=1e-6, metadata={"help": "epsilon of the papers' recipes"})
     max_grad_norm: float = field(default=0.0, metadata={"help": "gradient clipping; 0 is off and still logs the norm"})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "off: a NaN shall be seen"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "the collators decide what the model gets"})
     ddp_find_unused_parameters: bool | None = field(
         default=None, metadata={"help": "a walk over the graph in every step; on by itself where LayerDrop needs it"}
     )

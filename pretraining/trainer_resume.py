@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from .allocator import keep_freed_memory
 from .checkpoints import (
     WRITING,
     StorageError,
@@ -34,6 +35,7 @@ from .compute import ComputeCallback
 from .hub_push import model_files_only
 from .late import Late
 from .layout import Layout, changes
+from .shared_arguments import SharedArguments
 from .signals import Preemption, PreemptionCallback
 
 
@@ -69,9 +71,13 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
 class ResumableTrainer(Trainer):
     """A base class beside `Trainer`'s other ones; give `train` what [`find_checkpoint`] returns.
 
+    Its arguments are [`shared_arguments.SharedArguments`].
+
     Attributes:
         preempted: the last `train` ended early because a signal told it to.
     """
+
+    args: SharedArguments
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -95,6 +101,8 @@ class ResumableTrainer(Trainer):
             resume_from_checkpoint = find_checkpoint(self.args)
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         self.preempted, self._votes, self._signals = False, None, Preemption()
+        if self.args.device.type == "cpu" and self.args.keep_freed_memory:
+            keep_freed_memory()
         with self._signals:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
