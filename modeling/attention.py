@@ -89,14 +89,14 @@ class Data2Vec2Attention(nn.Module):
             `(rows, time, dim)`, and the attention `(rows, heads, time, time)` where the implementation makes it.
         """
         heads = self.qkv(hidden).unflatten(-1, (3, -1, self.head_dim))  # (rows, time, 3, heads, head_dim)
-        heads = heads.permute(2, 0, 3, 1, 4)
         dropout = self.config.attention_dropout if self.training else 0.0
         if spelt_out:
-            query, key, value = heads.contiguous().unbind(0)  # (rows, heads, time, head_dim) each; one copy, not three
+            heads = heads.permute(2, 0, 3, 1, 4).contiguous()  # one copy, not three
+            query, key, value = heads.unbind(0)  # (rows, heads, time, head_dim) each
             weights = attention_weights(query, key, self.scaling, bias, slopes, attention_mask)
             mixed = torch.matmul(F.dropout(weights, dropout, self.training), value).transpose(1, 2)
         else:
-            query, key, value = heads.unbind(0)
+            query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # whose gradient is one copy
             attend: Callable = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
             kwargs = {"dropout": dropout, "scaling": self.scaling, "position_bias": bias, "is_causal": False}
             mixed, weights = attend(self, query, key, value, attention_mask, **kwargs)
