@@ -46,3 +46,30 @@ def renamed(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
 
 def part(io: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in io.items() if name.startswith(prefix)}
+
+
+def check_in_bf16(model: Any, batch: dict[str, Any], io: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
+    """A step of `model` in bf16 is the original's in fp32 but for rounding: lengths of differences, relative.
+
+    Targets are worst, up to 1.7e-2 in speech: their norm divides by small deviations.
+    """
+    model.train()  # dropout is 0
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(**batch, num_items_in_batch=1)
+    out.loss.backward()
+    found = {name: weight.grad for name, weight in model.named_parameters() if name in gradients}
+    assert set(found) == set(gradients)
+    pairs = {
+        "loss": (out.loss, io["loss"], 1e-2),
+        "gradient": (joined(found), joined(gradients), 1.5e-2),
+        "targets": (out.targets, io["reg.y"], 2e-2),
+        "predictions": (out.predictions, io["reg.x"], 2e-2),
+    }
+    for what, (actual, expected, most) in pairs.items():
+        error = float((actual.detach().float() - expected).norm() / expected.norm())
+        assert 0 < error < most, f"{what} in bf16: off by {error:.2e}"
+    assert out.loss.dtype == out.targets.dtype == torch.float32
+
+
+def joined(tensors: dict[str, Tensor]) -> Tensor:
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)])

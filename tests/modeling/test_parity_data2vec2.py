@@ -18,7 +18,7 @@ from data2vec.modeling import (
 )
 from data2vec.modeling.attention import Alibi, alibi_bias
 from data2vec.modeling.embed_image import sincos_positions
-from tests.reference import REFERENCE, load_case, need, part, rename, renamed, reshaped
+from tests.reference import REFERENCE, check_in_bf16, load_case, need, part, rename, renamed, reshaped
 
 
 def shared(m: dict, modality: dict, io: dict, masking: dict) -> dict[str, Any]:
@@ -205,6 +205,11 @@ def test_every_gradient_equals_the_original(case):
     for name, gradient in gradients.items():
         close(gradient, golden[name], f"gradient of {name}")
     assert all(p.grad is None for p in model.teacher.parameters())
+
+
+def test_step_in_bf16_is_the_originals_but_for_rounding(case):
+    kind, model, _, io = case
+    check_in_bf16(model, inputs_of(model, io) | masks_of(model, io), io, ours(part(io, "grad."), kind))
 
 
 def test_teacher_after_one_move_equals_the_original(case):
