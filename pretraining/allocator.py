@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Let glibc's `malloc` hand out again what is freed, instead of giving it back to the system, from now on.
 
     A step frees all its activations and the next one asks for them anew: pages that went back to the system are
-    mapped and cleared once more, up to a fifth of a step. The process then holds the most that it has ever needed.
-    Another allocator in front of glibc's (`LD_PRELOAD`) is not touched.
+    mapped and cleared once more, which takes up to a tenth of it. The process then holds the most that it has ever
+    needed. Another allocator in front of glibc's (`LD_PRELOAD`) is not touched.
 
     Returns:
         whether this process has such a `malloc`: Linux with glibc.
