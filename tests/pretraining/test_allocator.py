@@ -3,8 +3,11 @@
 import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from data2vec.pretraining import trainer_resume
 
 
 # three "steps", each of which allocates and frees 256 MB in blocks of many sizes; prints page faults of the last
@@ -39,10 +42,6 @@ def test_what_a_step_frees_is_there_for_the_next():
 
 @pytest.mark.parametrize(("device", "wanted", "called"), [("cpu", True, 1), ("cpu", False, 0), ("cuda", True, 0)])
 def test_a_training_on_a_cpu_asks_for_it(device, wanted, called, monkeypatch):
-    from types import SimpleNamespace
-
-    from data2vec.pretraining import trainer_resume
-
     calls = []
     monkeypatch.setattr(trainer_resume, "keep_freed_memory", lambda: calls.append(1))
     monkeypatch.setattr(trainer_resume.Trainer, "train", lambda self, **kwargs: None)
