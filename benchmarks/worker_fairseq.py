@@ -200,7 +200,9 @@ def main() -> None:
     clock = Clock(wait, now)
     step = make_step(model, sections, clock, spec["precision"] == "bf16")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    channel.answer(trained=trained, teacher=0, threads=torch.get_num_threads())
+    ema = getattr(model, "ema", None) or model.encoder.ema  # in text of data2vec 1 it is the encoder's
+    averaged = sum(p.numel() for p in ema.model.parameters())
+    channel.answer(trained=trained, teacher=averaged, threads=torch.get_num_threads())
     keys = iter(data.batch_sampler or [])
     while (command := channel.command()) != "stop":
         clock.split = command == "stages"
