@@ -26,7 +26,7 @@ from data2vec.modeling.conv import TokenConv
 from data2vec.modeling.embed_audio import AudioEmbeddings
 from data2vec.modeling.encoder import Data2Vec2Encoder
 from data2vec.pretraining.arguments import Run
-from data2vec.pretraining.data import PretrainingData
+from data2vec.pretraining.data.build import PretrainingData
 
 
 class Plain(nn.Module):

@@ -25,10 +25,10 @@ from systems import SYSTEMS, put, read_recipe_of
 from transformers.utils.logging import disable_progress_bar
 
 from data2vec.pretraining.arguments import Run, resolve
-from data2vec.pretraining.collators import draw_masks
-from data2vec.pretraining.data import PretrainingData, build_data
-from data2vec.pretraining.loader import make_loader
-from data2vec.pretraining.sampler import BatchSampler
+from data2vec.pretraining.data.build import PretrainingData, build_data
+from data2vec.pretraining.data.collators import draw_masks
+from data2vec.pretraining.data.loader import make_loader
+from data2vec.pretraining.data.sampler import BatchSampler
 
 
 UNITS = {"audio": "clips", "vision": "images", "text": "rows"}

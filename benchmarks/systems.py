@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from data2vec.pretraining.arguments import Run, override, read_recipe, resolve
-from data2vec.pretraining.collators import AudioCollator, ConvFrames, ImageCollator, TextCollator
-from data2vec.pretraining.data import PretrainingData
+from data2vec.pretraining.data.build import PretrainingData
+from data2vec.pretraining.data.collators import AudioCollator, ConvFrames, ImageCollator, TextCollator
+from data2vec.pretraining.data.sampler import BatchSampler
 from data2vec.pretraining.recipe import parse_yaml
-from data2vec.pretraining.sampler import BatchSampler
 
 
 SAMPLING_RATE = 16_000

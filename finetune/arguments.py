@@ -21,11 +21,11 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.trainer_utils import IntervalStrategy
 
 from ..pretraining import recipe as recipe_file
-from ..pretraining.command_help import FINE_TUNING, ORDINARY, RECIPE_HELP, command_parser
-from ..pretraining.data_arguments import CheckedArguments
+from ..pretraining.console.help import FINE_TUNING, ORDINARY, RECIPE_HELP, command_parser
+from ..pretraining.data.arguments import CheckedArguments
 from ..pretraining.shared_arguments import own_fields
-from .command_words import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
 from .data_arguments import FineTuneDataArguments
+from .help_text import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
 from .training_arguments import FineTuneArguments
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..pretraining.data_arguments import CheckedArguments, Source
+from ..pretraining.data.arguments import CheckedArguments, Source
 
 
 @dataclass(kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..pretraining.collators import generator
-from ..pretraining.data_modality import BadExample, Rows
-from ..pretraining.progress import progress
+from ..pretraining.console.progress import progress
+from ..pretraining.data.collators import generator
+from ..pretraining.data.modality import BadExample, Rows
 
 
 logger = logging.getLogger(__name__)

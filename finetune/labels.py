@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from ..pretraining.data_sources import LABEL, MediaKind, load_source
+from ..pretraining.data.sources import LABEL, MediaKind, load_source
 from .data_arguments import FineTuneDataArguments
 from .examples import Examples, Read
 from .task import VALIDATION

@@ -1,6 +1,6 @@
 """Parameter groups: layer-wise learning-rate decay, a learning rate for the head, and what weight decay spares.
 
-The law is BEiT's and MAE's: with L blocks the embeddings are layer 0, block i (from 1) is layer i, and what comes
+The rule is BEiT's and MAE's: with L blocks the embeddings are layer 0, block i (from 1) is layer i, and what comes
 after the blocks, the head included, is layer L + 1; layer l learns at the rate's `layer_decay ** (L + 1 - l)`.
 """
 

@@ -8,8 +8,8 @@
 import sys
 from collections.abc import Sequence
 
-from data2vec.finetune.audio import AudioClassification
-from data2vec.finetune.audio_folds import every_fold
+from data2vec.finetune.audio.folds import every_fold
+from data2vec.finetune.audio.task import AudioClassification
 from data2vec.finetune.runner import run
 
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from data2vec.finetune.ctc import SpeechRecognition
+from data2vec.finetune.ctc.task import SpeechRecognition
 from data2vec.finetune.runner import run
 
 

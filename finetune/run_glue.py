@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from data2vec.finetune.arguments import field_names, read_command, resolve
-from data2vec.finetune.glue_sweep import plan, recipe_of_task, run_sweep
 from data2vec.finetune.runner import command, fine_tune
 from data2vec.finetune.task import Task
-from data2vec.finetune.text import TextArguments, TextClassification
+from data2vec.finetune.text.glue_sweep import plan, recipe_of_task, run_sweep
+from data2vec.finetune.text.task import TextArguments, TextClassification
 from data2vec.pretraining.recipe import override
 
 

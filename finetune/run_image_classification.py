@@ -6,7 +6,7 @@
 import sys
 from collections.abc import Sequence
 
-from data2vec.finetune.image import ImageClassification
+from data2vec.finetune.image.task import ImageClassification
 from data2vec.finetune.runner import run
 
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from data2vec.finetune.arguments import parse
-from data2vec.finetune.probe_arguments import Probe
-from data2vec.finetune.probe_runner import probe
+from data2vec.finetune.probe.arguments import Probe
+from data2vec.finetune.probe.runner import probe
 from data2vec.finetune.runner import command
 
 

@@ -21,17 +21,10 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from ..pretraining.checkpoints import StorageError, claimed, write_text
-from ..pretraining.run_folder import (
-    DISK_ERRORS,
-    EXIT_PREEMPTED,
-    EXIT_REFUSED,
-    EXIT_STORAGE,
-    check_same_recipe,
-    last_checkpoint,
-    write_run_files,
-)
-from ..pretraining.trainer_resume import find_checkpoint
+from ..pretraining.checkpoints.resume import find_checkpoint
+from ..pretraining.checkpoints.run_folder import DISK_ERRORS, check_same_recipe, last_checkpoint, write_run_files
+from ..pretraining.checkpoints.storage import StorageError, claimed, write_text
+from ..pretraining.console.help import EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
 from .arguments import SECTIONS, FineTuneRun, parse
 from .predictions import write_rows
 from .task import VALIDATION, Task, TaskData

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalPrediction
 
-from ..pretraining.data_arguments import CheckedArguments
+from ..pretraining.data.arguments import CheckedArguments
 from .arguments import FineTuneRun
 from .data_arguments import FineTuneDataArguments
 from .examples import Examples

@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from data2vec.finetune.ctc_text import CASES, PUNCTUATION, normalise
-from data2vec.pretraining.command_help import command_parser
-from data2vec.pretraining.data_arguments import Source
-from data2vec.pretraining.data_sources import load_sources
-from data2vec.pretraining.data_text_rows import TEXT, documents_of
-from data2vec.pretraining.progress import progress
-from data2vec.pretraining.run_folder import EXIT_REFUSED
+from data2vec.finetune.ctc.transcripts import CASES, PUNCTUATION, normalise
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.console.progress import progress
+from data2vec.pretraining.data.arguments import Source
+from data2vec.pretraining.data.sources import load_sources
+from data2vec.pretraining.data.text_rows import TEXT, documents_of
 
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..pretraining.layout import BY_COST, COUNTED, Layout
-from ..pretraining.loader import make_loader
-from ..pretraining.sampler import BatchSampler
-from ..pretraining.schedules import ScheduleTrainer
-from ..pretraining.signals import start_worker
-from ..pretraining.trainer_resume import ResumableTrainer
+from ..pretraining.checkpoints.resume import ResumableTrainer
+from ..pretraining.checkpoints.signals import start_worker
+from ..pretraining.data.loader import make_loader
+from ..pretraining.data.sampler import BatchSampler
+from ..pretraining.engine.batch_layout import BY_COST, COUNTED, Layout
+from ..pretraining.engine.schedules import ScheduleTrainer
 from .optim import decayed_names, parameter_groups
 from .task import Task, TaskData
 from .training_arguments import FineTuneArguments

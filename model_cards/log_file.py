@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
-FILE = "logs/rank-0.log"  # of pretraining/health.py, as are the words below
-LOGGED = re.compile(r"data2vec\.pretraining\.health: step (\d+) of \d+: (.+)$")
-CONTINUED = re.compile(r"data2vec\.pretraining\.health: (?:continues from checkpoint-(\d+),|starts, for )")
+FILE = "logs/rank-0.log"  # of pretraining/monitoring/health.py, as are the words below
+HEALTH = r"data2vec\.pretraining\.(?:monitoring\.)?health: "
+LOGGED = re.compile(HEALTH + r"step (\d+) of \d+: (.+)$")
+CONTINUED = re.compile(HEALTH + r"(?:continues from checkpoint-(\d+),|starts, for )")
 NUMBER = re.compile(r"([\w/]+) (-?[\d.]+(?:e[+-]?\d+)?|nan|-?inf)$")
 
 

@@ -18,11 +18,10 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from data2vec.model_cards.hub_errors import in_words, is_expected
-from data2vec.model_cards.upload_list import CONFIG, UploadList, list_uploads
-from data2vec.pretraining.command_help import command_parser
-from data2vec.pretraining.hub_push import CARD
-from data2vec.pretraining.run_folder import EXIT_REFUSED
+from data2vec.model_cards.hub.errors import in_words, is_expected
+from data2vec.model_cards.hub.upload_list import CONFIG, UploadList, list_uploads
+from data2vec.pretraining.checkpoints.hub_push import CARD
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
 
 
 MAIN = "main"

@@ -14,19 +14,18 @@ from typing import Any, get_type_hints
 from huggingface_hub import ModelCard
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data2vec.model_cards import tables, usage
-from data2vec.model_cards.card_words import CardWords
-from data2vec.model_cards.curves import draw_sheet
-from data2vec.model_cards.facts import Facts, read_facts, refuse_numbers
-from data2vec.model_cards.hub_terms import METRICS, PIPELINE_NAMES
-from data2vec.model_cards.metadata import card_data, check
-from data2vec.pretraining.checkpoints import write_text
-from data2vec.pretraining.command_help import command_parser
-from data2vec.pretraining.run_folder import EXIT_REFUSED
+from data2vec.model_cards.card import tables, usage
+from data2vec.model_cards.card.card_yaml import CardFields
+from data2vec.model_cards.card.facts import Facts, read_facts, refuse_numbers
+from data2vec.model_cards.card.hub_terms import METRICS, PIPELINE_NAMES
+from data2vec.model_cards.card.metadata import card_data, check
+from data2vec.model_cards.report.curves import draw_sheet
+from data2vec.pretraining.checkpoints.storage import write_text
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
 
 
 CARD, CURVES, REPORT_PICTURE = "README.md", "curves.png", "report.png"
-TEMPLATE = Path(__file__).with_name("template.md")
+TEMPLATE = Path(__file__).parent / "card" / "template.md"
 # What report.py draws, where it was asked to: file of the run folder -> what a reader sees there.
 PICTURES = {
     "report_pictures/masks.png": "What the student does not see: inputs whole, and with what their masks hide",
@@ -50,7 +49,7 @@ def render(folder: str | Path, **given: Any) -> ModelCard:
     """Write the card and the curves of a run folder.
 
     Args:
-        given: fields of [`CardWords`]; they are kept in `card.yaml`.
+        given: fields of [`CardFields`]; they are kept in `card.yaml`.
 
     Raises:
         ValueError: no finished run folder, a field that is not possible, or a number that the folder does not hold.
@@ -126,8 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         page="docs/publishing.md, the card",
     )
     parser.add_argument("run_folder", metavar="RUN_FOLDER", help="output_dir of a finished pretraining or fine-tuning")
-    hints = get_type_hints(CardWords)
-    for field in fields(CardWords):
+    hints = get_type_hints(CardFields)
+    for field in fields(CardFields):
         several = {"nargs": "+"} if hints[field.name] == list[str] | None else {}
         parser.add_argument(f"--{field.name}", help=field.metadata["help"], **several)  # type: ignore[arg-type]
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .frugal import norm_then
-from .initial_laws import DefaultConv2d, HeConv2d
+from .initialization import DefaultConv2d, HeConv2d
+from .recompute import recompute_norm
 
 
 def convolve(
@@ -131,7 +131,7 @@ class TokenConv(nn.Module):
         planes = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # (rows, in_dim, height, width), a view
         planes = self.conv(planes if self.channels_last else planes.contiguous())
         planes = planes[:, :, :height, :width]  # an even kernel gives one more at the end
-        return norm_then(F.gelu, self.norm, planes.permute(0, 2, 3, 1).flatten(1, 2))
+        return recompute_norm(F.gelu, self.norm, planes.permute(0, 2, 3, 1).flatten(1, 2))
 
 
 class ChannelsLastConv1d(nn.Conv1d):

@@ -29,11 +29,11 @@ def beta(blocks: int) -> float:
 
 
 def start_deep_norm(layers: Iterable[Any], blocks: int) -> None:
-    """Start blocks of `transformers`' Data2VecAudioModel: Xavier's normal law with DeepNorm's gains, folded."""
+    """Initialise blocks of Data2VecAudioModel: Xavier's normal distribution with DeepNorm's gains folded in."""
     gain, fold = beta(blocks), 1 / alpha(blocks)
     for layer in layers:
         attention, ffn = layer.attention, layer.feed_forward
-        laws: list[tuple[nn.Linear, float]] = [
+        gains: list[tuple[nn.Linear, float]] = [
             (attention.q_proj, 1.0),
             (attention.k_proj, 1.0),
             (attention.v_proj, gain),
@@ -41,6 +41,6 @@ def start_deep_norm(layers: Iterable[Any], blocks: int) -> None:
             (ffn.intermediate_dense, gain),
             (ffn.output_dense, gain * fold),
         ]
-        for linear, scale in laws:
+        for linear, scale in gains:
             nn.init.xavier_normal_(linear.weight, gain=scale)
             nn.init.zeros_(linear.bias)

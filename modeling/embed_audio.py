@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from .conv import FrameConv, TokenConv
-from .frugal import norm_then
-from .initial_laws import DefaultLinear, HeLinear
+from .initialization import DefaultLinear, HeLinear
+from .recompute import recompute_norm
 
 
 class AudioEmbeddings(nn.Module):
@@ -54,9 +54,9 @@ class AudioEmbeddings(nn.Module):
                 "one frame of the convolutions."
             )
         windows = input_values.to(self.first_conv.weight.dtype).unfold(1, self.kernels[0], self.strides[0])
-        frames = norm_then(F.gelu, self.conv_norms[0], self.first_conv(windows))  # (batch, frames, conv dim)
+        frames = recompute_norm(F.gelu, self.conv_norms[0], self.first_conv(windows))  # (batch, frames, conv dim)
         for conv, norm in zip(self.convs, self.conv_norms[1:], strict=True):
-            frames = norm_then(F.gelu, norm, conv(frames))
+            frames = recompute_norm(F.gelu, norm, conv(frames))
         tokens = self.projection(self.layer_norm(frames))  # (batch, time, dim)
         return tokens, (tokens.shape[1],)
 

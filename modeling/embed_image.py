@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from .initial_laws import XavierConv2d
+from .initialization import XavierConv2d
 
 
 def as_pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:

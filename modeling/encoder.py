@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import Alibi, Data2Vec2Attention, alibi_bias, compute_dtype
-from .frugal import made_again
+from .recompute import recompute_activation
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of, window_mask
 
@@ -190,7 +190,7 @@ class Data2Vec2Block(GradientCheckpointingLayer):
         attended, weights = self.attention(hidden, bias, slopes, attention_mask, spelt_out)
         hidden = self.attention_norm(hidden + self._drop_path(attended))
         again = not self.gradient_checkpointing and self.activation_dropout.p == 0
-        with made_again(F.gelu, self.intermediate(hidden), enabled=again) as activated:
+        with recompute_activation(F.gelu, self.intermediate(hidden), enabled=again) as activated:
             ffn = self.output(self.activation_dropout(activated))
         ffn = self.activation_dropout(ffn)
         residual = hidden + self._drop_path(self.dropout(ffn))

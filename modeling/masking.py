@@ -1,9 +1,9 @@
-"""Which tokens are hidden from the student: one strategy class per published masking law.
+"""Which tokens are hidden from the student: one class per published masking strategy.
 
 - A mask is bool (batch, views, time), True = hidden; the teacher never sees it.
 - A row (one view of one example) is a pure function of its seed, its number of maskable tokens and the strategy's
   numbers: neither the other rows, nor padding, nor the number of loader workers can change it.
-- Padding and everything else that is not `maskable` is never hidden. In 1-D the law runs over the row's sequence of
+- Padding and everything else that is not `maskable` is never hidden. In 1-D a strategy runs over the row's sequence of
   maskable tokens, as if the others were not there.
 """
 
@@ -33,15 +33,15 @@ from .masking_functions import (
 )
 
 
-Law = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]  # (seeds (rows,), sizes (rows,), grid) -> bool (rows, time)
+Strategy = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]  # seeds, sizes (rows,), grid -> bool (rows, time)
 
 
 class Masking(ABC):
     """What every strategy offers. A wrong number raises `ValueError` when the strategy is built."""
 
     method: ClassVar[str]
-    grid_axes: ClassVar[tuple[int, ...]]  # the numbers of axes of the token grids that the law is defined on
-    uses_neighbours: ClassVar[bool] = True  # False: the law does not care where in the grid a token is
+    grid_axes: ClassVar[tuple[int, ...]]  # the numbers of axes of the token grids that the strategy is defined on
+    uses_neighbours: ClassVar[bool] = True  # False: the strategy does not care where in the grid a token is
 
     def sample(
         self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
@@ -57,7 +57,7 @@ class Masking(ABC):
 
     @abstractmethod
     def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """The law: bool (rows, time) with True among each row's first `sizes` tokens; seeds, sizes (rows,) int64."""
+        """Bool (rows, time), True among each row's first `sizes` tokens; seeds, sizes (rows,) int64."""
 
     def check(self, grid: tuple[int, ...]) -> None:
         """Raise `ValueError`, naming the field, where this mask cannot fit the grid (of the shortest clip)."""
@@ -74,9 +74,9 @@ class Masking(ABC):
             raise ValueError(f"masking {self.method!r}: {field}={getattr(self, field)!r} {fix}")
 
     def _in_rows(
-        self, law: Law, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None, maskable: Tensor | None
+        self, strategy: Strategy, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None, maskable: Tensor | None
     ) -> Tensor:
-        """Runs `law` on rows squeezed to their maskable tokens and puts the result back in place."""
+        """Runs `strategy` on rows squeezed to their maskable tokens and puts the result back in place."""
         Masking.check(self, grid)  # the axes only: a clip too short for `check` still gets a mask
         if seeds.dim() != 2 or seeds.dtype != torch.int64:
             raise ValueError(f"seeds is {seeds.dtype} {tuple(seeds.shape)}: pass int64 (batch, views) from mask_seeds")
@@ -87,7 +87,7 @@ class Masking(ABC):
                 f"lengths / maskable leave out tokens of a {grid} grid: {self.method!r} needs all of them"
             )
         allowed = allowed.repeat_interleave(views, dim=0)  # (batch * views, time)
-        squeezed = law(seeds.flatten(), allowed.sum(-1), grid)  # (batch * views, time)
+        squeezed = strategy(seeds.flatten(), allowed.sum(-1), grid)  # (batch * views, time)
         place = (allowed.cumsum(-1) - 1).clamp(min=0)  # (batch * views, time) index into the squeezed row
         return (squeezed.gather(-1, place) & allowed).view(batch, views, time)
 

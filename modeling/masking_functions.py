@@ -1,4 +1,4 @@
-"""What the masking laws are made of: numbers that depend on a row's seed only, and choices among a row's tokens.
+"""What the masking strategies are made of: numbers that depend on a row's seed only, and choices among a row's tokens.
 
 Random numbers are SplitMix64 (Steele, Lea and Flood, 2014) read at explicit positions, not a `torch.Generator`: all
 rows are drawn at once, a longer row starts with the same numbers, all 64 bits of a seed count (torch's CPU generator
@@ -81,7 +81,7 @@ def dilate(marks: Tensor, length: int, before: int) -> Tensor:
 def draw_rectangles(
     seeds: Tensor, grid: tuple[int, ...], target: int, smallest_area: int, largest_area: int, min_aspect: float
 ) -> Tensor:
-    """Bool (rows, height, width): up to `target` cells under rectangles; the law of `masking.BeitBlockMasking`.
+    """Bool (rows, height, width): up to `target` cells under rectangles; as in `masking.BeitBlockMasking`.
 
     A rectangle is smaller than the grid on both sides and covers at least 1 and at most what is left of new cells.
     Each has ten attempts to fit, but the first is tried for until it does; `ValueError` where it never does.

@@ -14,7 +14,7 @@ from .embed_audio import AudioEmbeddings, ConvolutionalPositions
 from .embed_image import ImageEmbeddings, SinCosPositions
 from .embed_text import TextEmbeddings
 from .encoder import Data2Vec2Encoder
-from .initial_laws import OwnLaw
+from .initialization import SelfInitialized
 from .masking import SpanMasking, mask_seeds
 
 
@@ -33,8 +33,8 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """As the original: N(0, initializer_range) for linear layers and embeddings; others say so themselves."""
-        if isinstance(module, OwnLaw):
-            module.start()
+        if isinstance(module, SelfInitialized):
+            module.initialize()
         elif isinstance(module, SinCosPositions):
             init.copy_(module.table, module.make_table())
         elif isinstance(module, Alibi):

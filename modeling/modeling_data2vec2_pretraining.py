@@ -12,9 +12,9 @@ from transformers import PreTrainedConfig
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_objective import ObjectiveConfig
 from .decoder import Data2Vec2Decoder
-from .dropping import keep, places_of, restore, take
 from .encoder import Data2Vec2Encoder
-from .initial_laws import DefaultLinear
+from .gather import gather, masked_indices, scatter, select_visible
+from .initialization import DefaultLinear
 from .modeling_data2vec2 import (
     Data2Vec2AudioModel,
     Data2Vec2Model,
@@ -129,20 +129,20 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             tokens: `(batch, time, dim)`, the embedding of everything.
             real: bool `(batch, time)`.
             visible: bool `(batch * views, time)`, the views of a sample in a row.
-            mask_counts: [`dropping.MaskCounts`]; counted if `None`.
+            mask_counts: [`gather.MaskCounts`]; counted if `None`.
 
         Returns:
             `(batch * views, extra + kept, dim)`, in order, with filler at the end of rows that keep fewer.
         """
         student, views = self.data2vec2, len(visible) // len(tokens)
-        kept = keep(visible, mask_counts)
-        picked = take(tokens, kept.where)  # (rows, kept, dim)
+        kept = select_visible(visible, mask_counts)
+        picked = gather(tokens, kept.where)  # (rows, kept, dim)
         if student.positions is not None:
             seen, seen_real = tokens, real
             if student.positions.depends_on_tokens:  # positions must not tell what is hidden
                 seen = tokens.repeat_interleave(views, dim=0).masked_fill(~visible.unsqueeze(-1), 0)
                 seen_real = None if real is None else real.repeat_interleave(views, dim=0)
-            picked = picked + take(student.positions(seen, grid, seen_real), kept.where)
+            picked = picked + gather(student.positions(seen, grid, seen_real), kept.where)
         kept_real = kept.real
         if real is not None and self.objective.original_padding:
             padding_seen = real.repeat_interleave(views, dim=0).gather(1, kept.where)  # (rows, kept)
@@ -164,7 +164,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         if mask_noise is None:
             mask_noise = states.new_empty(shape).normal_(0.0, self.objective.mask_noise_std)
         noise = mask_noise.reshape(shape).to(states.dtype) * removed.unsqueeze(-1)
-        return restore(states, visible, noise)
+        return scatter(states, visible, noise)
 
     def _pretrain(
         self,
@@ -199,7 +199,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         decoder_input = self.decoder_input(encoded, visible, removed, mask_noise)  # (rows, time, dim)
         decoded = self.decoder(decoder_input, grid, rows_real)  # (rows, time, decoder dim)
 
-        extra, places = self.config.num_extra_tokens, places_of(masked, mask_counts)
+        extra, places = self.config.num_extra_tokens, masked_indices(masked, mask_counts)
         output = self.compare(
             self.decoder.projection(decoded.flatten(0, 1).index_select(0, places)),  # (masked positions, dim)
             targets.result(),
@@ -252,7 +252,7 @@ class Data2Vec2AudioForPreTraining(Data2Vec2ForPreTraining):
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks.
             output_decoder_states: also return the decoder's input and its output at all positions.
-            mask_counts: [`dropping.MaskCounts`] of `masked`, so that nothing waits for the device; counted if `None`.
+            mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device; counted if `None`.
         """
         return self._pretrain(
             input_values,

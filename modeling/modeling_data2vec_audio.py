@@ -13,11 +13,11 @@ from transformers.models.data2vec.modeling_data2vec_audio import (
 
 from .conv import set_channels_last
 from .deep_norm import FOLDED, alpha, start_deep_norm
-from .dropping import places_of
-from .frugal import keep_less
-from .frugal_audio import FRUGAL
+from .gather import masked_indices
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .recompute import recompute_in
+from .recompute_audio import RECOMPUTING
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of
 
@@ -91,7 +91,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecAudioTeacher(config)
         set_channels_last(self, True)
-        keep_less(self, FRUGAL)
+        recompute_in(self, RECOMPUTING)
         self.post_init()
         if self.uses_deep_norm and self.device.type != "meta":  # else `from_pretrained` fills the blocks
             start_deep_norm(self.data2vec_audio.encoder.layers, config.num_hidden_layers)
@@ -169,7 +169,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
             kept_layers: one bool a block, False = dropped (LayerDrop); drawn with `config.layerdrop` if `None`.
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks.
-            mask_counts: [`dropping.MaskCounts`] of `masked`, so that nothing waits for the device.
+            mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device.
         """
         encoder = self.data2vec_audio
         features = encoder.feature_extractor(input_values).transpose(1, 2)  # (batch, time, conv dim)
@@ -191,7 +191,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         block_mask = attention_mask_of(self.config, hidden, real)
         hidden = self._student_blocks(hidden, block_mask, kept_layers)  # (batch, time, dim)
 
-        places = places_of(masked, mask_counts)
+        places = masked_indices(masked, mask_counts)
         predictions = self.head(hidden.flatten(0, 1).index_select(0, places))  # (masked positions, dim)
         output = self.compare(predictions, targets.result(), masked, places, real, num_items_in_batch)
         output.last_hidden_state = hidden

@@ -9,11 +9,11 @@ from transformers.models.data2vec.modeling_data2vec_text import (
     Data2VecTextPreTrainedModel,
 )
 
-from .dropping import places_of
-from .frugal import keep_less
-from .frugal_text import FRUGAL
+from .gather import masked_indices
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .recompute import recompute_in
+from .recompute_text import RECOMPUTING
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of
 
@@ -71,7 +71,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
     config_fields = ("mask_token_id",)
     ema_scopes = {"blocks": ("encoder.",), "all": ("",)}
     teacher: Data2VecTextTeacher
-    _no_split_modules = ["FrugalTextLayer", "Data2VecTextTeacherLayer"]
+    _no_split_modules = ["RecomputingTextLayer", "Data2VecTextTeacherLayer"]
 
     def __init__(self, config: Data2VecTextConfig):
         super().__init__(config)
@@ -84,7 +84,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
             )
         self.init_objective()
         self.data2vec_text = Data2VecTextModel(config, add_pooling_layer=False)
-        keep_less(self, FRUGAL)
+        recompute_in(self, RECOMPUTING)
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecTextTeacher(config)
         self.post_init()
@@ -121,7 +121,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
                 masked (BERT's random tokens); `input_ids` if `None`.
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks.
-            mask_counts: [`dropping.MaskCounts`] of `masked`, so that nothing waits for the device.
+            mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device.
         """
         embeddings = self.data2vec_text.embeddings
         real = None if attention_mask is None else attention_mask.bool()
@@ -138,7 +138,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         for layer in self.data2vec_text.encoder.layer:
             hidden = layer(hidden, block_mask)
 
-        places = places_of(masked, mask_counts)
+        places = masked_indices(masked, mask_counts)
         predictions = self.head(hidden.flatten(0, 1).index_select(0, places))  # (masked positions, dim)
         output = self.compare(predictions, targets.result(), masked, places, real, num_items_in_batch)
         output.last_hidden_state = hidden

@@ -10,7 +10,7 @@ from transformers.models.data2vec.modeling_data2vec_vision import (
     Data2VecVisionRelativePositionBias,
 )
 
-from .dropping import places_of
+from .gather import masked_indices
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
@@ -161,7 +161,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
                 from the objective if `None`.
             num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
             output_teacher_layers: also return the taps of all blocks, `(batch, patches, dim)` each.
-            mask_counts: [`dropping.MaskCounts`] of `masked`, so that nothing waits for the device.
+            mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device.
         """
         embeddings: Data2VecVisionEmbeddings = self.data2vec_vision.embeddings
         resolution: tuple[int, int] = (pixel_values.shape[2], pixel_values.shape[3])
@@ -175,7 +175,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         hidden = embeddings.dropout(_add_cls(embeddings, hidden, resolution))  # (batch, 1 + patches, dim)
         hidden = self.data2vec_vision.layernorm(self._student_blocks(hidden, resolution))
 
-        places = places_of(masked, mask_counts)
+        places = masked_indices(masked, mask_counts)
         rows = places + places // masked.shape[1] + 1  # of the hidden states, each sample with CLS in front
         predictions = self.head(hidden.flatten(0, 1).index_select(0, rows))  # (masked positions, dim)
         output = self.compare(predictions, targets.result(), masked, places, None, num_items_in_batch)

@@ -204,7 +204,7 @@ class PreTrainingMixin(PreTrainedModel):
             predictions: `(masked positions, dim)`, rows in row-major order of `masked`.
             all_targets: `(batch, time, dim)` fp32, without gradient.
             masked: bool, where the loss is taken: `(batch, time)`, or `(batch, views, time)` in data2vec 2.0.
-            places: `(masked positions,)` long, where `masked`, flattened, is True, see [`dropping.places_of`].
+            places: `(masked positions,)` long, where `masked`, flattened, is True, see [`gather.masked_indices`].
             real: bool `(batch, time)`.
             num_items_in_batch: masked positions of the whole effective batch; `None` takes this batch's.
             cls_predictions: `(batch * views, dim)`, the student's guess at the mean over time of a sample's targets.

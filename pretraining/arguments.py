@@ -15,9 +15,9 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, AutoConf
 
 from ..modeling import ObjectiveConfig
 from . import recipe as recipe_file
-from .command_help import EXIT_CODES, RECIPE_HELP, command_parser
-from .data import AudioDataArguments, DataArguments, ImageDataArguments, TextDataArguments, modality_of
-from .report import ReportArguments
+from .console.help import EXIT_CODES, RECIPE_HELP, command_parser
+from .data.build import AudioDataArguments, DataArguments, ImageDataArguments, TextDataArguments, modality_of
+from .evaluation.report import ReportArguments
 from .shared_arguments import own_fields
 from .trainer import PretrainingArguments
 

@@ -21,9 +21,8 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from transformers import MODEL_FOR_PRETRAINING_MAPPING, AutoConfig
 
-from .command_help import command_parser
-from .progress import progress
-from .run_folder import EXIT_REFUSED
+from .console.help import EXIT_REFUSED, command_parser
+from .console.progress import progress
 
 
 SHARDS = "pytorch_model_fsdp_0"  # the folder of FSDP2's shards in a checkpoint

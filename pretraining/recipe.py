@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from .masking_secrets import mask_arguments
+from .console.redact import mask_arguments
 
 
 Recipe = Mapping[str, Any]

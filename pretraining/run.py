@@ -19,26 +19,22 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from data2vec.pretraining.arguments import Run, parse_arguments
-from data2vec.pretraining.callbacks_probe import ProbeCallback
-from data2vec.pretraining.checkpoints import StorageError, claimed
-from data2vec.pretraining.data import BadExample, PretrainingData, build_data
-from data2vec.pretraining.engine_check import check_launch
-from data2vec.pretraining.health import Health, logged_to
-from data2vec.pretraining.probe import teacher_encoder
-from data2vec.pretraining.report import write_report
-from data2vec.pretraining.run_folder import (
+from data2vec.pretraining.checkpoints.resume import find_checkpoint
+from data2vec.pretraining.checkpoints.run_folder import (
     DISK_ERRORS,
-    EXIT_COLLAPSED,
-    EXIT_DIVERGED,
-    EXIT_PREEMPTED,
-    EXIT_REFUSED,
-    EXIT_STORAGE,
     check_same_recipe,
     last_checkpoint,
     write_run_files,
 )
+from data2vec.pretraining.checkpoints.storage import StorageError, claimed
+from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
+from data2vec.pretraining.data.build import BadExample, PretrainingData, build_data
+from data2vec.pretraining.engine.launch_check import check_launch
+from data2vec.pretraining.evaluation.online_probe import ProbeCallback
+from data2vec.pretraining.evaluation.probe import teacher_encoder
+from data2vec.pretraining.evaluation.report import write_report
+from data2vec.pretraining.monitoring.health import Health, logged_to
 from data2vec.pretraining.trainer import Data2VecTrainer
-from data2vec.pretraining.trainer_resume import find_checkpoint
 
 
 STATES = {0: "finished", EXIT_COLLAPSED: "collapsed", EXIT_PREEMPTED: "preempted", EXIT_DIVERGED: "diverged"}

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
-from .schedules import TRI_STAGE
+from .engine.schedules import TRI_STAGE
 
 
 @dataclass(repr=False)  # that of `TrainingArguments` shows no token

@@ -3,7 +3,7 @@
 What it adds, and nothing else: the teacher moves once per optimizer step; the loss is divided by the masked positions
 of the whole effective batch; weight decay spares what it should not touch; the run's health is logged and guarded;
 batches come from our sampler; and a finished run leaves the plain encoder at the top of its folder. That a run can be
-killed and continued is trainer_resume.py's.
+killed and continued is checkpoints/resume.py's.
 """
 
 import os
@@ -20,22 +20,22 @@ from transformers import PreTrainedModel
 from ..modeling import Data2VecForPreTrainingOutput
 from ..modeling.conv import set_channels_last
 from ..modeling.masking import mask_seeds
-from .callbacks import CollapseGuard, TeacherCallback
-from .checkpoints import WRITING, move_files
-from .clock import TrainingClock
-from .data import PretrainingData
-from .data_streaming import StreamingBatches
-from .engines import EngineTrainer
-from .layout import BY_COST, COUNTED, STREAM, Layout
-from .loader import make_loader
-from .metrics import HealthMeter
-from .non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
-from .rates import split_by_rate
-from .schedules import ScheduleTrainer
+from .checkpoints.resume import ResumableTrainer
+from .checkpoints.signals import start_worker
+from .checkpoints.storage import WRITING, move_files
+from .data.build import PretrainingData
+from .data.loader import make_loader
+from .data.streaming import StreamingBatches
+from .engine.batch_layout import BY_COST, COUNTED, STREAM, Layout
+from .engine.distributed import EngineTrainer
+from .engine.optimizer_step import UpdateTrainer
+from .engine.param_groups import split_param_groups
+from .engine.schedules import ScheduleTrainer
+from .monitoring.callbacks import CollapseGuard, TeacherCallback
+from .monitoring.clock import TrainingClock
+from .monitoring.metrics import HealthMeter
+from .monitoring.non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
 from .shared_arguments import SharedArguments
-from .signals import start_worker
-from .trainer_resume import ResumableTrainer
-from .update import UpdateTrainer
 
 
 WHOLE_MODEL = "pretraining"  # sub-folder that holds student, teacher and head of a finished run
@@ -216,7 +216,7 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTr
         made, trained = self.optimizer is not None, model or self.model
         optimizer = super().create_optimizer(model)
         if not made and trained is not None:
-            split_by_rate(optimizer, trained, self.unwrapped().rate_factor)
+            split_param_groups(optimizer, trained, self.unwrapped().rate_factor)
         return optimizer
 
     # ---- health ----

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data2vec.modeling.fairseq_checkpoint import flatten
-from data2vec.modeling.fairseq_keys import FAMILIES, reshaped, to_ours, translated
+from data2vec.modeling.convert.checkpoint import flatten
+from data2vec.modeling.convert.keys import FAMILIES, reshaped, to_ours, translated
 
 
 __all__ = ["REFERENCE", "SHARED", "flatten", "load_case", "need", "part", "rename", "renamed", "reshaped"]

@@ -1,16 +1,18 @@
 """What a person meets who asks for help, or slips: `--help` of every command, exit codes, and errors with the fix."""
 
 import importlib
+import importlib.util
 import re
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from data2vec.finetune.command_words import COMMANDS, recipes_of
-from data2vec.finetune.command_words import RECIPES as FINE_TUNING_RECIPES
+from data2vec.finetune.help_text import COMMANDS, recipes_of
+from data2vec.finetune.help_text import RECIPES as FINE_TUNING_RECIPES
 from data2vec.pretraining.arguments import RECIPES
-from data2vec.pretraining.command_help import EXIT_CODES, FINE_TUNING, ORDINARY
-from data2vec.pretraining.progress import progress
+from data2vec.pretraining.console.help import EXIT_CODES, FINE_TUNING, ORDINARY
+from data2vec.pretraining.console.progress import progress
 from tests.code_blocks import ROOT, blocks_of
 
 
@@ -28,9 +30,15 @@ MODULES = {
 }
 
 
+def main_of(module: str) -> Callable[[list[str]], int]:
+    """What `python -m module` calls: a package's is that of its `__main__`."""
+    package = importlib.util.find_spec(module).submodule_search_locations is not None
+    return importlib.import_module(f"{module}.__main__" if package else module).main
+
+
 def help_of(module: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as done:
-        importlib.import_module(module).main(["--help"])
+        main_of(module)(["--help"])
     assert done.value.code == 0
     return capsys.readouterr().out
 
@@ -68,7 +76,7 @@ def test_help_lists_the_recipes_of_the_command_alone(capsys):
 
 def test_help_names_every_field(capsys):
     from data2vec.modeling import ObjectiveConfig
-    from data2vec.pretraining.data import AudioDataArguments, ImageDataArguments, TextDataArguments
+    from data2vec.pretraining.data.build import AudioDataArguments, ImageDataArguments, TextDataArguments
 
     words = set(re.findall(r"\w+", help_of("data2vec.pretraining.run", capsys)))
     for cls in (ObjectiveConfig, AudioDataArguments, ImageDataArguments, TextDataArguments):
@@ -91,7 +99,7 @@ def test_the_page_of_exit_codes_has_them_all():
     ],
 )
 def test_a_misspelt_recipe_is_told_the_nearest(module, slip, meant, capsys):
-    assert importlib.import_module(module).main([slip]) == 2
+    assert main_of(module)([slip]) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: There is no recipe {slip!r}. Did you mean {meant}")
 
@@ -105,7 +113,7 @@ def test_a_recipe_like_no_other_lists_them(capsys):
 @pytest.mark.parametrize("module", ["data2vec.pretraining.train_tokenizer", "data2vec.finetune.train_ngram"])
 def test_small_commands_refuse_without_a_traceback(module, tmp_path, capsys):
     extra = ["--vocab_size", "300"] if "tokenizer" in module else []
-    code = importlib.import_module(module).main([str(tmp_path / "out"), "--data", str(tmp_path / "none.txt"), *extra])
+    code = main_of(module)([str(tmp_path / "out"), "--data", str(tmp_path / "none.txt"), *extra])
     message = capsys.readouterr().err
     assert code == 2 and message.startswith("error: ") and "none.txt" in message and "correct the path" in message
     assert not (tmp_path / "out").exists()

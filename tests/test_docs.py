@@ -19,11 +19,11 @@ from tests.markdown_links import anchors_of, broken_links
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "model_cards").rglob("*.md")])
 # Templates hold links of the pages that they become.
-LINKED = [page for page in PAGES if page != ROOT / "model_cards" / "template.md"]
+LINKED = [page for page in PAGES if page != ROOT / "model_cards" / "card" / "template.md"]
 # Pages whose commands no test runs, and why.
 NOT_RUN = {
     "scaling.md": "several machines or GPUs",
-    "converting.md": "checkpoints of the original, which tests/modeling/test_convert_fairseq.py converts",
+    "converting.md": "checkpoints of the original, which tests/modeling/convert/test_command.py converts",
     "performance.md": "benchmarks of minutes; tests/benchmarks runs their parts",
 }
 
@@ -172,6 +172,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "site" / "reference" / "modeling.html").read_text(encoding="utf-8")
     assert "data2vec.modeling.targets.normalize" in page and "top_k_layers" in page
-    assert (tmp_path / "site" / "repository" / "pretraining" / "data.py.html").is_file(), "linked sources are in it"
+    assert (tmp_path / "site" / "repository" / "pretraining" / "data" / "build.py.html").is_file(), (
+        "linked sources are in it"
+    )
     external = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(https?://[^"]+)"', page)
     assert external == [], "nothing is fetched from elsewhere"

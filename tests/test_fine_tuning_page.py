@@ -9,7 +9,7 @@ import soundfile
 from PIL import Image
 
 from data2vec.finetune.arguments import resolve
-from data2vec.finetune.image import ImageClassification
+from data2vec.finetune.image.task import ImageClassification
 from data2vec.pretraining.recipe import parse_yaml
 from tests.code_blocks import ROOT, blocks_of, run_block
 from tests.finetune.encoders import encoder_folder

@@ -20,7 +20,28 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
-LAYERS = ["modeling", "pretraining", "finetune"]  # each may import those before it
+LAYERS = ["modeling", "pretraining", "finetune", "model_cards"]  # each may import those before it
+# Rooms of a layer, each may import those before it; docs/architecture.md draws them. "" is the layer's own files.
+ROOMS = {
+    "modeling": ["", "convert"],
+    "pretraining": ["console", "engine", "data", "checkpoints", "monitoring", "evaluation", "", "sweep"],
+    "finetune": ["", "probe", "audio", "ctc", "image", "text"],
+    "model_cards": ["", "report", "card", "export", "hub", "space"],
+}
+# Files of a layer that stand apart from their room's floor: read by its rooms, or commands on top of them.
+BELOW = {"pretraining/recipe.py", "pretraining/shared_arguments.py"}
+ABOVE = {
+    "modeling": {"convert_fairseq"},
+    "finetune": {
+        "run_audio_classification",
+        "run_ctc",
+        "run_glue",
+        "run_image_classification",
+        "run_probe",
+        "train_ngram",
+    },
+    "model_cards": {"push", "render"},
+}
 OUTSIDE = {"tests", "docs", "benchmarks", "runs", "build", "dist"}  # no part of the package
 
 
@@ -97,11 +118,35 @@ def test_imports_go_one_way() -> None:
             assert not bare, f"{path}: write data2vec.{min(bare)}, the folder itself is no package"
 
 
+def room_of(layer: str, module: str) -> str:
+    """The room of a module `data2vec.layer...`."""
+    parts = module.split(".")[2:]
+    return parts[0] if parts and parts[0] in ROOMS[layer] else ""
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rooms_import_only_the_rooms_below(layer: str) -> None:
+    folders = {path.parent.name for path in (ROOT / layer).glob("*/__init__.py")}
+    assert folders == set(ROOMS[layer]) - {""}, "a room is missing in ROOMS, or is gone"
+    for path in sources(layer):
+        relative = path.relative_to(ROOT)
+        room = relative.parts[1] if len(relative.parts) > 2 else ""
+        if not room and path.stem in ABOVE.get(layer, ()):
+            continue
+        for name in imports(path):
+            if not name.startswith(f"data2vec.{layer}."):
+                continue
+            file = "/".join(name.split(".")[1:]) + ".py"
+            used = room_of(layer, name)
+            allowed = ROOMS[layer].index(used) <= ROOMS[layer].index(room)
+            assert allowed or file in BELOW, f"{relative} imports {name}: {used or layer} is not below {room or layer}"
+
+
 def test_modeling_can_be_remote_code() -> None:
     """transformers copies only flat files that are imported as ``from .file import name``."""
     libraries = {"torch", "transformers", "huggingface_hub", *sys.stdlib_module_names}
-    assert [path for path in (ROOT / "modeling").rglob("*.py") if path.parent != ROOT / "modeling"] == []
-    for path in sources("modeling"):
+    at_home = {ROOT / "modeling" / "convert_fairseq.py"}  # a command
+    for path in sorted(set((ROOT / "modeling").glob("*.py")) - at_home):
         for node in ast.walk(ast.parse(path.read_text(), str(path))):
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert node.level == 1, f"{path}:{node.lineno}: reaches out of modeling/"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data2vec.pretraining.data import AudioDataArguments
+from data2vec.pretraining.data.build import AudioDataArguments
 from data2vec.pretraining.recipe import parse_yaml
 from tests.code_blocks import ROOT, blocks_of, run_block
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from data2vec.pretraining.masking_secrets import mask_command, mask_secrets
-from data2vec.pretraining.run_folder import write_run_files
+from data2vec.pretraining.checkpoints.run_folder import write_run_files
+from data2vec.pretraining.console.redact import mask_command, mask_secrets
 from tests.warm import commands_for
 
 
@@ -23,14 +23,14 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
 
 # file -> what it may use, and why
 ALLOWED = {
-    "modeling/fairseq_checkpoint.py": {"pickle"},  # an unpickler that makes stand-ins and refuses any other name
+    "modeling/convert/checkpoint.py": {"pickle"},  # an unpickler that makes stand-ins and refuses any other name
     "pretraining/consolidate.py": {"pickle"},  # an unpickler that makes descriptions of tensors and nothing else
-    "pretraining/data_builtin.py": {"subprocess"},  # the package's own script, a list of words, no shell
-    "pretraining/provenance.py": {"subprocess"},  # git, of its own checkout, a list of words, no shell
-    "model_cards/space.py": {"subprocess"},  # the app that it has just written, a list of words, no shell
-    "model_cards/spaces/audio/app.py": {"trust_remote_code"},  # true for data2vec 2.0, as its author wrote the Space
-    "pretraining/allocator.py": {"ctypes"},  # one setting of the C library that the process has loaded already
-    "pretraining/synthesize_digits.py": {"ctypes"},  # espeak-ng's library, from its package
+    "pretraining/data/builtin.py": {"subprocess"},  # the package's own script, a list of words, no shell
+    "pretraining/checkpoints/environment.py": {"subprocess"},  # git, of its own checkout, a list of words, no shell
+    "model_cards/space/command.py": {"subprocess"},  # the app that it has just written, a list of words, no shell
+    "model_cards/space/templates/audio/app.py": {"trust_remote_code"},  # for data2vec 2.0
+    "pretraining/engine/allocator.py": {"ctypes"},  # one setting of the C library that the process has loaded already
+    "pretraining/data/synthesize_digits.py": {"ctypes"},  # espeak-ng's library, from its package
 }
 MODULES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess", "ctypes", "runpy", "code"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from data2vec.pretraining.recipe import parse_yaml
-from data2vec.pretraining.sweep_arguments import MEASURES, SweepArguments
+from data2vec.pretraining.sweep.arguments import MEASURES, SweepArguments
 from tests.code_blocks import ROOT, blocks_of, run_block
 
 

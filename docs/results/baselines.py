@@ -28,8 +28,8 @@ from data2vec.modeling.embed_image import as_pair
 from data2vec.modeling.head import regression_head
 from data2vec.modeling.loss import regression_loss
 from data2vec.modeling.targets import normalize
-from data2vec.pretraining.collators import ConvFrames
-from data2vec.pretraining.raw_features import MELS, WINDOW, log_mel
+from data2vec.pretraining.data.collators import ConvFrames
+from data2vec.pretraining.evaluation.raw_features import MELS, WINDOW, log_mel
 
 
 @dataclass

@@ -38,13 +38,13 @@ from transformers import AutoModel, set_seed
 
 from data2vec.finetune import run_audio_classification
 from data2vec.finetune.arguments import parse as parse_fine_tuning
-from data2vec.finetune.audio import AudioClassification
+from data2vec.finetune.audio.task import AudioClassification
 from data2vec.finetune.metrics import MeanAveragePrecision
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import parse_arguments
-from data2vec.pretraining.probe import PENALTIES, teacher_encoder
-from data2vec.pretraining.provenance import hardware, source_commit
-from data2vec.pretraining.raw_features import raw_features
+from data2vec.pretraining.checkpoints.environment import hardware, source_commit
+from data2vec.pretraining.evaluation.probe import PENALTIES, teacher_encoder
+from data2vec.pretraining.evaluation.raw_features import raw_features
 
 
 HERE = Path(__file__).parent

@@ -16,9 +16,9 @@ from experiment import SYSTEMS, Experiment
 from transformers import AutoModel, PreTrainedModel, set_seed
 
 from data2vec.pretraining import run
-from data2vec.pretraining.data import PretrainingData
-from data2vec.pretraining.fine_tune_probe import fine_tune_accuracy
-from data2vec.pretraining.probe import (
+from data2vec.pretraining.data.build import PretrainingData
+from data2vec.pretraining.evaluation.fine_tuning import fine_tune_accuracy
+from data2vec.pretraining.evaluation.probe import (
     batches_of,
     evaluating,
     few_label_accuracy,
@@ -28,7 +28,7 @@ from data2vec.pretraining.probe import (
     masked_mean,
     teacher_encoder,
 )
-from data2vec.pretraining.raw_features import raw_features
+from data2vec.pretraining.evaluation.raw_features import raw_features
 
 
 ENCODERS = ("student", "teacher", "untrained")

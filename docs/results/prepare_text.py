@@ -10,7 +10,7 @@ from pathlib import Path
 
 import datasets
 
-from data2vec.pretraining.data_builtin import load_builtin
+from data2vec.pretraining.data.builtin import load_builtin
 
 
 REVIEWS = 3000  # 3.8 million letters: more than a run reads

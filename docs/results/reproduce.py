@@ -25,7 +25,7 @@ from measure import health, measured, raw, seconds
 from pictures import draw
 from tables import write_tables
 
-from data2vec.pretraining.provenance import hardware, source_commit
+from data2vec.pretraining.checkpoints.environment import hardware, source_commit
 
 
 LIBRARIES = ("torch", "transformers", "datasets", "scikit-learn")

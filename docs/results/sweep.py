@@ -22,15 +22,16 @@ from prepare import PREPARE
 from scipy.stats import rankdata
 from transformers import AutoModel, set_seed
 
-from data2vec.pretraining import run, sweep
+from data2vec.pretraining import run
 from data2vec.pretraining.arguments import parse_arguments
-from data2vec.pretraining.probe import (
+from data2vec.pretraining.evaluation.probe import (
     batches_of,
     extract_features,
     few_label_accuracy,
     knn_accuracy,
     linear_probe_accuracy,
 )
+from data2vec.pretraining.sweep import command as sweep
 
 
 HERE = Path(__file__).parent

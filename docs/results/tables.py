@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data2vec.pretraining.callbacks import CollapseGuard
+from data2vec.pretraining.monitoring.callbacks import CollapseGuard
 
 
 BEST = "linear probe of the best layer"

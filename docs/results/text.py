@@ -31,7 +31,7 @@ from text_tasks import TASKS, Encode, Examples, nothing_known, read, scores, sta
 from transformers import AutoTokenizer
 
 from data2vec.finetune import run_glue
-from data2vec.pretraining.provenance import hardware, source_commit
+from data2vec.pretraining.checkpoints.environment import hardware, source_commit
 
 
 LIBRARIES = ("torch", "transformers", "datasets", "scikit-learn")

@@ -17,7 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils.extmath import randomized_svd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data2vec.pretraining.probe import evaluating, hidden_layers
+from data2vec.pretraining.evaluation.probe import evaluating, hidden_layers
 
 
 WORD = r"[a-z']+|[.,!?]"

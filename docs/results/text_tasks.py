@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data2vec.pretraining.probe import PENALTIES, VALIDATION_SHARE, few_label_accuracy
+from data2vec.pretraining.evaluation.probe import PENALTIES, VALIDATION_SHARE, few_label_accuracy
 
 
 FEW, DRAWS = (50, 200), 10  # labels a class, and how often they are drawn

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from data import padding
 
-from data2vec.pretraining.sampler import BatchSampler
+from data2vec.pretraining.data.sampler import BatchSampler
 
 
 CLIPS = Path(__file__).parents[3] / "shared" / "data" / "librispeech_small" / "data"

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from data2vec.finetune.data_arguments import FineTuneDataArguments
 from data2vec.finetune.examples import Examples
 from data2vec.finetune.labels import draw_per_class, hold_out, labelled_examples, number_labels
-from data2vec.pretraining.data_modality import BadExample
+from data2vec.pretraining.data.modality import BadExample
 
 
 LABELS = load_digits().target  # 1797 rows, 10 classes of about 180

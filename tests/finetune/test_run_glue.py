@@ -14,8 +14,8 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from data2vec.finetune import runner
-from data2vec.finetune.glue_tasks import GLUE
 from data2vec.finetune.run_glue import main
+from data2vec.finetune.text.glue_tasks import GLUE
 from tests.finetune.encoders import FAMILIES, encoder_folder
 from tests.finetune.texts import BAD, GOOD, glue_folder, text
 

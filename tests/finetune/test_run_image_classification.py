@@ -207,7 +207,7 @@ def test_a_full_disk_ends_a_run_with_its_own_code(tmp_path, images, encoders, mo
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("data2vec.pretraining.trainer_resume.publish", full)
+    monkeypatch.setattr("data2vec.pretraining.checkpoints.resume.publish", full)
     assert main([write_recipe(tmp_path / "run.yaml", encoders["v1"], images)]) == 5
     assert "checkpoint-2 could not be written" in capsys.readouterr().err
     monkeypatch.undo()

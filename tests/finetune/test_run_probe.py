@@ -10,9 +10,9 @@ from PIL import Image
 from transformers import AutoModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from data2vec.finetune.arguments import RECIPES, resolve
-from data2vec.finetune.feature_files import FeatureFolder
-from data2vec.finetune.layer_probes import best_layer
-from data2vec.finetune.probe_arguments import Probe
+from data2vec.finetune.probe.arguments import Probe
+from data2vec.finetune.probe.feature_files import FeatureFolder
+from data2vec.finetune.probe.layers import best_layer
 from data2vec.finetune.run_probe import main
 from data2vec.modeling import Data2VecAudioForPreTraining
 from data2vec.pretraining.recipe import parse_yaml

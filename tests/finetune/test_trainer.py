@@ -9,10 +9,10 @@ from transformers import TrainerCallback
 
 from data2vec.finetune.arguments import resolve
 from data2vec.finetune.examples import Examples
-from data2vec.finetune.image import ImageClassification
+from data2vec.finetune.image.task import ImageClassification
 from data2vec.finetune.task import TaskData
 from data2vec.finetune.trainer import FineTuneTrainer
-from data2vec.pretraining.collators import ImageCollator
+from data2vec.pretraining.data.collators import ImageCollator
 from tests.finetune.encoders import encoder_folder, processor
 
 

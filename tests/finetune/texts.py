@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from data2vec.finetune.glue_tasks import GLUE
+from data2vec.finetune.text.glue_tasks import GLUE
 from tests.finetune.encoders import WORDS
 
 

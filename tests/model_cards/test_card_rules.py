@@ -2,8 +2,8 @@
 
 import pytest
 
-from data2vec.model_cards.grounded import Grounds
-from data2vec.model_cards.places import without_places
+from data2vec.model_cards.card.number_check import Grounds
+from data2vec.model_cards.strip_paths import without_places
 
 
 GROUNDS = Grounds(

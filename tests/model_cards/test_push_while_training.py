@@ -10,7 +10,7 @@ from safetensors.torch import load
 from transformers import TrainerCallback
 
 from data2vec.pretraining.arguments import parse_arguments
-from data2vec.pretraining.hub_push import model_files_only
+from data2vec.pretraining.checkpoints.hub_push import model_files_only
 from data2vec.pretraining.run import open_data
 from data2vec.pretraining.trainer import Data2VecTrainer
 from tests.pretraining.tiny_runs import recipe

@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from data2vec.model_cards import render as command
-from data2vec.model_cards.grounded import NO_MEASURE, NUMBER
-from data2vec.model_cards.hub_terms import LICENSES
+from data2vec.model_cards.card.hub_terms import LICENSES
+from data2vec.model_cards.card.number_check import NO_MEASURE, NUMBER
 from tests.code_blocks import ROOT
 from tests.model_cards.hub_store import metadata_errors
 from tests.model_cards.run_folders import LOG, fine_tuned, pretrained

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from data2vec.modeling.convert_fairseq import main
+from data2vec.modeling.convert.command import main
 from data2vec.tests.reference import REFERENCE, need
 
 

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from data2vec.modeling.attention import Alibi, alibi_bias, alibi_slopes, attention_weights
 from data2vec.modeling.conv import TokenConv
 from data2vec.modeling.decoder import Data2Vec2Decoder, DecoderConfig
-from data2vec.modeling.dropping import keep, restore, take
 from data2vec.modeling.embed_audio import AudioEmbeddings
 from data2vec.modeling.embed_image import ImageEmbeddings, SinCosPositions
 from data2vec.modeling.encoder import Data2Vec2Block
+from data2vec.modeling.gather import gather, scatter, select_visible
 from tests.modeling.tiny_data2vec2 import audio_config, text_config, vision_config
 
 
@@ -27,10 +27,10 @@ def test_kept_tokens_by_hand():
     torch.manual_seed(0)
     tokens, visible = torch.randn(2, 7, 3), torch.rand(6, 7) < 0.5
     visible[:, 2] = True
-    kept = keep(visible)
+    kept = select_visible(visible)
     assert kept.real is not None  # rows differ
-    picked = take(tokens, kept.where)
-    back = restore(picked, visible, torch.full((6, 7, 3), 9.0))
+    picked = gather(tokens, kept.where)
+    back = scatter(picked, visible, torch.full((6, 7, 3), 9.0))
     for row in range(6):
         places = [i for i in range(7) if visible[row, i]]
         assert kept.where[row, : len(places)].tolist() == places
@@ -41,15 +41,15 @@ def test_kept_tokens_by_hand():
 
 
 def test_equal_counts_need_no_filler():
-    kept = keep(torch.tensor([[True, False, True], [False, True, True]]))
+    kept = select_visible(torch.tensor([[True, False, True], [False, True, True]]))
     assert kept.real is None and kept.where.tolist() == [[0, 2], [1, 2]]
 
 
 def test_gradient_reaches_kept_tokens_once_a_view():
     tokens = torch.randn(2, 5, 3, requires_grad=True)
     visible = torch.tensor([[1, 0, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1]]).bool()
-    picked = take(tokens, keep(visible).where)
-    restore(picked, visible, torch.zeros(4, 5, 3)).sum().backward()
+    picked = gather(tokens, select_visible(visible).where)
+    scatter(picked, visible, torch.zeros(4, 5, 3)).sum().backward()
     assert tokens.grad[..., 0].tolist() == [[2, 1, 1, 0, 0], [0, 0, 0, 2, 2]]
 
 

@@ -13,7 +13,7 @@ from transformers import Data2VecAudioModel
 from data2vec.modeling import Data2VecAudioForPreTraining
 from data2vec.modeling.deep_norm import alpha, beta
 from data2vec.modeling.targets import BlockFeatures, TopKAverage
-from data2vec.pretraining.rates import split_by_rate
+from data2vec.pretraining.engine.param_groups import split_param_groups
 from data2vec.tests.modeling.test_data2vec import audio_config, inputs
 
 
@@ -141,7 +141,7 @@ def test_steps_of_adam_are_those_of_the_written_out_network(weight_decay):
     ours, theirs = optimizer(layers.parameters()), optimizer(written.parameters())
     names = nn.Module()
     names.layers = layers
-    split_by_rate(ours, names, model.rate_factor)
+    split_param_groups(ours, names, model.rate_factor)
     assert len(ours.param_groups) == 2
     hidden, wanted = tokens().double(), torch.randn(5, 11, 24, generator=torch.Generator().manual_seed(2)).double()
     start = folded(layers, hidden).detach()
@@ -158,7 +158,7 @@ def test_steps_of_adam_are_those_of_the_written_out_network(weight_decay):
 def test_a_model_without_shares_keeps_its_groups():
     model = Data2VecAudioForPreTraining(audio_config())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    split_by_rate(optimizer, model, model.rate_factor)
+    split_param_groups(optimizer, model, model.rate_factor)
     assert len(optimizer.param_groups) == 1
 
 

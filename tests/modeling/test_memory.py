@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Data2VecAudioModel, Data2VecTextModel
 
 from data2vec.modeling import conv
-from data2vec.modeling.frugal import made_again
+from data2vec.modeling.recompute import recompute_activation
 from tests.modeling import test_data2vec as v1
 from tests.modeling import tiny_data2vec2 as v2
 
@@ -84,7 +84,7 @@ class FeedForward(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         if not self.again:
             return self.narrow(nn.functional.gelu(self.wide(tokens)))
-        with made_again(nn.functional.gelu, self.wide(tokens)) as activated:
+        with recompute_activation(nn.functional.gelu, self.wide(tokens)) as activated:
             return self.narrow(activated)
 
 

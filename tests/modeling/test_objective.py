@@ -13,7 +13,7 @@ from data2vec.modeling import ObjectiveConfig
 from data2vec.modeling.ema import copy_student, ema_update
 from data2vec.modeling.loss import regression_loss, spread
 from data2vec.modeling.targets import BlockFeatures, TopKAverage, normalize
-from data2vec.pretraining.schedules import tri_stage_factor
+from data2vec.pretraining.engine.schedules import tri_stage_factor
 from data2vec.tests.reference import REFERENCE, need
 
 

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data2vec.modeling import Data2VecAudioForPreTraining
 from data2vec.modeling.conv import ChannelsLastConv1d, convolve, set_channels_last
-from data2vec.modeling.dropping import count_masks
+from data2vec.modeling.gather import count_masks
 from tests.modeling import test_data2vec as v1
 from tests.modeling import tiny_data2vec2 as v2
 

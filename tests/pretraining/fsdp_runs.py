@@ -23,8 +23,8 @@ from data2vec.modeling import (
     Data2VecTextForPreTraining,
     Data2VecVisionForPreTraining,
 )
-from data2vec.pretraining.engine_weights import held, is_spread, whole_state_dict
-from data2vec.pretraining.engines import prepare_fsdp, shard_on_cpu
+from data2vec.pretraining.engine.distributed import prepare_fsdp, shard_on_cpu
+from data2vec.pretraining.engine.sharded_weights import held, is_spread, whole_state_dict
 
 
 def _shape(**kwargs):

@@ -71,7 +71,7 @@ def _main(
 
 def signal_in_checkpoint(number: int, operation: int, which: int) -> None:
     """A signal to this process while it makes its so-manieth checkpoint visible: at a fsync or rename of that."""
-    from data2vec.pretraining import trainer_resume
+    from data2vec.pretraining.checkpoints import resume as trainer_resume
 
     publish, published, done = trainer_resume.publish, 0, 0
 
@@ -97,7 +97,7 @@ def signal_in_checkpoint(number: int, operation: int, which: int) -> None:
 
 def limit_files_of_checkpoints(size: int) -> None:
     """From the first checkpoint on no file of this process may grow beyond `size` bytes: the system refuses."""
-    from data2vec.pretraining.trainer_resume import ResumableTrainer
+    from data2vec.pretraining.checkpoints.resume import ResumableTrainer
 
     save = ResumableTrainer._save_checkpoint
 

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from data2vec.pretraining.arguments import parse_arguments
-from data2vec.pretraining.data import build_data
-from data2vec.pretraining.data_builtin import load_builtin
+from data2vec.pretraining.data.build import build_data
+from data2vec.pretraining.data.builtin import load_builtin
 
 
 SPLITS = ("train", "validation", "test")
@@ -74,7 +74,7 @@ def test_only_the_order_of_letters_tells_the_classes_apart(phrases):
 def test_another_process_makes_the_same_phrases(phrases, cache):
     (folder,) = cache.glob("python-docs-spelling-*")
     shutil.rmtree(folder)
-    code = "from data2vec.pretraining.data_builtin import load_builtin as load\n"
+    code = "from data2vec.pretraining.data.builtin import load_builtin as load\n"
     code += "print(*load('python-docs', 'spelling', 'test')['text'], sep='\\n')"
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from data2vec.modeling import Data2VecVisionConfig, Data2VecVisionForPreTraining, ObjectiveConfig
-from data2vec.pretraining.callbacks import CollapseGuard
-from data2vec.pretraining.data import build_data, modality_of
+from data2vec.pretraining.data.build import build_data, modality_of
+from data2vec.pretraining.monitoring.callbacks import CollapseGuard
 from data2vec.pretraining.trainer import Data2VecTrainer, PretrainingArguments
 
 
@@ -232,7 +232,7 @@ class TestCollapse:
 
     def test_lost_rank_is_said_once_and_stops_nothing(self, tmp_path, monkeypatch):
         said = []
-        monkeypatch.setattr("data2vec.pretraining.callbacks.logger.warning", said.append)
+        monkeypatch.setattr("data2vec.pretraining.monitoring.callbacks.logger.warning", said.append)
         guard, state, control = CollapseGuard(start_step=1, patience=2), TrainerState(), TrainerControl()
         healthy = {"target_std": 0.9, "prediction_std": 0.6, "position_std": 0.7}
         for step, rank in enumerate([40.0, 19.0, 21.0, 19.0, 18.0, 10.0], start=1):

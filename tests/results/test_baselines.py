@@ -16,8 +16,8 @@ from transformers.audio_utils import mel_filter_bank
 
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import Run, resolve
-from data2vec.pretraining.probe import teacher_encoder
-from data2vec.pretraining.trainer_resume import find_checkpoint
+from data2vec.pretraining.checkpoints.resume import find_checkpoint
+from data2vec.pretraining.evaluation.probe import teacher_encoder
 from data2vec.tests.pretraining.tiny_runs import MODELS, recipe, write_sources
 
 

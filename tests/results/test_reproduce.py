@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 from prepare import Prepared
 
-from data2vec.pretraining.probe import knn_accuracy
+from data2vec.pretraining.evaluation.probe import knn_accuracy
 
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from data2vec.pretraining.arguments import field_names
 from data2vec.pretraining.recipe import check_fields, parse_yaml
-from data2vec.pretraining.sweep_arguments import SweepArguments
+from data2vec.pretraining.sweep.arguments import SweepArguments
 from tests.code_blocks import ROOT
 
 

@@ -12,10 +12,10 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from data2vec.modeling import ObjectiveConfig
 from data2vec.modeling.masking import mask_seeds
-from data2vec.pretraining.collators import draw_masks, pad
-from data2vec.pretraining.data_arguments import DataArguments
-from data2vec.pretraining.data_modality import BadExample, Modality, Row, describe
-from data2vec.pretraining.data_sources import MediaKind
+from data2vec.pretraining.data.arguments import DataArguments
+from data2vec.pretraining.data.collators import draw_masks, pad
+from data2vec.pretraining.data.modality import BadExample, Modality, Row, describe
+from data2vec.pretraining.data.sources import MediaKind
 
 
 SERIES = MediaKind(column="series", feature=None, extensions=(), known_columns=("series", "joints"))

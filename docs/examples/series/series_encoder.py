@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from data2vec.modeling.configuration_data2vec2 import Data2Vec2Config
 from data2vec.modeling.embed_audio import ConvolutionalPositions
-from data2vec.modeling.initial_laws import DefaultLinear
+from data2vec.modeling.initialization import DefaultLinear
 from data2vec.modeling.modeling_data2vec2 import Data2Vec2Model
 from data2vec.modeling.modeling_data2vec2_pretraining import Data2Vec2ForPreTraining
 

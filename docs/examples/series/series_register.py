@@ -9,8 +9,8 @@ from series_encoder import SeriesConfig, SeriesForPreTraining, SeriesModel
 from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
-from data2vec.pretraining.data import MODALITIES
-from data2vec.pretraining.probe import REAL_TOKENS
+from data2vec.pretraining.data.build import MODALITIES
+from data2vec.pretraining.evaluation.probe import REAL_TOKENS
 
 
 def real_steps(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:

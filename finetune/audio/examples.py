@@ -1,0 +1,115 @@
+"""Labelled clips: a row with audio -> {"input_values": (samples,) fp32, "labels"}, mixed clips, and batches."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from ...pretraining.data.audio import AUDIO, AudioData
+from ...pretraining.data.collators import generator, pad
+from ...pretraining.data.modality import BadExample, Rows, describe
+from ..examples import Examples
+from .mixup import Mixup, mix, mix_labels
+
+
+TARGETS = "targets"
+CROPS = 10  # tries to find a part of a clip that is not silent
+
+
+class LabelledRows:
+    """Rows, each with its own of `targets` (rows, labels)."""
+
+    def __init__(self, rows: Rows, targets: np.ndarray):
+        self.rows, self.targets = rows, targets
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return {**self.rows[index], TARGETS: self.targets[index]}
+
+
+class ClipReader:
+    """`(row, rng) -> example`; see [`Examples`]."""
+
+    def __init__(self, modality: AudioData):
+        self.modality = modality
+
+    def __call__(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
+        targets = {"labels": torch.from_numpy(row[TARGETS])} if TARGETS in row else {}
+        return {"input_values": self._clip(row, rng), **targets}
+
+    def _clip(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Tensor:
+        for attempt in range(CROPS):
+            try:
+                return self.modality.read(row, rng)["input_values"]
+            except BadExample as error:
+                if error.problem == "too short":
+                    raise self._too_short(row, error) from error
+                # Sound events are padded with silence: a random crop may hold nothing else
+                if error.problem != "silent" or attempt == CROPS - 1:
+                    raise
+                if rng is None:
+                    raise self._silent(row, error) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    def _too_short(self, row: Mapping[str, Any], error: BadExample) -> BadExample:
+        needed = self.modality.shortest
+        message = f"{describe(row, AUDIO.column)} is too short: the encoder needs {needed} samples at 16 kHz"
+        return BadExample(f"{message}, remove it.", error.problem)
+
+    def _silent(self, row: Mapping[str, Any], error: BadExample) -> BadExample:
+        seconds = self.modality.args.max_seconds
+        message = f"{describe(row, AUDIO.column)} is silent in its first data.max_seconds = {seconds:g}"
+        return BadExample(f"{message}: raise that, or remove the clip.", error.problem)
+
+
+class MixedExamples(Examples):
+    """Training clips, some with another training clip mixed in, as `mixup` draws for (seed, epoch, row)."""
+
+    def __init__(self, examples: Examples, mixup: Mixup, num_labels: int):
+        self.__dict__.update(vars(examples))
+        self.mixup, self.num_labels = mixup, num_labels
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        example = super().__getitem__(key)
+        epoch, index = example["epoch"], example["index"]
+        rng = generator(self.seed, epoch, int(self.kept[index]), "mixup")
+        drawn = self.mixup.draw(rng, len(self))
+        if drawn is None:
+            return example
+        number, share = drawn
+        other = super().__getitem__((epoch, number))
+        example["input_values"] = mix(example["input_values"], other["input_values"], share, rng)
+        own, others = (as_vector(clip["labels"], self.num_labels) for clip in (example, other))
+        example["labels"] = mix_labels(own, others, share)
+        return example
+
+
+class ClipCollator:
+    """Batches: input_values (batch, samples), attention_mask where a clip is padded, labels (batch, labels) fp32."""
+
+    def __init__(self, num_labels: int):
+        self.num_labels = num_labels
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch, _ = pad([example["input_values"] for example in examples], "input_values", 0.0)
+        return {**batch, "labels": torch.stack([as_vector(e["labels"], self.num_labels) for e in examples])}
+
+
+def as_vector(label: int | Tensor, num_labels: int) -> Tensor:
+    """A class number as a (labels,) fp32 vector of 0 and one 1; a vector as it is."""
+    return label if isinstance(label, Tensor) else one_hot(torch.tensor(label), num_labels).float()
+
+
+def real_frames(model: nn.Module, inputs: Mapping[str, Tensor], frames: int) -> Tensor | None:
+    """Bool (batch, frames), False on padding, of a model with a head; None where nothing is padded."""
+    if "attention_mask" not in inputs:
+        return None
+    model = getattr(model, "module", model)  # out of DistributedDataParallel
+    encoder: Any = model.base_model
+    extra = getattr(encoder.config, "num_extra_tokens", 0)
+    return encoder._get_feature_vector_attention_mask(frames + extra, inputs["attention_mask"])[:, extra:].bool()

@@ -1,0 +1,324 @@
+"""Audio classification: one label a clip (emotions, words, environmental sounds) or several (AudioSet).
+
+mean            the usual audio-classification model: a linear layer on the mean of the frames
+linear_softmax  a frame-classification model whose frames' probabilities are pooled, see pooling.py (section 5.2 of
+                arXiv 2202.03555). Such a folder opens with AutoModelForAudioFrameClassification:
+
+    p = model(**inputs).logits.sigmoid()  # (batch, frames, labels)
+    scores = (p * p).sum(1) / p.sum(1)  # (batch, labels)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import datasets
+import numpy as np
+import torch
+from sklearn.metrics import recall_score
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    PreTrainedModel,
+)
+from transformers.trainer_utils import EvalPrediction
+
+from ...pretraining.data.arguments import CheckedArguments
+from ...pretraining.data.audio import AUDIO, SAMPLING_RATE, AudioData, AudioDataArguments
+from ...pretraining.data.modality import Survey, path_of
+from ...pretraining.data.sources import LABEL
+from ..arguments import FineTuneRun
+from ..data_arguments import FineTuneDataArguments
+from ..examples import Examples
+from ..labels import labelled_examples, number_labels, open_splits
+from ..metrics import Accuracy, MeanAveragePrecision
+from ..predictions import SCORES_KEPT, classification_rows, write_confusion
+from ..task import VALIDATION, Task, TaskData
+from .examples import ClipCollator, ClipReader, LabelledRows, MixedExamples, real_frames
+from .folded_norm import NormedClassifier
+from .folds import holding_out
+from .labels import encode_labels
+from .mixup import Mixup
+from .pooling import linear_softmax_logits
+
+
+@dataclass(kw_only=True)
+class AudioClassificationData(FineTuneDataArguments):
+    """The `data` section of an audio-classification recipe."""
+
+    max_seconds: float = field(
+        default=10.0,
+        metadata={"help": "longer clips are cropped to this: at random in training, from the start in evaluation"},
+    )
+    batch_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "most audio in a training batch of one device, padding included; takes the place of "
+            "per_device_train_batch_size"
+        },
+    )
+    label_separator: str | None = field(
+        default=None, metadata={"help": "between the labels of a clip, where they are one text: 'Speech,Music'"}
+    )
+    folds: list[str | int] | None = field(
+        default=None,
+        metadata={
+            "help": "cross-validation: splits of train.path, or values of fold_column; each is the test set once. "
+            "The command then runs all of them and gives their mean"
+        },
+    )
+    fold_column: str | None = field(
+        default=None, metadata={"help": "column of train that folds names values of, e.g. fold or speaker_id"}
+    )
+    fold: int | None = field(default=None, metadata={"help": "run one fold alone, 1 to the number of folds"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.max_seconds > 0, "max_seconds", "use a positive number")
+        fits = self.batch_seconds is None or self.batch_seconds >= self.max_seconds
+        self.require(fits, "batch_seconds", f"one clip of max_seconds = {self.max_seconds} does not fit: raise it")
+        folds = self.folds or []
+        self.require(self.folds is None or len(set(folds)) == len(folds) >= 2, "folds", "name 2 or more, each once")
+        self.require(self.fold_column is None or bool(folds), "fold_column", "set folds as well, or leave it out")
+        in_range = self.fold is None or 1 <= self.fold <= len(folds)
+        self.require(in_range, "fold", f"use 1 to {len(folds)}" if folds else "set folds as well, or leave it out")
+        self.require(not (folds and self.test), "test", "leave it out: with folds each is the test set once")
+
+
+@dataclass(kw_only=True)
+class AudioClassificationArguments(CheckedArguments):
+    """The `task` section of an audio-classification recipe. Masking is the model's: model.mask_time_prob and so on."""
+
+    where: ClassVar[str] = "task"
+
+    pooling: Literal["mean", "linear_softmax"] = field(
+        default="mean", metadata={"help": "how frames become a clip: see finetune/audio/task.py"}
+    )
+    multi_label: bool = field(default=False, metadata={"help": "a clip may have several labels, or none"})
+    head_norm: bool = field(
+        default=False,
+        metadata={
+            "help": "train with a batch norm in front of the classifier, which becomes part of its weights at the "
+            "end: see folded_norm.py"
+        },
+    )
+    mixup_prob: float = field(default=0.0, metadata={"help": "share of the training clips mixed with another one"})
+    mixup_beta: float = field(
+        default=1.0,
+        metadata={"help": "of Beta(beta, beta), which draws the mixing share; 1: uniform"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0 <= self.mixup_prob <= 1, "mixup_prob", "use a probability, 0 is off")
+        self.require(self.mixup_beta > 0, "mixup_beta", "use a positive number")
+        self.require(not self.head_norm or self.pooling == "mean", "head_norm", "leave it out, or use pooling: mean")
+
+
+class AudioClassification(Task[AudioClassificationArguments, AudioClassificationData]):
+    """See the module. Targets are (labels,) fp32 vectors, of 0 and 1 or mixed, whatever the task."""
+
+    name = "audio_classification"
+    script = "run_audio_classification.py"
+    arguments_class = AudioClassificationArguments
+    data_class = AudioClassificationData
+
+    def __init__(self, run: FineTuneRun):
+        super().__init__(run)
+        self.main_metric = "mAP" if self.args.multi_label else "accuracy"
+        self.pools_frames = self.args.pooling == "linear_softmax"
+        self.auto_class = (
+            AutoModelForAudioFrameClassification if self.pools_frames else AutoModelForAudioClassification
+        )
+        self.names: tuple[str, ...] = ()
+        if self.args.multi_label and self.data_args.labels_per_class is not None:
+            self.data_args.refuse("labels_per_class", "leave it out with task.multi_label = true")
+        training = run.training
+        if self.args.head_norm and (training.weights_ema_decay is not None or training.fsdp or training.deepspeed):
+            self.args.refuse("head_norm", "leave it out with training.weights_ema_decay, fsdp or deepspeed")
+
+    # ---- data ----
+
+    def build_data(self) -> TaskData:
+        splits = self._open()
+        modality = self._modality()
+        surveys = {split: modality.survey(rows, filtered=False) for split, rows in splits.items()}
+        lengths = {split: survey.lengths for split, survey in surveys.items() if survey is not None}
+        train, evaluation = self._examples(splits, ClipReader(modality), lengths)
+        for split, examples in {"train": train, **evaluation}.items():
+            self._refuse_bad(examples, surveys.get(split, surveys["train"]))  # validation may be a part of train
+        self._check_masking(train, modality)
+        if self.args.mixup_prob:
+            train = MixedExamples(train, Mixup(self.args.mixup_prob, self.args.mixup_beta), len(self.names))
+        seconds = self.data_args.batch_seconds
+        return TaskData(
+            train,
+            evaluation,
+            collator=ClipCollator(len(self.names)),
+            processor=modality.processor,
+            label_names=self.names,
+            problem_type="multi_label_classification" if self.args.multi_label else "single_label_classification",
+            model_kwargs={"pooling": self.args.pooling},
+            batch_cost=None if seconds is None else int(seconds * SAMPLING_RATE),
+        )
+
+    def _open(self) -> dict[str, Any]:
+        args = self.data_args
+        if args.folds is None:
+            return open_splits(args, AUDIO)
+        if args.fold is None:
+            args.refuse("fold", f"use 1 to {len(args.folds)}; run_audio_classification.py runs all of them")
+        train, test = holding_out(args.train, args.folds, int(args.fold or 0), args.fold_column)
+        return open_splits(replace(args, train=train, test=test, folds=None, fold=None, fold_column=None), AUDIO)
+
+    def _examples(
+        self, splits: Mapping[str, Any], read: ClipReader, lengths: dict[str, np.ndarray]
+    ) -> tuple[Examples, dict[str, Examples]]:
+        """Of train and of every evaluation split; sets the classes' names."""
+        args, seed = self.data_args, self.run.training.seed
+        if not self.args.multi_label:
+            for split, rows in splits.items():
+                self._refuse_lists(split, rows.features[LABEL])
+            labels = number_labels(splits, args.skip_bad)
+            self.names = labels.names
+            return labelled_examples(args, splits, labels, read, seed=seed, lengths=lengths)
+        targets, self.names = encode_labels(splits, args.label_separator)
+        how: dict[str, Any] = {"seed": seed, "skip_bad": args.skip_bad, "num_proc": args.num_proc}
+        examples = {
+            split: Examples(
+                LabelledRows(rows, targets[split]),
+                read,
+                name=split,
+                augment=split == "train",
+                lengths=lengths[split],
+                **how,
+            )
+            for split, rows in splits.items()
+        }
+        train = examples.pop("train")
+        if args.validation_share:
+            drawn = np.random.default_rng(seed).permutation(len(train))
+            held_out, rest = np.split(drawn, [max(round(args.validation_share * len(train)), 1)])
+            examples = {VALIDATION: train.only(np.sort(held_out), name=VALIDATION, augment=False), **examples}
+            train = train.only(np.sort(rest))
+        return train, examples
+
+    def _refuse_lists(self, split: str, feature: Any) -> None:
+        if isinstance(feature, datasets.List | datasets.LargeList) or self.data_args.label_separator is not None:
+            raise ValueError(
+                f"data.{split}: the label column holds several labels a row: set task.multi_label = true, or name "
+                "another label_column and leave data.label_separator out."
+            )
+
+    def _refuse_bad(self, examples: Examples, survey: Survey | None) -> None:
+        """A file whose header shows that it cannot be used stops the run before it starts."""
+        bad = {} if survey is None or self.data_args.skip_bad else survey.bad
+        for position in np.flatnonzero(np.isin(examples.kept, list(bad))):
+            examples[int(position)]  # raises, with split, row, file and fix
+
+    def _modality(self) -> AudioData:
+        config, args = self.run.config, self.data_args
+        if not hasattr(config, "conv_stride"):
+            raise ValueError(
+                f"model.model_name_or_path = {self.run.checkpoint!r} is a {config.model_type}, which reads no "
+                "waveform: use a speech encoder such as data2vec-audio or data2vec2-audio."
+            )
+        try:
+            processor = AutoFeatureExtractor.from_pretrained(self.run.checkpoint, trust_remote_code=False)
+        except OSError:
+            processor = None  # an encoder without one: that of pretraining
+        settings = AudioDataArguments(
+            sources=[args.train], max_seconds=args.max_seconds, min_seconds=0.0, num_proc=args.num_proc
+        )
+        return AudioData(settings, config, processor)
+
+    def _check_masking(self, train: Examples, modality: AudioData) -> None:
+        """A mask longer than a clip stops a run in its midst."""
+        config: Any = self.run.config
+        if not config.mask_time_prob or train.lengths is None:
+            return
+        shortest = int(train.lengths.argmin())
+        frames = int(modality.num_frames(int(train.lengths[shortest])))
+        if frames < config.mask_time_length:
+            raise ValueError(
+                f"model.mask_time_length = {config.mask_time_length} is not possible: row {train.kept[shortest]} of "
+                f"data.train has {frames} frames. Use {frames} or less, or model.mask_time_prob = 0 (off)."
+            )
+
+    # ---- training ----
+
+    def build_model(self, data: TaskData) -> PreTrainedModel:
+        model: Any = super().build_model(data)
+        if self.args.head_norm:
+            model.classifier = NormedClassifier(model.classifier)
+        return model
+
+    def after_training(self, trainer: Any, data: TaskData) -> None:
+        """What is evaluated and saved is the usual model."""
+        if self.args.head_norm:
+            classifier = trainer.model.classifier
+            for statistic in (classifier.norm.running_mean, classifier.norm.running_var):
+                statistic.copy_(trainer.accelerator.reduce(statistic.clone(), "mean"))  # each process has seen its own
+            trainer.model.classifier = classifier.folded()
+
+    def loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
+        labels = inputs["labels"]  # (batch, labels) fp32
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        logits = model(**given).logits
+        if self.pools_frames:
+            logits = linear_softmax_logits(logits, real_frames(model, given, logits.shape[1]))
+        logits = logits.float()  # (batch, labels)
+        if self.pools_frames or self.args.multi_label:
+            loss = binary_cross_entropy_with_logits(logits, labels)
+        else:
+            loss = cross_entropy(logits, labels)
+        return loss, {"loss": loss, "logits": logits}
+
+    # ---- evaluation ----
+
+    def compute_metrics(self, predictions: EvalPrediction) -> dict[str, float]:
+        logits, labels = np.asarray(predictions.predictions), np.asarray(predictions.label_ids)
+        if self.args.multi_label:
+            metric = MeanAveragePrecision().compute(predictions=logits, references=labels)
+            return dict(metric or {})
+        predicted, right = logits.argmax(1), labels.argmax(1)
+        accuracy = Accuracy().compute(predictions=predicted, references=right) or {}
+        # the mean of the recalls of all classes that the split has
+        recall = recall_score(right, predicted, labels=np.unique(right), average="macro", zero_division=0.0)
+        return {**accuracy, "unweighted_accuracy": float(recall)}
+
+    def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:
+        logits, targets = np.asarray(predictions), np.asarray(labels)
+        if not (self.args.multi_label or self.pools_frames):
+            return classification_rows(logits, targets.argmax(1), self.names, examples, _file)
+        return [self._row(i, logits[i], targets[i], examples) for i in range(len(examples))]
+
+    def _row(self, i: int, logits: np.ndarray, target: np.ndarray, examples: Examples) -> dict[str, Any]:
+        """Of labels that have a probability each, whatever the others'."""
+        given = torch.from_numpy(logits).double()  # (labels,)
+        chances = given.sigmoid()
+        likeliest = chances.argsort(descending=True, stable=True).tolist()
+        label: Any = [self.names[j] for j in np.flatnonzero(target > 0.5)]
+        prediction: Any = [self.names[j] for j in likeliest if chances[j] > 0.5]
+        if not self.args.multi_label:
+            label, prediction = label[0], self.names[likeliest[0]]
+        return {
+            "id": int(examples.kept[i]),
+            "input": _file(examples.row(i)),
+            "label": label,
+            "prediction": prediction,
+            "scores": {self.names[j]: round(float(chances[j]), 6) for j in likeliest[:SCORES_KEPT]},
+            "error": round(float(binary_cross_entropy_with_logits(given, torch.from_numpy(target).double())), 6),
+        }
+
+    def write_extra(self, folder: Path, split: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not self.args.multi_label:
+            write_confusion(folder, split, rows, self.names)
+
+
+def _file(row: Mapping[str, Any]) -> str:
+    return path_of(row, AUDIO.column) or ""

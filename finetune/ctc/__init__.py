@@ -1,0 +1,1 @@
+"""Speech recognition with connectionist temporal classification."""

@@ -1,0 +1,86 @@
+"""What a recipe of run_probe.py says: `model`, `data`, `task` and, for the folder and the device, `training`."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from ...pretraining.data.arguments import CheckedArguments
+from ..data_arguments import FineTuneDataArguments
+from .features import LayerName
+
+
+@dataclass(kw_only=True)
+class ProbeData(FineTuneDataArguments):
+    """The `data` section: `train` and `test`. Penalties and layers are chosen on a fifth of `train`."""
+
+    max_examples: int | None = field(
+        default=None, metadata={"help": "most examples of each split, drawn with the seed (default: all)"}
+    )
+    max_seconds: float = field(default=20.0, metadata={"help": "longer clips are cropped to their first part"})
+    max_tokens: int | None = field(
+        default=None,
+        metadata={"help": "longer texts are cut, special tokens included (default: 512 or what the encoder can read)"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, unset in (("validation", None), ("validation_share", 0.0), ("labels_per_class", None)):
+            fix = "leave it out, a probe holds out a part of train itself and task.labels_per_class says how few"
+            self.require(getattr(self, name) == unset, name, fix)
+        self.require(self.max_examples is None or self.max_examples >= 2, "max_examples", "use 2 or more, or null")
+        self.require(self.max_seconds > 0, "max_seconds", "use a positive number")
+        self.require(self.max_tokens is None or self.max_tokens >= 3, "max_tokens", "use 3 or more, or null")
+
+
+Kind = Literal["knn", "linear", "few_labels"]
+
+
+@dataclass(kw_only=True)
+class ProbeArguments(CheckedArguments):
+    """The `task` section: which features, and what is asked of them."""
+
+    where: ClassVar[str] = "task"
+
+    weights: Literal["student", "teacher"] = field(
+        default="student", metadata={"help": "of a pretraining run; the teacher is in its sub-folder pretraining"}
+    )
+    layer: LayerName = field(
+        default="all",
+        metadata={"help": "a hidden state by number (0: the first block's input), last, average (of all), or all"},
+    )
+    per_step: bool = field(
+        default=False,
+        metadata={"help": "write a vector for every time step instead of their mean; probes use the mean"},
+    )
+    format: Literal["parquet", "safetensors"] = field(default="parquet", metadata={"help": "of the feature files"})
+    probes: list[Kind] = field(
+        default_factory=lambda: ["knn", "linear", "few_labels"],
+        metadata={"help": "classifiers on the features; none writes features only, and needs no labels"},
+    )
+    neighbours: int = field(default=10, metadata={"help": "k of the k-NN"})
+    labels_per_class: list[int] = field(
+        default_factory=lambda: [1, 5, 10, 50], metadata={"help": "points of the curve over few labels"}
+    )
+    draws: int = field(default=5, metadata={"help": "how often the few labelled examples are drawn"})
+    untrained: int = field(
+        default=1, metadata={"help": "networks of the same shape with random weights to compare with; 0 is none"}
+    )
+    raw_features: bool = field(
+        default=True, metadata={"help": "compare with features that need no network, such as mel energies or pixels"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.neighbours >= 1, "neighbours", "use 1 or more")
+        few = self.labels_per_class
+        self.require(bool(few) and min(few) >= 1, "labels_per_class", "name numbers of 1 or more")
+        self.require(self.draws >= 2, "draws", "use 2 or more: a spread needs them")
+        self.require(self.untrained >= 0, "untrained", "use 0 (no comparison) or more")
+        self.labels_per_class = sorted(set(few))
+
+
+class Probe:
+    """What the recipe of a probe holds; see [`arguments.parse`]."""
+
+    script: ClassVar[str] = "run_probe.py"
+    data_class: ClassVar[type[FineTuneDataArguments]] = ProbeData
+    arguments_class: ClassVar[type[CheckedArguments]] = ProbeArguments

@@ -1,0 +1,243 @@
+"""A probe from its recipe to its folder.
+
+    features/ENCODER/SPLIT/    feature files, see feature_files.py; ENCODER is pretrained, untrained0, ...
+    results.json, report.md    what the classifiers found
+    layers.png                 accuracy over depth
+    few_labels.png             accuracy over labels per class
+
+Started again, an interrupted probe computes the feature files that are missing, and a finished one says so.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import MODEL_MAPPING, AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedModel
+
+from ...pretraining.checkpoints.run_folder import check_same_recipe, write_run_files
+from ...pretraining.data.build import modality_of
+from ...pretraining.data.modality import Modality
+from ...pretraining.data.sources import load_source, open_source
+from ...pretraining.evaluation.raw_features import raw_features
+from ..arguments import SECTIONS, FineTuneRun
+from ..examples import Examples
+from ..labels import number_labels
+from ..runner import FREE, RESULTS
+from .arguments import ProbeArguments, ProbeData
+from .encoders import pretrained_encoder, untrained_encoder
+from .feature_files import FeatureFolder
+from .features import Selection, fingerprint, read_pooled, write_features
+from .layers import Labels, Network, probe_everything
+from .report import write_report
+
+
+PROCESSORS: dict[str, Any] = {
+    "input_values": AutoFeatureExtractor,
+    "pixel_values": AutoImageProcessor,
+    "input_ids": AutoTokenizer,
+}
+LONGEST_TEXT = 512  # tokens, where neither recipe nor encoder says less
+
+
+def probe(run: FineTuneRun) -> dict[str, Any]:
+    """Compute features, probe them, write the folder; returns what results.json holds.
+
+    Raises:
+        ValueError: the recipe, the data or the folder cannot be used; the message names the field or the row.
+    """
+    args: ProbeArguments = run.task
+    _check(run)
+    if (run.folder / RESULTS).is_file():
+        print(f"{run.folder} is finished: its {RESULTS} holds what it gave. Use another output_dir to repeat it.")
+        results: dict[str, Any] = json.loads((run.folder / RESULTS).read_text(encoding="utf-8"))
+        return results
+    main = run.training.process_index == 0
+    if main:
+        write_run_files(run.folder, run.recipe)
+    modality = open_modality(run)
+    with run.training.main_process_first(desc="opening the data"):
+        splits, names = open_examples(run, modality)
+    seed = run.training.seed
+    encoders = {"pretrained": pretrained_encoder(run)}
+    untrained = [f"untrained{number}" for number in range(args.untrained if args.probes else 0)]
+    encoders |= {name: untrained_encoder(run, seed + number) for number, name in enumerate(untrained)}
+    found = {name: _features(run, modality, name, encoder, splits, names) for name, encoder in encoders.items()}
+    PartialState().wait_for_everyone()
+    if not main:
+        return {}
+    results = {
+        "model": run.checkpoint,
+        "model_type": run.config.model_type,
+        "weights": args.weights,
+        "classes": list(names),
+        "examples": {split: len(examples) for split, examples in splits.items()},
+        "left_out": {split: dict(examples.left_out) for split, examples in splits.items() if examples.left_out},
+        "features": [str(folder.path.relative_to(run.folder)) for of in found.values() for folder, _ in of],
+    }
+    if args.probes:
+        _probe(run, splits, found, untrained, results)
+    (run.folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def _check(run: FineTuneRun) -> None:
+    check_same_recipe(run.folder, run.recipe, SECTIONS, FREE)
+    if run.from_scratch:
+        raise ValueError("model.from_scratch = true is not possible here: task.untrained says how many such networks.")
+    blocks = run.config.num_hidden_layers + getattr(run.config, "num_prenet_layers", 0)
+    layer = run.task.layer
+    if isinstance(layer, int) and not 0 <= layer <= blocks:
+        run.task.refuse("layer", f"the encoder has layers 0 to {blocks}")
+    if run.task.probes and run.data.test is None:
+        raise ValueError("data.test = null is not possible: name it, or set task.probes = [] to write features only.")
+
+
+def open_modality(run: FineTuneRun) -> Modality[Any]:
+    """How inputs are read: as in pretraining, without augmentation."""
+    data: ProbeData = run.data
+    modality_class = modality_of(run.config)
+    config: Any = run.config
+    positions = getattr(config, "max_position_embeddings", None)
+    longest = LONGEST_TEXT if positions is None else min(LONGEST_TEXT, positions - config.pad_token_id - 1)
+    limits: dict[str, Any] = {"max_seconds": data.max_seconds, "min_seconds": 0.0}
+    limits["block_size"] = data.max_tokens or longest
+    known = {field.name for field in dataclasses.fields(modality_class.arguments_class)}
+    settings = {name: value for name, value in limits.items() if name in known}
+    try:
+        reading = modality_class.arguments_class(sources=[data.train], num_proc=data.num_proc, **settings)
+        return modality_class(reading, config, _processor(run))
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.block_size", "data.max_tokens")) from error
+
+
+def main_input(run: FineTuneRun) -> str:
+    """What the encoder calls its input."""
+    return MODEL_MAPPING[type(run.config)].main_input_name  # type: ignore[attr-defined]
+
+
+def _processor(run: FineTuneRun) -> Any:
+    kind = PROCESSORS[main_input(run)]
+    try:
+        return kind.from_pretrained(run.checkpoint, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if kind is AutoTokenizer:
+            raise ValueError(f"model.model_name_or_path = {run.checkpoint!r} has no tokenizer: {error}") from error
+        return None  # the defaults of pretraining
+
+
+def open_examples(run: FineTuneRun, modality: Modality[Any]) -> tuple[dict[str, Examples], tuple[str, ...]]:
+    """The examples of every split that the recipe names, and the classes' names (none where nothing is labelled)."""
+    data: ProbeData = run.data
+    sources = {"train": data.train, "test": data.test}
+    given = {split: source for split, source in sources.items() if source is not None}
+    labelled = bool(run.task.probes) or all(
+        source.label_column in open_source(source, modality.kind, default_split=split).features
+        for split, source in given.items()
+    )
+    rows: dict[str, datasets.Dataset] = {
+        split: load_source(
+            source,
+            modality.kind,
+            default_split=split,
+            label_column=source.label_column if labelled else None,
+            **modality.source_options,
+        )
+        for split, source in given.items()
+    }
+    labels = number_labels(rows, data.skip_bad) if labelled else None
+    examples = {}
+    for split, dataset in rows.items():
+        numbers = None if labels is None else labels.numbers[split]
+        keep = np.arange(len(dataset)) if numbers is None else np.flatnonzero(numbers >= 0)
+        if data.max_examples is not None and len(keep) > data.max_examples:
+            keep = np.sort(np.random.default_rng(run.training.seed).permutation(keep)[: data.max_examples])
+        examples[split] = Examples(
+            modality.prepare(dataset, packed=False),
+            lambda row, rng: modality.read(row, None),
+            name=split,
+            seed=run.training.seed,
+            labels=numbers,
+            keep=keep,
+            skip_bad=data.skip_bad,
+            num_proc=data.num_proc,
+        )
+    return examples, () if labels is None else labels.names
+
+
+Found = list[tuple[FeatureFolder, int]]  # of every split: where its features are, in how many parts
+
+
+def _features(
+    run: FineTuneRun,
+    modality: Modality[Any],
+    name: str,
+    encoder: PreTrainedModel,
+    splits: dict[str, Examples],
+    classes: Sequence[str],
+) -> Found:
+    """Write the features of all splits from one encoder."""
+    args: ProbeArguments = run.task
+    training = run.training
+    device = torch.device(training.device)
+    encoder.to(device)  # type: ignore[arg-type]
+    selection = Selection(args.layer, pooled=not args.per_step or name != "pretrained")
+    made_from = {
+        "model": run.checkpoint if name == "pretrained" else f"the shape of {run.checkpoint}, random weights",
+        "weights": fingerprint(encoder),
+        "layer": args.layer,
+        "per_step": not selection.pooled,
+        "classes": list(classes),
+    }
+    found: Found = []
+    for split, examples in splits.items():
+        folder = FeatureFolder(
+            run.folder / "features" / name / split, args.format, {**made_from, "examples": len(examples)}
+        )
+        parts = write_features(
+            encoder,
+            examples,
+            modality.collator(None, training.seed),
+            folder,
+            selection,
+            column=modality.kind.column,
+            batch_size=training.per_device_eval_batch_size,
+            device=device,
+            process=(training.process_index, training.world_size),
+            title=f"{name}, {split}",
+        )
+        found.append((folder, parts))
+    encoder.to("cpu")  # type: ignore[arg-type]
+    return found
+
+
+def _probe(
+    run: FineTuneRun,
+    splits: dict[str, Examples],
+    found: dict[str, Found],
+    untrained: list[str],
+    results: dict[str, Any],
+) -> None:
+    """Probe what was written, add it to `results`, draw and report it."""
+    pooled = {name: [read_pooled(folder, parts) for folder, parts in of] for name, of in found.items()}
+    networks: dict[str, Network] = {
+        name: {layer: (train[layer], test[layer]) for layer in train}
+        for name, ((train, _), (test, _)) in pooled.items()
+    }
+    (_, train_labels), (_, test_labels) = pooled["pretrained"]
+    labels = Labels(train_labels, test_labels, results["classes"])
+    sources: dict[str, list[Network]] = {"pretrained": [networks["pretrained"]]}
+    if untrained:
+        sources["untrained"] = [networks[name] for name in untrained]
+    if run.task.raw_features:
+        train, test = ([examples[i] for i in range(len(examples))] for examples in splits.values())
+        raw = raw_features(main_input(run), train, test)
+        sources |= {name: [{"raw": pair}] for name, pair in raw.items()}
+    results["majority"] = float(np.bincount(labels.test).max() / len(labels.test))
+    results["probed"] = probe_everything(sources, labels, run.task, run.training.seed)
+    write_report(Path(run.folder), results, run.task)

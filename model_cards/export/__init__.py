@@ -1,0 +1,1 @@
+"""Encoders and fine-tuned models as torch.export programs and ONNX files."""

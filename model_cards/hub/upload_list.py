@@ -1,0 +1,227 @@
+"""Which files of a run folder go to the Hub, and why the others stay: only what is known to belong to a model goes.
+
+weights, configuration, processor        what the Auto classes and `pipeline` open
+*.py                                     of data2vec 2.0: the modules that auto_map names, and what they import
+README.md and the pictures it shows      the card
+recipe, run, report, results             the record of the run, without folders of this machine
+pretraining/                             student, teacher and decoder, where asked for
+"""
+
+import fnmatch
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from ...modeling import MODELS
+from ...pretraining.checkpoints.hub_push import CARD, LANGUAGE_MODEL, MODEL, WEIGHTS, WHOLE
+from ...pretraining.console.redact import mask_text
+from ..card.usage import REPO_ID
+from ..strip_paths import without_places
+
+
+CONFIG = "config.json"
+RECORD = ("recipe.yaml", "run.json", "report.json", "report.md", "report.html", "results.json")
+WITHOUT_PLACES = ("recipe.yaml", "run.json", "report.json", "report.md", "results.json")
+# What is never uploaded, also when asked for: pattern of a name -> why.
+NEVER = {
+    "*.bin": "a pickle, which can run code where it is opened",
+    "*.pt": "a pickle, which can run code where it is opened",
+    "*.pth": "a pickle, which can run code where it is opened",
+    "*.pkl": "a pickle, which can run code where it is opened",
+    "*.ckpt": "a pickle, which can run code where it is opened",
+    ".*": "a hidden file",
+    "*token": "may hold a token",
+    "*.env": "may hold a token",
+}
+LEFT = {
+    "checkpoint-*": "a checkpoint with the optimizer's state",
+    "_*": "half written or set aside",
+    "logs": "logs",
+    "runs": "logs of TensorBoard",
+    "events.out.tfevents.*": "logs of TensorBoard",
+    "trainer_state.json": "the log; the card shows it as curves",
+    "health.json": "the state of the run on this machine",
+    "skipped*.jsonl": "names of your files",
+    "predictions": "holds examples of your data",
+    "card.yaml": "what you said; it is in the card",
+    "emissions.csv": "is in the card",
+    WHOLE: "student, teacher and decoder: --pretraining uploads it",
+}
+NAME_OR_PATH = re.compile(r'^\s*"_?name_or_path": "(?:/|~|\.\.|[A-Za-z]:)[^"]*",?\n', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file to upload, from `source`, or with other `content` than it has there."""
+
+    path: str  # in the repository
+    source: Path
+    content: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        return self.source.stat().st_size if self.content is None else len(self.content)
+
+    def read(self) -> bytes:
+        return self.source.read_bytes() if self.content is None else self.content
+
+
+@dataclass
+class UploadList:
+    uploads: list[Upload] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)  # path -> why it stays
+
+    @property
+    def size(self) -> int:
+        return sum(upload.size for upload in self.uploads)
+
+
+def list_uploads(folder: Path, repo_id: str, *, pretraining: bool = False, include: Sequence[str] = ()) -> UploadList:
+    """Everything that a push of this run folder uploads.
+
+    Args:
+        repo_id: put into the card's code.
+        pretraining: the sub-folder with student, teacher and decoder, too.
+        include: patterns of further paths, relative to the folder.
+
+    Raises:
+        ValueError: the folder holds no finished model or no card, a file of its code is missing, or a file that
+            would be uploaded holds a token; the message names the file and the fix.
+    """
+    _check(folder, pretraining)
+    found = UploadList()
+    _add_model(folder, "", found)
+    if pretraining:
+        _add_model(folder / WHOLE, f"{WHOLE}/", found)
+    card = (folder / CARD).read_text(encoding="utf-8")
+    _add(found, CARD, folder / CARD, card.replace(REPO_ID, repo_id).encode())
+    for picture in sorted(set(re.findall(r"!\[[^\]]*\]\((\w[^):]*)\)", card))):
+        if not (folder / picture).is_file():
+            raise ValueError(f"{folder / CARD} shows {picture}, which is not there: render the card again.")
+        _add(found, picture, folder / picture)
+    for name in RECORD:
+        if (folder / name).is_file():
+            text = (folder / name).read_bytes()
+            cut = without_places(text.decode("utf-8")).encode() if name in WITHOUT_PLACES else None
+            _add(found, name, folder / name, cut)
+    known = {upload.path for upload in found.uploads}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name in known:
+            continue
+        if any(fnmatch.fnmatch(name, pattern) for pattern in include):
+            refused = _never(path.name)
+            if refused:
+                raise ValueError(f"--include {name} is not possible: it is {refused}.")
+            _add(found, name, path)
+        else:
+            found.left[name] = _why(name.removeprefix(f"{WHOLE}/") if pretraining else name)
+    _refuse_secrets(found)
+    return found
+
+
+def complete_auto_map(config: dict[str, Any]) -> dict[str, str] | None:
+    """auto_map with every Auto class that this package registers for the configuration; `None` for stock models."""
+    model_type = str(config.get("model_type"))
+    if not model_type.startswith("data2vec2-"):
+        return None
+    config_class = CONFIG_MAPPING[model_type]
+
+    def place(cls: type) -> str:
+        return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
+
+    classes = {
+        auto.__name__: place(model)
+        for auto, models in MODELS.items()
+        for model in models
+        if model.config_class is config_class
+    }
+    return {"AutoConfig": place(config_class), **classes}
+
+
+def _check(folder: Path, pretraining: bool) -> None:
+    if not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is not a folder: name the output_dir of a finished run.")
+    places = [folder, *([folder / WHOLE] if pretraining else [])]
+    for place in places:
+        if not (place / CONFIG).is_file() or not any(place.glob("model*.safetensors")):
+            where = "without --pretraining it is not needed" if place != folder else "let the run end first"
+            raise ValueError(f"{str(place)!r} has no {CONFIG} and model.safetensors: {where}.")
+    if not (folder / CARD).is_file():
+        raise ValueError(
+            f"{str(folder)!r} has no {CARD}: a model is published with its card. "
+            f"First: python -m data2vec.model_cards.render {folder} --license apache-2.0"
+        )
+
+
+def _add_model(folder: Path, prefix: str, found: UploadList) -> None:
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    auto_map = complete_auto_map(config)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in (*WEIGHTS, *MODEL)):
+            text = None
+            if path.name == CONFIG and auto_map is not None:
+                text = json.dumps(config | {"auto_map": auto_map}, indent=2, sort_keys=True) + "\n"
+            elif path.name in ("tokenizer_config.json", CONFIG):
+                text = path.read_text(encoding="utf-8")
+            _add(found, prefix + path.name, path, None if text is None else NAME_OR_PATH.sub("", text).encode())
+    for path in sorted((folder / LANGUAGE_MODEL).glob("*")):
+        _add(found, f"{prefix}{LANGUAGE_MODEL}/{path.name}", path)
+    if auto_map is not None:
+        for path in sorted(_code(folder, auto_map)):
+            _add(found, prefix + path.name, path)
+
+
+def _code(folder: Path, auto_map: dict[str, str]) -> set[Path]:
+    """The modules that auto_map names and all that they import."""
+    modules = {folder / f"{place.split('.')[0]}.py" for place in auto_map.values()}
+    code: set[Path] = set()
+    for module in modules:
+        try:
+            code |= {module, *map(Path, get_relative_import_files(module))}
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{error.filename} is missing, and without it nobody can open this model: save it again with "
+                "save_pretrained, which writes its code."
+            ) from error
+    return code
+
+
+def _add(found: UploadList, path: str, source: Path, content: bytes | None = None) -> None:
+    if source.is_symlink():
+        raise ValueError(
+            f"{source} is a link: put the file itself there, so that what is uploaded is what lies there."
+        )
+    if content is not None and content == source.read_bytes():
+        content = None
+    if all(upload.path != path for upload in found.uploads):
+        found.uploads.append(Upload(path, source, content))
+
+
+def _never(name: str) -> str | None:
+    return next((why for pattern, why in NEVER.items() if fnmatch.fnmatch(name, pattern)), None)
+
+
+def _why(path: str) -> str:
+    first, last = path.split("/")[0], path.rpartition("/")[2]
+    for names, table in (((first, last), LEFT), ((last,), NEVER)):
+        for name in names:
+            for pattern, why in table.items():
+                if fnmatch.fnmatch(name, pattern):
+                    return why
+    return "no part of a model: --include uploads it"
+
+
+def _refuse_secrets(found: UploadList) -> None:
+    for upload in found.uploads:
+        if upload.path.endswith((".safetensors", ".png", "tokenizer.json")):
+            continue
+        text = upload.read().decode("utf-8", errors="replace")
+        if mask_text(text) != text:
+            raise ValueError(f"{upload.source} holds what looks like a token or a password: take it out first.")

@@ -1,0 +1,137 @@
+"""See a run: `python -m data2vec.model_cards.report RUN_FOLDER [OTHER_RUN_FOLDER] [-o report.html]`.
+
+Writes one HTML page that needs nothing outside itself, and its pictures as PNG files in a folder beside it: is the run
+healthy, its curves, what it learnt, what its masks hide of its own data, a map of its features, where it looks, what
+each layer knows; of a fine-tuned model, what it takes for what. Two folders are shown side by side. What a folder does
+not hold is named, with how to get it.
+
+Start it where the run was started: a recipe's relative paths begin there.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data2vec.model_cards.folder import Folder, open_folder
+from data2vec.model_cards.report import page_facts, page_fine_tuned
+from data2vec.model_cards.report.contact_sheet import sheet
+from data2vec.model_cards.report.draw_features import MethodName, check_method
+from data2vec.model_cards.report.page import Section, render
+from data2vec.model_cards.report.page_pictures import picture_sections
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+
+
+SHEETS = ("masks", "attention")  # sections whose figures are also one picture
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command_parser(
+        "python -m data2vec.model_cards.report",
+        "See a run, or two side by side: write one HTML page that needs nothing outside itself, and its pictures as "
+        "PNG files beside it. Health, curves, what the masks hide, a map of the features, attention, accuracy by "
+        "layer; of a fine-tuned model, what it takes for what. What a folder lacks is named, with how to get it.",
+        "python -m data2vec.model_cards.report runs/my_run\n"
+        "python -m data2vec.model_cards.report runs/my_run runs/my_other_run -o comparison.html",
+        page="docs/reading_a_run.md",
+    )
+    parser.add_argument("run", metavar="RUN_FOLDER", help="the output_dir of a run")
+    parser.add_argument("other", metavar="OTHER_RUN_FOLDER", nargs="?", help="a second run, to compare with")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="PAGE", help="to write (default: report.html in the first run's folder)"
+    )
+    parser.add_argument("--layers", action="store_true", help="probe every layer on data.probe now; takes minutes")
+    parser.add_argument(
+        "--map", dest="method", choices=("pca", "umap"), default="pca", help="how features become a map (default: pca)"
+    )
+    args = parser.parse_args(argv)
+    folders = [args.run] if args.other is None else [args.run, args.other]
+    try:
+        page = write_report(folders, args.output, method=args.method, compute_layers=args.layers)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    print(f"The report is {page}, its pictures are in {pictures_folder(page)}.")
+    return 0
+
+
+def write_report(
+    runs: Sequence[str | Path],
+    output: Path | None = None,
+    *,
+    method: MethodName = "pca",
+    compute_layers: bool = False,
+) -> Path:
+    """Write the page about one run, or two side by side, and its pictures; returns where the page is.
+
+    Raises:
+        ValueError: a folder is none of a run, or the map's method is not installed; the message says the fix.
+    """
+    check_method(method)
+    folders = _named([open_folder(path) for path in runs])
+    page = Path(output) if output is not None else Path(runs[0]) / "report.html"
+    sections = [
+        page_facts.health(folders),
+        page_facts.curves(folders),
+        page_facts.results(folders),
+        *_seen(folders, method, compute_layers),
+        page_facts.facts(folders),
+        page_facts.recipes(folders),
+    ]
+    absent = page_facts.absences(folders)
+    if absent is not None:
+        sections.append(absent)
+    title = " and ".join(folders)
+    subtitle = "What two data2vec runs did, side by side" if len(folders) > 1 else "What a data2vec run did"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render(title, subtitle, sections), encoding="utf-8")
+    pictures = pictures_folder(page)
+    pictures.mkdir(exist_ok=True)
+    for name, png in _pictures(sections):
+        (pictures / f"{name}.png").write_bytes(png)
+    return page
+
+
+def _seen(folders: dict[str, Folder], method: MethodName, compute_layers: bool) -> list[Section]:
+    """Of pretraining, what was hidden and what came of it; of fine-tuning, which hides nothing, what it predicts."""
+    sections = []
+    if not all(folder.pretrains for folder in folders.values()):
+        sections.append(page_fine_tuned.predictions(folders))
+    if any(folder.pretrains for folder in folders.values()):
+        return sections + picture_sections(folders, method, compute_layers)
+    if any(folder.probe for folder in folders.values()):  # the folder of a probe
+        return sections + picture_sections(folders, method, compute_layers, ["layers"])
+    return sections
+
+
+def pictures_folder(page: Path) -> Path:
+    """Where the pictures of a page are: `report_pictures` beside `report.html`."""
+    return page.with_name(f"{page.stem}_pictures")
+
+
+def _named(folders: Sequence[Folder]) -> dict[str, Folder]:
+    """Folders by a name that tells them apart: the folder's own, with its parents' where those are alike."""
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{folder.path.resolve().parent.name}/{folder.name}" for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder.path.resolve()) for folder in folders]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{names[0]!r} is given twice: name two runs, or one.")
+    return dict(zip(names, folders, strict=True))
+
+
+def _pictures(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
+    """Every figure, and of one run those of some sections on one sheet."""
+    for section in sections:
+        for column in section.columns:
+            for group in column.groups:
+                for figure in group.figures:
+                    yield figure.name, figure.png
+        if section.key in SHEETS and len(section.columns) == 1:
+            drawn = sheet(section.columns[0].groups)
+            if drawn is not None:
+                yield section.key, drawn
+
+
+if __name__ == "__main__":
+    sys.exit(main())

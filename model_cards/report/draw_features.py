@@ -1,0 +1,183 @@
+"""A map of the features of labelled examples, and what each layer knows of their labels."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+from transformers import AutoModel, PreTrainedModel
+
+from ...finetune.probe.arguments import ProbeArguments
+from ...finetune.probe.layers import Labels, Network, probe_layers
+from ...pretraining.evaluation.probe import batches_of, evaluating, extract_features, hidden_layers, masked_mean
+from .curves import COLOURS, INK, finish
+from .figures import ReportFigure, figure
+from .inputs import Example, Inputs, Labelled
+
+
+MethodName = Literal["pca", "umap"]
+MAPPED = 600  # examples on a map
+MARKERS = "os^Dv"
+CLASS_COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
+NAMED = 10  # classes with a colour and a marker of their own
+
+
+def check_method(method: MethodName) -> None:
+    """Raises ValueError where the map's method is not installed."""
+    if method == "umap" and find_spec("umap") is None:
+        raise ValueError(
+            "--map umap is not possible: umap-learn is not installed. pip install umap-learn, or use pca."
+        )
+
+
+def feature_map(
+    inputs: Inputs,
+    encoder: PreTrainedModel,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    method: MethodName,
+    name: str,
+) -> ReportFigure:
+    """Two directions of the standardised, mean-pooled features of examples, coloured by label.
+
+    Args:
+        names: of the classes; empty where nothing is labelled.
+    """
+    drawn_from = examples[:MAPPED]
+    given = drawn_from if names else [{**example, "labels": 0} for example in drawn_from]
+    features, labels = extract_features(encoder, batches_of(given, inputs.collate))
+    places, axes_are = _flattened(StandardScaler().fit_transform(features), method, inputs.seed)
+    drawn = Figure(figsize=(5.4, 4.9), layout="constrained")
+    axes = drawn.add_subplot()
+    _scatter(axes, places, labels, names)
+    finish(axes, f"{len(places)} examples, {features.shape[1]} features in two")
+    axes.set(xticks=[], yticks=[])
+    axes.spines["bottom"].set_visible(False)
+    if names:
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(-0.02, -0.02), ncols=3, frameon=False, fontsize=9, labelcolor=INK,
+            handletextpad=0.2, columnspacing=0.8, markerscale=1.4,
+        )  # fmt: skip
+    coloured = "coloured by label" if names else "not coloured, as no labelled set is configured"
+    return figure(name, drawn, f"{axes_are}, {coloured}.", f"Map of the features, {coloured}. {axes_are}.", wide=True)
+
+
+def _flattened(features: np.ndarray, method: MethodName, seed: int) -> tuple[np.ndarray, str]:
+    if method == "umap":
+        umap = import_module("umap")  # optional: pip install umap-learn
+        places = umap.UMAP(random_state=seed, n_jobs=1).fit_transform(features)
+        return places, "UMAP: neighbours are kept, distances are not"
+    if not features.any():
+        return features[:, :2], "All features are alike"
+    pca = PCA(2, svd_solver="full").fit(features)
+    shares = " and ".join(f"{100 * share:.0f} %" for share in pca.explained_variance_ratio_)
+    return pca.transform(features), f"PCA: the two directions with the most variance, {shares} of all"
+
+
+def _scatter(axes: Axes, places: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+    """A colour and a marker each for the commonest classes, grey for the others."""
+    if not names:
+        axes.scatter(places[:, 0], places[:, 1], s=14, color=COLOURS[0], alpha=0.7, linewidths=0)
+        return
+    counts = np.bincount(labels, minlength=len(names))
+    chosen = np.sort(np.argsort(-counts, kind="stable")[:NAMED])
+    others = ~np.isin(labels, chosen)
+    if others.any():
+        axes.scatter(
+            places[others, 0], places[others, 1], s=12, color="#8a8f98", alpha=0.5, linewidths=0, label="other classes"
+        )
+    for number, label in enumerate(chosen[counts[chosen] > 0]):
+        of_class = labels == label
+        look = {
+            "color": CLASS_COLOURS[number],
+            "marker": MARKERS[number % len(MARKERS)],
+            "label": _short(names[label]),
+        }
+        axes.scatter(places[of_class, 0], places[of_class, 1], s=16, alpha=0.8, linewidths=0, **look)
+
+
+def _short(name: str, most: int = 16) -> str:
+    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
+
+
+# ---- layers ----
+
+
+Scores = dict[str, dict[str, dict[str, float]]]  # source -> layer -> {"knn", "linear"}
+
+
+def scores_of_probe(results: Mapping[str, Any]) -> Scores:
+    """Accuracy by layer from what finetune/run_probe.py wrote."""
+    return {
+        name: {layer: dict(scores) for layer, scores in source["layers"].items()}
+        for name, source in results["probed"].items()
+        if not {"raw"} & set(source["layers"])
+    }
+
+
+def probe_all_layers(inputs: Inputs, encoder: PreTrainedModel, labelled: Labelled) -> Scores:
+    """Accuracy by layer of the encoder, and of a network of its shape with random weights.
+
+    Raises:
+        ValueError: there are too few labelled examples for a probe.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(inputs.seed)
+        untrained = AutoModel.from_config(inputs.config, trust_remote_code=False).eval().to(encoder.device)
+    both = (labelled.train, labelled.test)
+    train_y, test_y = (np.array([int(example["labels"]) for example in examples]) for examples in both)
+    args = ProbeArguments(probes=["knn", "linear"], neighbours=min(10, len(train_y)))
+    labels = Labels(train_y, test_y, labelled.names)
+    scores = {}
+    for name, network in (("pretrained", encoder), ("untrained", untrained)):
+        train, test = (_all_layers(inputs, network, examples) for examples in both)
+        pairs: Network = {layer: (train[layer], test[layer]) for layer in train}
+        scores[name] = probe_layers([pairs], labels, args, inputs.seed, name)
+    return scores
+
+
+def _all_layers(inputs: Inputs, encoder: PreTrainedModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """Mean-pooled hidden states by layer, (examples, dim) each; layer_0 is the first block's input."""
+    found: list[list[np.ndarray]] = []
+    with evaluating(encoder), torch.no_grad():
+        for batch in batches_of(examples, inputs.collate):
+            hidden, real = hidden_layers(encoder, batch, encoder.device, "all")
+            found.append([masked_mean(states, real).float().cpu().numpy() for states in hidden])
+    return {f"layer_{number}": np.concatenate(parts) for number, parts in enumerate(zip(*found, strict=True))}
+
+
+def layers_figure(scores: Scores, name: str) -> ReportFigure:
+    """Accuracy over depth: a colour a source, a line a kind of probe."""
+    drawn = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = drawn.add_subplot()
+    for colour, (source, layers) in zip(COLOURS, scores.items(), strict=False):
+        for kind, (called, line) in {"linear": ("linear probe", "-"), "knn": ("k-NN", "--")}.items():
+            values = [(_depth(layer), 100 * at[kind]) for layer, at in layers.items() if kind in at]
+            if values:
+                axes.plot(
+                    *zip(*values, strict=True),
+                    line,
+                    color=colour,
+                    marker="o",
+                    markersize=3.5,
+                    label=f"{source}, {called}",
+                )
+    finish(axes, "Accuracy by layer, in %")
+    axes.set_xlabel("layer (0: input of the first block)", fontsize=9, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), ncols=2, frameon=False, fontsize=8.5, labelcolor=INK)
+    return figure(name, drawn, "Frozen features, averaged over time.", "Accuracy of classifiers on each layer.")
+
+
+def _depth(layer: str) -> float:
+    number = layer.rsplit("_", 1)[-1]
+    return int(number) if number.isdigit() else 0

@@ -1,0 +1,1 @@
+"""A Space to try a model in."""

@@ -1,0 +1,174 @@
+"""A Space to try a model in: `python -m data2vec.model_cards.space MODEL [--launch | --push OWNER/NAME [--dry-run]]`.
+
+Writes a folder with app.py, requirements.txt, README.md and space.json, and runs it here or uploads it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from transformers import AutoConfig
+
+import data2vec  # noqa: F401  registers the classes of 2.0
+from data2vec.model_cards.hub.errors import in_words, is_expected
+from data2vec.pretraining.checkpoints.storage import write_text
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+
+
+TEMPLATES = Path(__file__).with_name("templates")
+FILES = ("app.py", "requirements.txt", "README.md")
+CHOICE = "space.json"  # what app.py reads
+# (modality, ending of the class that was saved) -> template and task
+APPS = {
+    ("audio", "ForCTC"): ("audio", "automatic-speech-recognition"),
+    ("audio", "ForSequenceClassification"): ("audio", "audio-classification"),
+    ("vision", "ForImageClassification"): ("image", "image-classification"),
+    ("vision", "Model"): ("image", "image-feature-extraction"),
+    ("text", "Model"): ("text", "feature-extraction"),
+    ("text", "ForSequenceClassification"): ("text", "feature-extraction"),
+}
+SENTENCES = [
+    "The film was good.",
+    "It is a bad film.",
+    "They were at the house.",
+    "The children play in the garden.",
+    "This book is about the sea.",
+]
+
+
+def write_space(name: str, folder: Path, model: str | None = None) -> Path:
+    """Write a Space for the model `name`, a run folder or a Hub id, into `folder`; returns it.
+
+    Args:
+        model: what the app opens; `name` itself by default.
+
+    Raises:
+        ValueError: there is no Space for such a model.
+    """
+    config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    family, _, modality = config.model_type.rpartition("-")
+    saved = (config.architectures or ["Model"])[0]
+    found = next((app for (kind, end), app in APPS.items() if kind == modality and saved.endswith(end)), None)
+    if found is None:
+        raise ValueError(
+            f"There is no Space for {name!r}, a {saved}: the models to try are "
+            f"{', '.join(f'{kind} {end}' for kind, end in APPS)}. Fine-tune it first (docs/fine_tuning.md)."
+        )
+    template, task = found
+    model = model or name
+    title = model.rstrip("/").rpartition("/")[2]
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        text = (TEMPLATES / template / file).read_text(encoding="utf-8")
+        write_text(
+            folder / file, text.replace("MODEL", model).replace("TITLE", title) if file == "README.md" else text
+        )
+    choice: dict[str, Any] = {"model": model, "task": task, "title": title}
+    choice["trust_remote_code"] = family == "data2vec2"
+    if template == "text":
+        choice["sentences"] = SENTENCES
+    write_text(folder / CHOICE, json.dumps(choice, indent=2) + "\n")
+    return folder
+
+
+def launch(folder: Path) -> int:
+    """Run a written Space here until it is stopped; returns its exit code.
+
+    Raises:
+        ValueError: gradio is not installed.
+    """
+    if find_spec("gradio") is None:
+        raise ValueError("--launch needs gradio: pip install 'data2vec[space]'.")
+    environment = {"GRADIO_ANALYTICS_ENABLED": "False"} | os.environ
+    return subprocess.run([sys.executable, "app.py"], cwd=folder, env=environment, check=False).returncode
+
+
+def push_space(folder: Path, repo_id: str, public: bool, api: HfApi) -> str:
+    """Upload a written Space in one commit; returns its address. Raises ValueError, or an error of the Hub."""
+    validate_repo_id(repo_id)
+    _refuse_unrelated(repo_id, public, api)
+    api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=not public, exist_ok=True)
+    added = [CommitOperationAdd(name, str(folder / name)) for name in (*FILES, CHOICE)]
+    commit = api.create_commit(repo_id, added, commit_message="Upload Space", repo_type="space")
+    return commit.commit_url
+
+
+def _refuse_unrelated(repo_id: str, public: bool, api: HfApi) -> None:
+    """A Space that exists is written over only where this command made it, and shown only where that was asked for."""
+    try:
+        info = api.space_info(repo_id)
+    except RepositoryNotFoundError:
+        return
+    if not info.private and not public:
+        raise ValueError(f"The Space {repo_id} exists and is public: add --public, or give another name.")
+    files = set(api.list_repo_files(repo_id, repo_type="space")) - {".gitattributes", "README.md"}
+    if files and CHOICE not in files:
+        raise ValueError(
+            f"The Space {repo_id} holds other files ({', '.join(sorted(files)[:3])} ...): give another name, or "
+            "delete it on the Hub first."
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command_parser(
+        "python -m data2vec.model_cards.space",
+        "Write a Gradio Space to try a model in: speak and read the transcript, drop a picture, or type a sentence "
+        "and see the nearest ones. Run it here, or upload it.",
+        "python -m data2vec.model_cards.space runs/my_recogniser --launch",
+        page="docs/downstream.md",
+    )
+    parser.add_argument("model", metavar="RUN_FOLDER_OR_HUB_ID", help="a fine-tuned model, or an encoder")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the Space (default: space_NAME)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--launch", action="store_true", help="run it here until Ctrl-C")
+    what.add_argument("--push", metavar="OWNER/NAME", help="upload it as this Space")
+    parser.add_argument("--model_id", metavar="OWNER/NAME", help="where the model of the folder is on the Hub")
+    parser.add_argument("--dry-run", action="store_true", help="with --push: list the files, and upload nothing")
+    parser.add_argument("--public", action="store_true", help="with --push: everybody may see it (default: private)")
+    args = parser.parse_args(argv)
+    api = HfApi()
+    try:
+        local = Path(args.model).is_dir()
+        if args.push and local and args.model_id is None:
+            raise ValueError(
+                "--push needs --model_id OWNER/NAME: a Space opens its model from the Hub. Push the model first "
+                "(python -m data2vec.model_cards.push)."
+            )
+        model = args.model_id if args.push and local else str(Path(args.model).resolve()) if local else args.model
+        out = args.out or Path(f"space_{Path(args.model).name}")
+        folder = write_space(args.model, out, model)
+        if args.launch:
+            return launch(folder)
+        if args.push:
+            return _push(folder, args.push, args.public, args.dry_run, api)
+    except KeyboardInterrupt:
+        return 0
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        print(f"error: {in_words(error, api, args.push or args.model)}", file=sys.stderr)
+        return EXIT_REFUSED
+    print(f"{folder} is the Space. To run it here: python {folder / 'app.py'}")
+    return 0
+
+
+def _push(folder: Path, repo_id: str, public: bool, dry_run: bool, api: HfApi) -> int:
+    where = f"{api.endpoint}/spaces/{repo_id} ({'public' if public else 'private'})"
+    print(f"{'Would upload' if dry_run else 'Uploading'} to {where}:")
+    for name in (*FILES, CHOICE):
+        print(f"  {(folder / name).stat().st_size:>6,}  {name}")
+    if not dry_run:
+        print(f"Done: {push_space(folder, repo_id, public, api)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The published weights open here: a checkpoint of the original code -> a folder for `from_pretrained`, and back.
+
+    python -m data2vec.modeling.convert_fairseq CHECKPOINT OUT_DIR [--encoder-only] [--dict DICT] [--check CASE]
+    python -m data2vec.modeling.convert_fairseq FOLDER OUT.pt --to-fairseq
+
+fairseq is not needed, and nothing of the checkpoint is run: see `fairseq_checkpoint`.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import load_state_dict_from_file, save_torch_state_dict
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils.tqdm import tqdm
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from .check import differences
+from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from .export import exported
+from .kinds import Kind, kind_of
+from .processors import ctc_processor, feature_extractor, image_processor, text_tokenizer
+from .weights import load
+
+
+WHAT = """Turn a checkpoint of the original code, of data2vec 1 or 2.0, into a folder that from_pretrained opens,
+and back. fairseq is not needed, and nothing of the checkpoint is run."""
+ENDING = """example:
+  data2vec-convert-fairseq audio_base_ls.pt my_model
+  data2vec-convert-fairseq my_model back.pt --to-fairseq
+
+exit codes:
+  0  done
+  1  a fault of the program or of a library: the traceback says where
+  2  refused: one line says why, and nothing is written
+
+documentation:
+  docs/converting.md
+"""
+UNUSED_FILE = "fairseq_unused.safetensors"
+DICTIONARIES = {"audio": "dict.ltr.txt", "audio2": "dict.ltr.txt", "text": "dict.txt", "text2": "dict.txt"}
+
+
+def convert(
+    checkpoint: Path, folder: Path, encoder_only: bool = False, dictionary: Path | None = None
+) -> tuple[PreTrainedModel, Kind, list[str]]:
+    """Write the folder, whole or not at all.
+
+    Args:
+        encoder_only: the student's encoder without teacher, predictor or a task's head.
+        dictionary: the letters of a CTC model, or a text model's tokens; looked for beside the checkpoint if `None`.
+
+    Returns:
+        The model, what it is, and notes on what could not be carried over.
+
+    Raises:
+        ValueError: the checkpoint cannot be read or converted, or the folder is there already; nothing is written.
+    """
+    _check_free(folder)
+    with tqdm(desc=f"converting {checkpoint.name}", unit=" steps", total=3, delay=2, disable=None, leave=False) as bar:
+        return _convert(checkpoint, folder, encoder_only, dictionary, bar)
+
+
+def _convert(
+    checkpoint: Path, folder: Path, encoder_only: bool, dictionary: Path | None, bar: Any
+) -> tuple[PreTrainedModel, Kind, list[str]]:
+    """In three steps: read, build and fill, write."""
+    source = read_checkpoint(checkpoint)
+    bar.update()
+    kind = kind_of(source)
+    try:
+        config, notes = kind.config(source)
+        config.num_updates = source.num_updates
+        model, unused = load(source, kind, config, encoder_only)
+        bar.update()
+    except StrictDataclassError as error:
+        raise ValueError(f"the checkpoint's configuration does not fit: {error.__cause__ or error}") from error
+    except (TypeError, LookupError, AttributeError, ArithmeticError, SyntaxError, RuntimeError) as error:
+        # a value of another type or range than anything the original wrote
+        raise ValueError(f"the checkpoint's configuration cannot be read: {type(error).__name__}: {error}") from error
+    with _in_one_go(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        if unused and not encoder_only:
+            save_torch_state_dict(unused, unfinished, filename_pattern=UNUSED_FILE)
+        notes = notes + _save_processor(kind, source, model.config, dictionary, unfinished)
+        (unfinished / "README.md").write_text(_card(source, kind, encoder_only, notes), encoding="utf-8")
+    return model, kind, notes
+
+
+def convert_back(folder: Path, checkpoint: Path) -> list[str]:
+    """Write a folder of a `...ForPreTraining` model as a checkpoint for the original code.
+
+    Returns:
+        Notes on what the original will do a little differently.
+
+    Raises:
+        ValueError: no such folder, an encoder without teacher, or a model that the original cannot express.
+    """
+    if checkpoint.exists():
+        raise ValueError(f"{checkpoint} is there already: give a new file.")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} has no config.json: give a folder that save_pretrained wrote.")
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    name = (getattr(config, "architectures", None) or ["?"])[0]
+    if not name.endswith("ForPreTraining") or getattr(config, "objective", None) is None:
+        raise ValueError(f"{folder} holds a {name}: only a ...ForPreTraining, which has the teacher, can be written.")
+    model = AutoModelForPreTraining.from_pretrained(folder, dtype="float32", trust_remote_code=False)
+    unused = folder / UNUSED_FILE
+    kept: dict[str, Tensor] = dict(load_state_dict_from_file(unused)) if unused.is_file() else {}
+    content, notes = exported(model, kept, getattr(config, "num_updates", None) or 0)
+    write_checkpoint(content, checkpoint)
+    return notes
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already: give a new folder.")
+
+
+@contextmanager
+def _in_one_go(folder: Path) -> Iterator[Path]:
+    """A folder beside the wanted one, which takes its place at the end and leaves nothing on an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        unfinished.chmod(0o777 & ~_umask())
+        yield unfinished
+        if folder.exists():
+            folder.rmdir()  # an empty one
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _save_processor(
+    kind: Kind, source: Checkpoint, config: PreTrainedConfig, dictionary: Path | None, folder: Path
+) -> list[str]:
+    task: dict[str, Any] = source.cfg.get("task") or {}
+    if "vision" in kind.family or kind.family == "beit":
+        # the published images are scaled to -1 .. 1 unless this switch is on
+        halves = kind.family == "beit" and not source.cfg["model"].get("imagenet_default_mean_and_std", False)
+        image_processor(config, task, halves).save_pretrained(folder)
+        return []
+    if dictionary is None and kind.family in DICTIONARIES:
+        beside = source.path.parent / DICTIONARIES[kind.family]
+        dictionary = beside if beside.is_file() else None
+    if "audio" in kind.family:
+        if not kind.tuned or dictionary is None or not hasattr(config, "vocab_size"):
+            feature_extractor(task).save_pretrained(folder)
+            return ["no tokenizer: give the letters with --dict dict.ltr.txt."] if kind.tuned else []
+        ctc_processor(dictionary, config, task, folder).save_pretrained(folder)
+        return []
+    tokenizer = None if dictionary is None else text_tokenizer(dictionary, config)
+    if tokenizer is None:
+        return ["no tokenizer: give --dict dict.txt, with GPT-2's encoder.json and vocab.bpe beside it."]
+    tokenizer.save_pretrained(folder)
+    return []
+
+
+def _card(source: Checkpoint, kind: Kind, encoder_only: bool, notes: list[str]) -> str:
+    """A model card to start from, which names the source."""
+    version = "2212.07525" if "2.0" in kind.words else "2202.03555"
+    updates = "not recorded" if source.num_updates is None else str(source.num_updates)
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [data2vec]",
+        "---",
+        "",
+        f"# {source.path.stem}",
+        "",
+        f"{kind.words[0].upper()}{kind.words[1:]}{', encoder only' if encoder_only else ''}; converted with",
+        f"`data2vec.modeling.convert_fairseq` from the checkpoint `{source.path.name}` of the original code",
+        f"(arXiv [{version}](https://arxiv.org/abs/{version})). Updates: {updates}.",
+        "",
+        "The weights keep the licence of their source.",
+    ]
+    if notes:
+        lines += ["", "## Differences from the checkpoint", "", *[f"- {note}" for note in notes]]
+    return "\n".join(lines) + "\n"
+
+
+def _check(model: PreTrainedModel, case: Path) -> list[str]:
+    file = case / "io.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{case} has no io.safetensors: give the folder of a reference case.")
+    try:
+        found = differences(model, dict(load_state_dict_from_file(file)))
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{case} is no reference case of such a model: {error}") from error
+    return [f"{name}: {apart:.1e}" for name, apart in found.items()] + [
+        f"largest difference: {max(found.values()):.1e}"
+    ]
+
+
+def _run(given: argparse.Namespace) -> None:
+    if given.to_fairseq:
+        notes = convert_back(given.source, given.out)
+        print("\n".join([f"wrote {given.out}", *[f"note: {note}" for note in notes]]))
+        return
+    model, kind, notes = convert(given.source, given.out, given.encoder_only, given.dict)
+    print(f"wrote {given.out}: {kind.words}, {type(model).__name__}")
+    for note in notes:
+        print(f"note: {note}")
+    if given.check is not None:
+        print("\n".join(_check(model, given.check)))
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=100)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="data2vec-convert-fairseq", description=WHAT, epilog=ENDING, formatter_class=_Help, allow_abbrev=False
+    )
+    parser.add_argument("source", metavar="CHECKPOINT", type=Path, help="a checkpoint; with --to-fairseq a folder")
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="the folder to write; with --to-fairseq a file")
+    parser.add_argument("--encoder-only", action="store_true", help="leave teacher, predictor and head out")
+    parser.add_argument(
+        "--dict", metavar="FILE", type=Path, help="the dictionary of the letters, or of the tokens of text"
+    )
+    parser.add_argument(
+        "--check", metavar="CASE", type=Path, help="a reference case: print the largest difference from it"
+    )
+    parser.add_argument("--to-fairseq", action="store_true", help="write a folder as a checkpoint for the original")
+    logging.disable_progress_bar()
+    try:
+        _run(parser.parse_args(arguments))
+    except (ValueError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

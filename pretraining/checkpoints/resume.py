@@ -1,0 +1,260 @@
+"""`ResumableTrainer`: a `Trainer` that can be killed at any moment and repeats exactly what it would have done.
+
+What it changes: checkpoints appear whole or not at all (see storage.py); the losses not yet logged are part of a
+checkpoint; a run that had made its last step makes no other one; and SIGTERM or SIGINT ends a run with a checkpoint.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+
+from ..engine.allocator import keep_freed_memory
+from ..engine.async_scalar import AsyncScalar
+from ..engine.batch_layout import Layout, changes
+from ..shared_arguments import SharedArguments
+from .hub_push import model_files_only
+from .run_cost import ComputeCallback
+from .signals import Preemption, PreemptionCallback
+from .storage import (
+    WRITING,
+    StorageError,
+    copy_code,
+    is_write_error,
+    publish,
+    read_manifest,
+    recover,
+    rotate,
+    storage_error,
+    write_text,
+)
+
+
+logger = logging.getLogger(__name__)
+
+UNLOGGED = "unlogged_{}.json"  # of a rank
+
+
+def find_checkpoint(args: TrainingArguments) -> str | None:
+    """Tidy up the run folder after a kill and return the newest intact checkpoint, the same on every rank.
+
+    Raises:
+        ValueError: there are checkpoints, but none is intact.
+        StorageError: the folder cannot be tidied up.
+    """
+    found: list[Any] = [None, None, None]  # the checkpoint, what is wrong with them, what is wrong with the folder
+    folder = Path(str(args.output_dir))
+    if args.process_index == 0 and folder.is_dir():
+        try:
+            checkpoint = recover(folder)
+            found[0] = None if checkpoint is None else str(checkpoint)
+        except ValueError as error:
+            found[1] = str(error)
+        except OSError as error:
+            found[2] = str(storage_error(folder, error))
+    broadcast_object_list(found)
+    for problem, kind in zip(found[1:], (ValueError, StorageError), strict=True):
+        if problem is not None:
+            raise kind(problem)
+    return found[0]
+
+
+class ResumableTrainer(Trainer):
+    """A base class beside `Trainer`'s other ones; give `train` what [`find_checkpoint`] returns.
+
+    Its arguments are [`shared_arguments.SharedArguments`].
+
+    Attributes:
+        preempted: the last `train` ended early because a signal told it to.
+    """
+
+    args: SharedArguments
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.preempted = False
+        self._signals = Preemption()
+        self._votes: AsyncScalar | None = None  # ranks that were told to stop, as of the last exchange
+        self._staging: Path | None = None  # set while a checkpoint is being written
+        self._resumed_from: Path | None = None
+        self.add_callback(_Continue(self))
+        self.add_callback(PreemptionCallback(self))
+        self.add_callback(ComputeCallback())
+
+    def layout(self) -> Layout:
+        """How the batches of this run are split; stored in its checkpoints."""
+        raise NotImplementedError
+
+    # ---- starting ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:  # type: ignore[override]
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = find_checkpoint(self.args)
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self.preempted, self._votes, self._signals = False, None, Preemption()
+        if self.args.device.type == "cpu" and self.args.keep_freed_memory:
+            keep_freed_memory()
+        with self._signals:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # continued from its last checkpoint: `Trainer` goes on
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    # ---- the losses since the last log ----
+
+    def unlogged(self) -> dict[str, Any]:
+        """What this rank has summed up since the last log: JSON values that `restore_unlogged` takes."""
+        return {
+            "loss": self._tr_loss.item(),
+            "logged_loss": self._total_loss_scalar,
+            "logged_step": self._globalstep_last_logged,
+        }
+
+    def restore_unlogged(self, ranks: list[dict[str, Any]]) -> None:
+        """Continue from what `unlogged` returned: this rank's own, or every rank's where their number was another."""
+        self._tr_loss += sum(rank["loss"] for rank in ranks) / len(ranks)
+        self._total_loss_scalar = ranks[0]["logged_loss"]
+        self._globalstep_last_logged = ranks[0]["logged_step"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "train_loss" in logs:  # of the whole run, not of the part since the last start
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
+        super().log(logs, start_time)
+
+    # ---- stopping ----
+
+    def vote(self, values: Tensor) -> Tensor:
+        """Sum (count,) numbers over ranks and, in the same exchange, tell each other who was told to stop."""
+        if self.args.world_size == 1:
+            return values
+        told = values.new_full((1,), self._signals.received is not None)
+        total = self.accelerator.reduce(torch.cat((values, told)), "sum")
+        self._votes = AsyncScalar(total[-1])
+        return total[:-1]
+
+    def told_to_stop(self) -> bool:
+        """Whether this run shall stop after this step; alike on every rank."""
+        if self.args.world_size == 1:
+            return self._signals.received is not None
+        return self._votes is not None and bool(self._votes.tolist())
+
+    # ---- saving ----
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As `Trainer` does it, but aside; then visible at once. Raises StorageError, on every rank."""
+        run_folder = Path(super()._get_output_dir(trial))
+        final = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        staged = run_folder / WRITING / final.name
+
+        def write() -> None:
+            self._staging = staged.parent
+            try:
+                super(ResumableTrainer, self)._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            if self.state.best_model_checkpoint == str(staged):
+                self.state.best_model_checkpoint = str(final)
+                if self.args.should_save:
+                    self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+
+        def make_visible() -> None:
+            if self.args.should_save:
+                publish(staged, final, {"step": self.state.global_step, "layout": self.layout().to_dict()})
+                rotate(run_folder, self.args.save_total_limit, self.state.best_model_checkpoint)
+
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.state.best_global_step
+        self._on_all_ranks(write, final, exchanges=bool(sharded))
+        self._on_all_ranks(make_visible, final)
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(final))
+
+    def _on_all_ranks(self, write: Callable[[], None], what: Path, *, exchanges: bool = False) -> None:
+        """Call `write` on every rank, wait for all, and raise StorageError on all where one could not.
+
+        Args:
+            exchanges: the ranks wait for each other inside of `write`, so that one that fails cannot tell the others:
+                it ends, and the launcher ends them.
+        """
+        problem: BaseException | None = None
+        try:
+            write()
+        except Exception as error:
+            if not is_write_error(error):
+                raise
+            problem = error
+            shutil.rmtree(Path(str(self.args.output_dir)) / WRITING, ignore_errors=True)  # makes room for the logs
+            if exchanges:
+                raise storage_error(what, error) from error
+        failed = self.accelerator.reduce(torch.tensor(float(problem is not None), device=self.args.device), "sum")
+        if problem is not None:
+            raise storage_error(what, problem) from problem
+        if failed:
+            raise StorageError(f"{what} could not be written by another process, whose message says why.")
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._staging is None:  # not before the checkpoint is complete
+            if self.is_world_process_zero():
+                copy_code(Path(checkpoint_folder), Path(str(self.args.output_dir)))
+            with model_files_only():
+                super()._push_from_checkpoint(checkpoint_folder)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        with model_files_only():
+            return super().push_to_hub(*args, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)  # makes the folder; every rank comes here
+        path = Path(output_dir) / UNLOGGED.format(self.args.process_index)
+        path.write_text(json.dumps(self.unlogged()), encoding="utf-8")
+
+    def save_state(self) -> None:
+        if self.is_world_process_zero():
+            aside = Path(str(self.args.output_dir)) / WRITING
+            aside.mkdir(parents=True, exist_ok=True)
+            self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
+            text = (aside / TRAINER_STATE_NAME).read_text(encoding="utf-8")
+            write_text(aside.parent / TRAINER_STATE_NAME, text)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+class _Continue(TrainerCallback):
+    """After a resume: restores the losses not yet logged, and says what cannot be repeated exactly."""
+
+    def __init__(self, trainer: ResumableTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if args.should_save:  # what a killed write left, where nobody called `find_checkpoint`
+            shutil.rmtree(Path(str(args.output_dir)) / WRITING, ignore_errors=True)
+        checkpoint = self.trainer._resumed_from
+        if checkpoint is None:
+            return
+        try:
+            before = Layout.from_dict(read_manifest(checkpoint)["layout"])
+        except (ValueError, KeyError):
+            logger.warning("%s was not written by this package: its losses since the last log are lost.", checkpoint)
+            return
+        own = checkpoint / UNLOGGED.format(args.process_index)
+        same = before.processes == args.world_size
+        files = [own] if same else [checkpoint / UNLOGGED.format(rank) for rank in range(before.processes)]
+        self.trainer.restore_unlogged([json.loads(file.read_text(encoding="utf-8")) for file in files])
+        if state.is_world_process_zero:
+            for sentence in changes(before, self.trainer.layout()):
+                logger.warning("Continued from %s. %s", checkpoint.name, sentence)

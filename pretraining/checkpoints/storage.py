@@ -1,0 +1,251 @@
+"""Checkpoints that are there whole or not at all.
+
+One is written aside, in `_writing/` of the run folder, where neither `get_last_checkpoint` nor a push to the Hub
+looks. When every rank is done, `manifest.json` with the size and the SHA-256 of each file goes in last, everything is
+forced to the disk, and one rename makes it visible. At the start of a run the newest checkpoint that agrees with its
+manifest is used; a damaged one is named and set aside as `_damaged-checkpoint-N`. Old ones go only when a newer one is
+safe.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers.trainer_utils import sort_checkpoints
+
+from ..console.progress import progress
+
+
+logger = logging.getLogger(__name__)
+
+WRITING = "_writing"  # a name that Trainer's push to the Hub leaves out
+DAMAGED = "_damaged-"
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+
+
+class StorageError(RuntimeError):
+    """Something could not be written: a full disk, a folder that is read-only or gone."""
+
+
+def is_write_error(error: BaseException) -> bool:
+    """Whether an error of `open`, `safetensors` or `torch.save` says that the file system refused to write."""
+    if isinstance(error, OSError):
+        return True
+    words = str(error)
+    return (isinstance(error, SafetensorError) and "I/O error" in words) or (
+        isinstance(error, RuntimeError)
+        and any(sign in words for sign in ("PytorchStreamWriter", "inline_container", "Parent directory"))
+    )
+
+
+def storage_error(what: Path, error: BaseException) -> StorageError:
+    """`error` with the name of what was to be written, the room that is left and the checkpoint that is safe."""
+    folder = what if what.is_dir() else next((parent for parent in what.parents if parent.is_dir()), Path("/"))
+    run_folder = next((parent for parent in what.parents if parent.is_dir()), Path("/"))
+    safe = sort_checkpoints(str(run_folder))
+    kept = f"The last complete checkpoint, {safe[-1]}, is intact." if safe else "No checkpoint was lost."
+    return StorageError(
+        f"{what} could not be written: {error}. Free there: {shutil.disk_usage(folder).free / 2**20:,.0f} MiB. {kept} "
+        "Make room or mend the permissions and give the same command again."
+    )
+
+
+# ---- writing ----
+
+
+def publish(staged: Path, final: Path, facts: Mapping[str, Any]) -> None:
+    """Make a completely written folder visible: manifest, fsync, rename. A folder of that name gives way to it."""
+    manifest = {**facts, "files": {name: describe_file(staged / name) for name in _files(staged)}}
+    (staged / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    sync_tree(staged)
+    if final.exists():  # the same step saved again; a kill between the renames is mended by `recover`
+        discard(final, staged.parent)
+    os.rename(staged, final)
+    sync(final.parent)
+
+
+def copy_code(checkpoint: Path, run_folder: Path) -> None:
+    """The code of a data2vec 2.0 model, which `Trainer` leaves out when it pushes a checkpoint's weights."""
+    for file in checkpoint.glob("*.py"):
+        shutil.copy(file, run_folder / file.name)
+
+
+def rotate(run_folder: Path, keep: int | None, best: str | None = None) -> None:
+    """Remove the oldest checkpoints beyond `keep`, never the newest nor `best`."""
+    if not keep or keep <= 0:
+        return
+    checkpoints = sort_checkpoints(str(run_folder))
+    safe = {checkpoints[-1], *([str(Path(best))] if best else [])} if checkpoints else set()
+    surplus = len(checkpoints) - max(keep, len(safe))
+    for checkpoint in [path for path in checkpoints if path not in safe][: max(surplus, 0)]:
+        discard(Path(checkpoint), run_folder / WRITING)
+
+
+def discard(folder: Path, aside: Path) -> None:
+    """Remove a folder so that a kill leaves it whole or invisible."""
+    aside.mkdir(exist_ok=True)
+    rubbish = aside / f"old-{folder.name}"
+    shutil.rmtree(rubbish, ignore_errors=True)
+    os.rename(folder, rubbish)
+    shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def move_files(staged: Path, into: Path) -> None:
+    """Replace the files of a folder one by one, each atomically; `config.json`, which makes it open, comes last."""
+    sync_tree(staged)
+    into.mkdir(parents=True, exist_ok=True)
+    for name in sorted(_files(staged), key=lambda name: (name == "config.json", name)):
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staged / name, into / name)
+    sync(into)
+    shutil.rmtree(staged, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new one, never a part."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force every file of a folder, and the folders themselves, to the disk."""
+    for name in _files(folder):
+        sync(folder / name)
+    for path in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+# ---- starting ----
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The facts given to `publish`, and `files`. Raises ValueError where there is no readable manifest."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        return dict(manifest, files=dict(manifest["files"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{MANIFEST} is missing or unreadable ({type(error).__name__})") from error
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None where every file is as it was written."""
+    try:
+        expected = read_manifest(checkpoint)["files"]
+    except ValueError as error:
+        return str(error)
+    for name, facts in expected.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != facts["bytes"]:
+            return f"{name} has {path.stat().st_size:,} bytes of {facts['bytes']:,}"
+    size = sum(facts["bytes"] for facts in expected.values())
+    with (
+        progress(title=f"checking {checkpoint.name}", unit="B", total=size) as bar,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,  # hashing does not hold the interpreter's lock
+    ):
+
+        def described(name: str) -> dict[str, Any]:
+            found = describe_file(checkpoint / name)
+            bar.update(found["bytes"])
+            return found
+
+        found = list(pool.map(described, expected))
+    for (name, facts), now in zip(expected.items(), found, strict=True):
+        if now != facts:
+            return f"{name} is not what was written (SHA-256 {now['sha256'][:8]}..., not {facts['sha256'][:8]}...)"
+    return None
+
+
+def recover(run_folder: Path) -> Path | None:
+    """Tidy up after a run that was killed, and find the checkpoint to continue from; None where there is none.
+
+    Raises:
+        ValueError: there are checkpoints, but none is usable; a run never starts anew by itself.
+    """
+    for staged in map(Path, sort_checkpoints(str(run_folder / WRITING))):
+        if damage(staged) is None and not (run_folder / staged.name).exists():
+            os.rename(staged, run_folder / staged.name)  # killed after the last byte, before the rename
+            sync(run_folder)
+    shutil.rmtree(run_folder / WRITING, ignore_errors=True)
+    found: dict[str, str] = {}
+    for checkpoint in map(Path, reversed(sort_checkpoints(str(run_folder)))):
+        problem = damage(checkpoint)
+        if problem is None:
+            for name, reason in found.items():
+                aside = run_folder / f"{DAMAGED}{name}"
+                shutil.rmtree(aside, ignore_errors=True)
+                os.rename(run_folder / name, aside)
+                logger.error(
+                    "%s is damaged: %s. It is set aside as %s, and %s is used.",
+                    run_folder / name,
+                    reason,
+                    aside.name,
+                    checkpoint.name,
+                )
+            return checkpoint
+        found[checkpoint.name] = problem
+    if found:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in found.items())
+        raise ValueError(
+            f"{run_folder} holds checkpoints, but none that is complete ({listed}). Restore one, or remove them all "
+            "(or use another training.output_dir) to start from the beginning."
+        )
+    return None
+
+
+@contextmanager
+def claimed(run_folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder, as long as this process lives and however it ends.
+
+    Raises ValueError where another process has it, StorageError where the folder cannot be written.
+    """
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        file = open(run_folder / LOCK, "a", encoding="utf-8")
+    except OSError as error:
+        raise storage_error(run_folder / LOCK, error) from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process; loader workers do not inherit it
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(
+                f"{run_folder} is in use by another process: wait for it, or use another training.output_dir."
+            ) from error
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): do not start a second run in it.", run_folder, error)
+        yield

@@ -1,0 +1,310 @@
+"""Audio: a sound file of any format and rate -> one normalised 16 kHz mono crop.
+
+As in the paper (section 4.2 and its LibriSpeech recipe): clips under 2 s are left out, longer ones than 320k samples
+are cropped at random, every input has zero mean and unit variance. The crop is decoded alone, so a file of an hour
+costs as much as one of 20 s, and it is normalised after cropping: what the model sees is then exactly what
+`Wav2Vec2FeatureExtractor` makes of the same samples (the original normalised before it cropped).
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, BinaryIO
+
+import datasets
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, Wav2Vec2FeatureExtractor
+
+from ...modeling.configuration_objective import ObjectiveConfig
+from .arguments import DataArguments
+from .bad_examples import BadExample
+from .collators import AudioCollator, ConvFrames
+from .file_types import AUDIO_TYPES, content_of, missing_bytes, size_of, unopened
+from .modality import Modality, Row, Rows, Survey, describe
+from .sources import MediaKind
+
+
+AUDIO = MediaKind(
+    column="audio",
+    feature=datasets.Audio,
+    extensions=(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"),
+    known_columns=("audio", "speech", "file", "path"),
+)
+MISSING_TAIL = 0.1  # seconds a decoder may return less than the header says: lossy formats round up to whole frames
+
+
+@dataclass(kw_only=True)
+class AudioDataArguments(DataArguments):
+    """The `data` fields of an audio recipe."""
+
+    max_seconds: float = field(default=20.0, metadata={"help": "longer clips are cropped to this, at random"})
+    min_seconds: float = field(default=2.0, metadata={"help": "shorter clips are left out"})
+    skip_above_seconds: float | None = field(
+        default=None, metadata={"help": "clips longer than this are left out instead of cropped"}
+    )
+    batch_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "most audio in a batch of one device, padding included; takes the place of "
+            "per_device_train_batch_size"
+        },
+    )
+    bucket_width: float = field(
+        default=0.05,
+        metadata={
+            "help": "clips of a batch differ in length by about this share: larger mixes batches more and pads more"
+        },
+    )
+    crop_to_shortest: bool = field(
+        default=False, metadata={"help": "crop every clip to the batch's shortest instead of padding, as the original"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.max_seconds > 0, "max_seconds", "use a positive number")
+        shortest_first = 0 <= self.min_seconds <= self.max_seconds
+        self.require(shortest_first, "min_seconds", f"use 0 to max_seconds = {self.max_seconds}")
+        limit = self.skip_above_seconds
+        self.require(
+            limit is None or limit >= self.min_seconds,
+            "skip_above_seconds",
+            f"use min_seconds = {self.min_seconds} or more, or null to crop long clips",
+        )
+        self.require(self.bucket_width > 0, "bucket_width", "use a positive share, e.g. 0.05")
+        self.require(
+            self.batch_seconds is None or self.batch_seconds >= self.max_seconds,
+            "batch_seconds",
+            f"one clip of max_seconds = {self.max_seconds} does not fit: raise it, or lower max_seconds",
+        )
+
+    @property
+    def batch_cost(self) -> int | None:
+        return None if self.batch_seconds is None else int(self.batch_seconds * SAMPLING_RATE)
+
+
+SAMPLING_RATE = 16_000
+RATES = (1_000, 768_000)  # that a header is believed to mean
+LOUDEST = 1e6  # full scale is 1, or 32768 where somebody wrote integers as floats
+MOST_FRAMES = 1 << 40  # a header that says more lies; the product with a rate stays within int64
+BLOCK = 1 << 16
+
+
+class AudioData(Modality[AudioDataArguments]):
+    """See `Modality`. An example is {"input_values": (samples,) fp32}."""
+
+    arguments_class = AudioDataArguments
+    kind = AUDIO
+
+    def __init__(self, args: AudioDataArguments, config: PreTrainedConfig, processor: Any = None):
+        self.args = args
+        self.num_frames = _frames_of(config)
+        self.shortest = self.num_frames.samples_for(2)  # one frame to hide and one to see
+        # The convolutions end in a layer norm, so padding is told by an attention mask.
+        self.processor = processor or Wav2Vec2FeatureExtractor(
+            sampling_rate=SAMPLING_RATE, do_normalize=True, return_attention_mask=True
+        )
+        if self.processor.sampling_rate != SAMPLING_RATE:
+            raise ValueError(
+                f"The feature extractor's sampling_rate = {self.processor.sampling_rate}: data2vec reads "
+                f"{SAMPLING_RATE} Hz, use an extractor with that rate."
+            )
+        self.longest = int(args.max_seconds * SAMPLING_RATE)
+        if self.longest < self.shortest:
+            raise ValueError(
+                f"data.max_seconds = {args.max_seconds} is not possible: the encoder needs {self.shortest} samples "
+                f"for 2 frames, use at least {self.shortest / SAMPLING_RATE}."
+            )
+
+    @classmethod
+    def smallest_grid(cls, args: AudioDataArguments, config: PreTrainedConfig) -> tuple[tuple[int, ...], str]:
+        seconds = min(args.min_seconds, args.max_seconds)
+        frames = _frames_of(config)(int(seconds * SAMPLING_RATE))
+        return (max(frames, 2),), f"data.min_seconds = {seconds:g}"
+
+    def read(self, row: Row, rng: np.random.Generator | None, limit: int | None = None) -> dict[str, Tensor]:
+        name = describe(row, AUDIO.column)
+        wave = read_crop(row[AUDIO.column], name, min(limit or self.longest, self.longest), rng)  # (samples,)
+        if len(wave) < self.shortest:
+            raise _too_short(name, len(wave), self.shortest)
+        if self.processor.do_normalize:
+            wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)  # as Wav2Vec2FeatureExtractor
+        return {"input_values": torch.from_numpy(wave)}
+
+    def survey(self, rows: Rows, filtered: bool = True) -> Survey | None:
+        headers = _read_headers(rows, self.args.num_proc)
+        rate = np.maximum(headers["rate"], 1)
+        samples = -(-headers["frames"] * SAMPLING_RATE // rate)  # (rows,) at 16 kHz, rounded up
+        bad = {int(i): self._header_problem(rows[int(i)]) for i in np.flatnonzero(headers["rate"] == 0)}
+        usable = headers["rate"] > 0
+        out = self._filters(headers["frames"], rate, usable) if filtered else {}
+        for rows_out in out.values():
+            usable[rows_out] = False
+        for i in np.flatnonzero(usable & (samples < self.shortest)):
+            bad[int(i)] = _too_short(describe(rows[int(i)], AUDIO.column), int(samples[i]), self.shortest)
+        return Survey(np.minimum(samples, self.longest), out, bad)
+
+    def length(self, example: Mapping[str, Any]) -> int:
+        return len(example["input_values"])
+
+    def left_out(self, row: Row) -> str | None:
+        headers = _headers_of_batch([row[AUDIO.column]])
+        frames, rate = np.asarray(headers["frames"]), np.asarray(headers["rate"])
+        reasons = self._filters(frames, np.maximum(rate, 1), rate > 0)
+        return next((reason for reason, rows in reasons.items() if len(rows)), None)
+
+    def _filters(self, frames: np.ndarray, rate: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
+        seconds = frames / rate
+        reasons = {f"shorter than min_seconds = {self.args.min_seconds:g}": seconds < self.args.min_seconds}
+        if self.args.skip_above_seconds is not None:
+            reason = f"longer than skip_above_seconds = {self.args.skip_above_seconds:g}"
+            reasons[reason] = seconds > self.args.skip_above_seconds
+        return {reason: np.flatnonzero(usable & applies) for reason, applies in reasons.items()}
+
+    def collator(self, objective: ObjectiveConfig | None, seed: int) -> AudioCollator:
+        crop = self.args.crop_to_shortest and objective is not None  # a probe reads whole clips
+        return AudioCollator(objective, self.num_frames, seed, crop_to_shortest=crop)
+
+    def _header_problem(self, row: Row) -> BadExample:
+        try:
+            read_crop(row[AUDIO.column], describe(row, AUDIO.column), self.longest, None)
+        except BadExample as error:
+            return error
+        return BadExample(f"{describe(row, AUDIO.column)} changed while it was read.", "unreadable")
+
+
+def _frames_of(config: PreTrainedConfig) -> ConvFrames:
+    return ConvFrames(tuple(config.conv_kernel), tuple(config.conv_stride))
+
+
+def read_crop(value: Any, name: str, limit: int, rng: np.random.Generator | None) -> np.ndarray:
+    """At most `limit` samples at 16 kHz mono, fp32, from a random place (from the start if `rng` is None).
+
+    `value` is a path, the bytes of a file or {"bytes", "path"}. Raises `BadExample` for a file that is unreadable,
+    empty, truncated, silent or not finite.
+    """
+    try:
+        sound = soundfile.SoundFile(_file(value))
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise unopened(value, name, "audio", AUDIO_TYPES, error) from error
+    with sound:
+        rate, total = sound.samplerate, sound.frames
+        if not RATES[0] <= rate <= RATES[1]:
+            raise BadExample(
+                f"{name} says that it has {rate} samples a second, {RATES[0]} to {RATES[1]} are believed: mend it.",
+                problem="sampling rate",
+            )
+        if total == 0 and missing_bytes(value) == 0:
+            raise BadExample(f"{name} holds no sound: remove it.", problem="empty")
+        wanted = min(total, ceil(limit * rate / SAMPLING_RATE))
+        try:
+            if rng is not None and wanted < total:
+                sound.seek(int(rng.integers(total - wanted + 1)))
+            wave = sound.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
+        except (soundfile.LibsndfileError, OSError, MemoryError) as error:
+            raise _broken_off(value, name, error) from error
+    # What libsndfile makes of a wav that was cut is a shorter clip; its header still knows.
+    seconds = max((wanted - len(wave)) / rate, _missing_seconds(value, total / rate))
+    if seconds > MISSING_TAIL or total == 0:
+        raise BadExample(f"{name} ends {seconds:.1f} s before its header says: mend it.", problem="truncated")
+    mono = wave.mean(axis=1)  # (samples,)
+    if not np.isfinite(mono).all() or np.abs(mono).max() > LOUDEST:
+        raise BadExample(
+            f"{name} holds NaN, infinite or absurdly large samples: mend or remove it.", problem="not finite"
+        )
+    if mono.min() == mono.max():
+        raise BadExample(f"{name} is silent (all samples of a crop are equal): remove it.", problem="silent")
+    if rate != SAMPLING_RATE:
+        mono = soxr.resample(mono, rate, SAMPLING_RATE)
+    return mono[:limit]
+
+
+def _broken_off(value: Any, name: str, error: Exception) -> BadExample:
+    """Truncated, where a decoder that reads from the start comes to the end of the file; else damaged."""
+    read, total, rate, reason = 0, 0, 1, getattr(error, "error_string", error)
+    content = content_of(value)
+    with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file:
+        watched = _Watched(file)
+        try:
+            with soundfile.SoundFile(watched) as sound:
+                sound.seekable = lambda: False  # soundfile seeks after every read, which fails in such a file
+                total, rate = sound.frames, sound.samplerate
+                while block := len(sound.read(BLOCK, dtype="float32", always_2d=True)):
+                    read += block
+        except (soundfile.LibsndfileError, OSError) as later:
+            reason = getattr(later, "error_string", later)
+        at_end = watched.furthest >= size_of(value)
+    if at_end and read < total:
+        missing = (total - read) / rate
+        return BadExample(f"{name} ends {missing:.1f} s before its header says: mend it.", problem="truncated")
+    return BadExample(f"{name} cannot be decoded ({reason}): mend or remove it.", problem="damaged")
+
+
+class _Watched(io.RawIOBase):
+    """A file that knows how far it was read."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.furthest = file, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.file.readinto(buffer)  # type: ignore[attr-defined]
+        self.furthest = max(self.furthest, self.file.tell())
+        return count
+
+
+def _missing_seconds(value: Any, seconds: float) -> float:
+    """How much a RIFF or AIFF file of so many seconds lacks of what its header says."""
+    missing = missing_bytes(value)
+    return missing * seconds / max(size_of(value), 1) if missing else 0.0
+
+
+def _too_short(name: str, samples: int, shortest: int) -> BadExample:
+    return BadExample(
+        f"{name} has {samples} samples at 16 kHz, the encoder needs {shortest}: raise data.min_seconds to leave such "
+        f"clips out.",
+        problem="too short",
+    )
+
+
+def _file(value: Any) -> Any:
+    content = content_of(value)
+    return io.BytesIO(content) if isinstance(content, bytes) else content
+
+
+def _read_headers(rows: Rows, num_proc: int) -> dict[str, np.ndarray]:
+    """Frames and rate of every file, (rows,) int64 each, from the headers alone; rate 0: cannot be used."""
+    assert isinstance(rows, datasets.Dataset)
+    table = rows.map(
+        _headers_of_batch,
+        batched=True,
+        batch_size=64,
+        input_columns=[AUDIO.column],
+        remove_columns=rows.column_names,
+        num_proc=num_proc if num_proc > 1 and len(rows) > num_proc else None,
+        desc="Reading durations",
+    ).with_format("numpy")
+    return {name: np.asarray(table[name][:], dtype=np.int64) for name in ("frames", "rate")}
+
+
+def _headers_of_batch(values: list[Any]) -> dict[str, list[int]]:
+    frames, rates = [], []
+    for value in values:
+        try:
+            info = soundfile.info(_file(value))
+            usable = info.frames > 0 and RATES[0] <= info.samplerate <= RATES[1]
+            frames.append(min(info.frames, MOST_FRAMES))
+            rates.append(info.samplerate if usable else 0)
+        except (soundfile.LibsndfileError, OSError, TypeError):
+            frames.append(0)
+            rates.append(0)
+    return {"frames": frames, "rate": rates}

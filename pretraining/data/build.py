@@ -1,0 +1,228 @@
+"""From a recipe's `data` fields to everything a trainer needs: `build_data`.
+
+    sources -> rows        data_sources
+    rows -> examples       data_examples, or data_streaming
+    examples -> batches    sampler
+    batches -> masks       collators
+
+A modality is chosen by the encoder's main input; what it does with a row is in data_audio, data_image and data_text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import MODEL_MAPPING, PreTrainedConfig
+
+from ...modeling.configuration_objective import ObjectiveConfig
+from .arguments import DataArguments, ProbeArguments, Source
+from .audio import AudioData, AudioDataArguments
+from .bad_examples import BadExample, Ledger
+from .examples import PretrainingDataset
+from .image import ImageData, ImageDataArguments
+from .modality import Modality
+from .sampler import BatchSampler, FixedBatches
+from .sources import LABEL, load_source, load_sources
+from .streaming import StreamingBatches
+from .text import TextData, TextDataArguments
+
+
+__all__ = [
+    "MODALITIES",
+    "AudioDataArguments",
+    "BadExample",
+    "DataArguments",
+    "ImageDataArguments",
+    "PretrainingData",
+    "ProbeArguments",
+    "Source",
+    "TextDataArguments",
+    "build_data",
+    "modality_of",
+]
+
+MODALITIES: dict[str, type[Modality[Any]]] = {
+    "input_values": AudioData,
+    "pixel_values": ImageData,
+    "input_ids": TextData,
+}
+
+
+@dataclass(frozen=True)
+class PretrainingData:
+    """What `build_data` returns.
+
+    Attributes:
+        train_dataset: map-style, or a stream of lists of examples where `batch_sampler` is None.
+        batch_sampler: batches of keys for `train_dataset`, for all ranks.
+        collator: examples -> batch with masks.
+        processor: to be saved beside the weights.
+        eval_dataset, eval_batch_sampler: held-out examples, always with the same masks in the same batches, or None.
+        probe_train, probe_test: labelled examples without augmentation, or None.
+        probe_collator: labelled examples -> batch without masks, with labels (batch,) long.
+        label_names: the classes of the probe, by number.
+    """
+
+    train_dataset: PretrainingDataset | StreamingBatches
+    batch_sampler: BatchSampler | None
+    collator: Callable[[Sequence[dict[str, Any]]], Any]
+    processor: Any
+    eval_dataset: PretrainingDataset | None = None
+    eval_batch_sampler: FixedBatches | None = None
+    probe_train: PretrainingDataset | None = None
+    probe_test: PretrainingDataset | None = None
+    probe_collator: Callable[[Sequence[dict[str, Any]]], Any] | None = None
+    label_names: tuple[str, ...] = ()
+
+    def loader_arguments(self) -> dict[str, Any]:
+        """What a `DataLoader` of `train_dataset` is given besides workers."""
+        batches = {"batch_size": None} if self.batch_sampler is None else {"batch_sampler": self.batch_sampler}
+        return {**batches, "collate_fn": self.collator}
+
+    def record_skipped(self, folder: Path, rank: int) -> None:
+        """Name unusable files in the run folder, `skipped.jsonl`, from now on. Call it before a loader starts."""
+        for ledger in self._ledgers().values():
+            ledger.open(folder, rank)
+
+    def exchange_skipped(self, gather: Callable[[list[Any]], list[Any]], rank: int) -> None:
+        """Let every rank know what the others left out; to be called on all ranks, see `Ledger.exchange`."""
+        for ledger in self._ledgers().values():
+            ledger.exchange(gather, rank)
+
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """{"train" or "eval": {problem: files left out so far}}."""
+        return {part: ledger.counts() for part, ledger in self._ledgers().items()}
+
+    def _ledgers(self) -> dict[str, Ledger]:
+        sets = {"train": self.train_dataset, "eval": self.eval_dataset}
+        return {part: dataset.ledger for part, dataset in sets.items() if dataset is not None}
+
+
+def modality_of(config: PreTrainedConfig) -> type[Modality[Any]]:
+    """The modality of an encoder, by its main input; its `arguments_class` holds a recipe's `data` fields."""
+    if type(config) not in MODEL_MAPPING:
+        raise ValueError(
+            f"model_type = {config.model_type!r} has no encoder that AutoModel knows: use one that it does."
+        )
+    name = MODEL_MAPPING[type(config)].main_input_name  # type: ignore[attr-defined]
+    if name not in MODALITIES:
+        raise ValueError(
+            f"model_type = {config.model_type!r} reads {name}: there is data for {', '.join(MODALITIES)} only."
+        )
+    return MODALITIES[name]
+
+
+def build_data(
+    args: DataArguments,
+    *,
+    config: PreTrainedConfig,
+    objective: ObjectiveConfig,
+    seed: int,
+    batch_size: int | None = None,
+    processor: Any = None,
+    num_processes: int = 1,
+    process_index: int = 0,
+    gradient_accumulation_steps: int = 1,
+) -> PretrainingData:
+    """Open the sources and make everything that turns them into batches.
+
+    Args:
+        args: of the encoder's modality, see `modality_of`.
+        config: the encoder's, for the size of what it reads.
+        objective: its `masking` and `views` say which masks.
+        batch_size: most examples in a batch of one device, where `args` does not bound its cost instead.
+        processor: of a checkpoint that is trained on; None makes a new one.
+        num_processes, process_index, gradient_accumulation_steps: ranks, this rank, and batches of an optimizer step;
+            an epoch gives every rank the same number of whole steps.
+
+    Raises:
+        ValueError: a source, a file or a field is not usable; the message names it and the fix.
+    """
+    modality_class = modality_of(config)
+    if not isinstance(args, modality_class.arguments_class):
+        raise ValueError(
+            f"data is {type(args).__name__}, but model_type = {config.model_type!r} is trained on "
+            f"{modality_class.arguments_class.__name__}."
+        )
+    modality = modality_class(args, config, processor)
+    options = modality.source_options
+    count = batch_size if args.batch_cost is None else None
+    bounds: dict[str, Any] = {"batch_size": count, "batch_cost": args.batch_cost}
+    bad: dict[str, Any] = {"max_bad_share": args.max_bad_share}
+    evaluation = eval_sampler = None
+    if args.eval_sources:
+        held_out = load_sources(args.eval_sources, modality.kind, default_split="validation", **options)
+        rows = [modality.prepare(dataset) for dataset in held_out]
+        evaluation = PretrainingDataset(rows, modality, seed=seed, augment=False, part="eval", **bad)
+        eval_batches = BatchSampler(
+            evaluation.lengths, len(evaluation), seed=seed, num_batches_multiple=num_processes, **bounds
+        )
+        eval_sampler = FixedBatches(eval_batches)
+    sources = load_sources(args.sources, modality.kind, streaming=args.streaming, **options)
+    sampler = None
+    train: PretrainingDataset | StreamingBatches
+    if args.streaming:
+        train = StreamingBatches(
+            sources,
+            modality,
+            seed=seed,
+            **bounds,
+            shares=args.shares(),
+            shuffle_buffer=args.shuffle_buffer,
+            **bad,
+            num_processes=num_processes,
+            process_index=process_index,
+        )
+    else:
+        rows = [modality.prepare(dataset) for dataset in sources]
+        train = PretrainingDataset(rows, modality, seed=seed, **bad)
+        sampler = BatchSampler(
+            train.lengths,
+            len(train),
+            seed=seed,
+            **bounds,
+            bucket_width=args.bucket_width,
+            sizes=train.sizes,
+            shares=args.shares(),
+            num_batches_multiple=num_processes * gradient_accumulation_steps,
+        )
+    data = PretrainingData(
+        train, sampler, modality.collator(objective, seed), modality.processor, evaluation, eval_sampler
+    )
+    return data if args.probe is None else _with_probe(data, args.probe, modality, seed)
+
+
+def _with_probe(data: PretrainingData, probe: ProbeArguments, modality: Modality[Any], seed: int) -> PretrainingData:
+    """Adds the labelled sets: read without augmentation, never filtered by length, every bad file an error."""
+    options = {"label_column": probe.label_column, **modality.source_options}
+    parts = (probe.train_split, probe.test_split)
+    splits, names = number_labels({part: load_source(probe.source(part), modality.kind, **options) for part in parts})
+    train, test = (
+        PretrainingDataset([modality.prepare(rows, packed=False)], modality, seed=seed, augment=False, filtered=False)
+        for rows in splits.values()
+    )
+    collator = modality.collator(None, seed)
+    return replace(data, probe_train=train, probe_test=test, probe_collator=collator, label_names=names)
+
+
+def number_labels(splits: dict[str, datasets.Dataset]) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
+    """Labels of all splits as numbers 0.. of the same classes, and the classes' names.
+
+    The classes are those of a ClassLabel column, else what occurs, sorted. Raises ValueError where a row has no label.
+    """
+    columns = {name: split[LABEL][:] for name, split in splits.items()}
+    for name, labels in columns.items():
+        if any(label is None or label == -1 for label in labels):
+            raise ValueError(f"data.probe: split {name!r} has rows without a label: choose a split with labels.")
+    feature = next(iter(splits.values())).features[LABEL]
+    if isinstance(feature, datasets.ClassLabel):
+        return splits, tuple(feature.names)
+    classes = sorted({label for labels in columns.values() for label in labels})
+    number = {label: i for i, label in enumerate(classes)}
+    numbered = {
+        name: split.remove_columns(LABEL).add_column(LABEL, [number[label] for label in columns[name]])
+        for name, split in splits.items()
+    }
+    return numbered, tuple(map(str, classes))

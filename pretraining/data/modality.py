@@ -1,0 +1,126 @@
+"""What the data layer asks of a modality. The rest of it (sources, sampling, streaming) knows none.
+
+To add a modality: its arguments, a `Modality`, a collator, and one row in `data.MODALITIES`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import datasets
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from ...modeling.configuration_objective import ObjectiveConfig
+from .arguments import DataArguments
+from .bad_examples import PROBLEMS, BadExample
+from .sources import MediaKind
+
+
+__all__ = ["PROBLEMS", "BadExample", "Modality", "Row", "Rows", "Survey", "describe", "path_of"]
+
+Row = Mapping[str, Any]
+
+
+class Rows(Protocol):
+    """Rows that are read in any order; a `datasets.Dataset` is such."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Row: ...
+
+
+Arguments = TypeVar("Arguments", bound=DataArguments)
+
+
+class Modality(ABC, Generic[Arguments]):
+    """Reads one row and knows how to batch it.
+
+    Attributes:
+        arguments_class: the dataclass of the recipe's `data` fields.
+        kind: where the raw data is found.
+        named: whether a row may hold its file's name (a row of tokens holds a text instead).
+        processor: what is saved beside the weights, so that the Auto classes prepare inputs as pretraining did.
+    """
+
+    arguments_class: ClassVar[type[DataArguments]]
+    kind: ClassVar[MediaKind]
+    named: ClassVar[bool] = True
+    args: Arguments
+    processor: Any
+
+    @abstractmethod
+    def __init__(self, args: Arguments, config: PreTrainedConfig, processor: Any = None):
+        """Raises ValueError where arguments, encoder and processor do not fit each other."""
+
+    @classmethod
+    @abstractmethod
+    def smallest_grid(cls, args: Arguments, config: PreTrainedConfig) -> tuple[tuple[int, ...], str]:
+        """The token grid of the smallest example that a run will see, and the field that makes it so."""
+
+    @abstractmethod
+    def read(self, row: Row, rng: np.random.Generator | None, limit: int | None = None) -> dict[str, Tensor]:
+        """One row as a model input without a batch axis.
+
+        `rng` drives crops and augmentation; None is the plain, deterministic reading of evaluation. `limit` bounds the
+        length. Raises `BadExample`, whose message names the file and the fix.
+        """
+
+    @abstractmethod
+    def collator(self, objective: ObjectiveConfig | None, seed: int) -> Callable[[Sequence[dict[str, Any]]], Any]:
+        """The collate function: with masks, or without where `objective` is None (probes)."""
+
+    @property
+    def source_options(self) -> dict[str, Any]:
+        """How `load_source` is to read this modality's files."""
+        return {}
+
+    def prepare(self, dataset: datasets.Dataset, packed: bool = True) -> Rows:
+        """The rows that examples are read from; `packed` allows several rows of a source in one example."""
+        return dataset
+
+    def survey(self, rows: Rows, filtered: bool = True) -> "Survey | None":
+        """What can be known of all rows without decoding them; None: nothing, all examples are alike.
+
+        `filtered` applies the recipe's length filters, which a labelled set must not be cut by.
+        """
+        return None
+
+    def left_out(self, row: Row) -> str | None:
+        """Why the recipe's length filters leave a row of a stream out, or None."""
+        return None
+
+    def rows_of_stream(self, stream: Iterator[Row]) -> Iterator[Row]:
+        """The rows that examples are read from, from a stream of them."""
+        return stream
+
+    def length(self, example: Mapping[str, Any]) -> int:
+        """The length of an example that `read` returned, in the unit of `args.batch_cost`."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Lengths of all rows, and which rows are out."""
+
+    lengths: np.ndarray  # (rows,) int64, the most that `read` returns
+    filtered: dict[str, np.ndarray]  # why -> (rows left out,) int64
+    bad: dict[int, BadExample]  # row -> what is wrong with its file
+    gone: dict[int, BadExample] = field(default_factory=dict)  # document that no row holds -> what is wrong with it
+    looked_at: int | None = None  # documents behind the rows, where a row is not one
+    uncounted: dict[str, int] = field(default_factory=dict)  # problem that is no fault -> how often
+
+
+def describe(row: Row, column: str) -> str:
+    """What an error message calls a row: its file's name, where it has one."""
+    path = path_of(row, column)
+    return repr(path) if path else f"a row of {column} without a file name"
+
+
+def path_of(row: Row, column: str) -> str | None:
+    """The name of a row's file, or None."""
+    value = row.get(column)
+    path = value.get("path") if isinstance(value, Mapping) else value
+    return path if isinstance(path, str) and path else None

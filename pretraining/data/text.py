@@ -1,0 +1,199 @@
+"""Text: documents -> rows of token ids.
+
+As RoBERTa does: documents follow each other, each ended by the end-of-sequence token, and the stream of tokens is cut
+into rows of `block_size`, each begun by the begin-of-sequence token. Nothing is padded and nothing dropped. Rows are
+views into the tokenised documents, which `datasets` keeps on disk and reuses.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from ...modeling.configuration_objective import ObjectiveConfig
+from .arguments import DataArguments
+from .bad_examples import BadExample
+from .collators import TextCollator
+from .modality import Modality, Row, Rows, Survey
+from .sources import load_sources
+from .text_rows import TEXT, DocumentRows, PackedRows, RowLayout, documents_of, rows_of_stream, tokenize
+from .tokenizer import train_tokenizer
+
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["line", "paragraph", "document"]
+
+
+@dataclass(kw_only=True)
+class TextDataArguments(DataArguments):
+    """The `data` fields of a text recipe."""
+
+    tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder or Hub name that AutoTokenizer opens (train_tokenizer.py makes one), or builtin:byte-bpe: "
+            "one of the encoder's vocab_size is trained on the sources first"
+        },
+    )
+    block_size: int = field(default=512, metadata={"help": "tokens of a row, special tokens included"})
+    pack: bool = field(
+        default=True,
+        metadata={"help": "fill every row with consecutive documents; false: a document a row, long ones cut"},
+    )
+    sample_by: Split = field(
+        default="line", metadata={"help": "what a document is in a txt file: a line, a paragraph or the whole file"}
+    )
+    batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "most tokens in a batch of one device, padding included; takes the place of "
+            "per_device_train_batch_size"
+        },
+    )
+    bucket_width: float = field(
+        default=0.05, metadata={"help": "without pack: rows of a batch differ in length by about this share"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.block_size >= 3, "block_size", "use 3 or more: the first and last token are special")
+        self.require(self.bucket_width > 0, "bucket_width", "use a positive share, e.g. 0.05")
+        fits = self.batch_tokens is None or self.batch_tokens >= self.block_size
+        self.require(fits, "batch_tokens", f"one row of block_size = {self.block_size} does not fit: raise it")
+
+    @property
+    def batch_cost(self) -> int | None:
+        return self.batch_tokens
+
+
+TRAINED_HERE = "builtin:byte-bpe"
+
+
+class TextData(Modality[TextDataArguments]):
+    """See `Modality`. An example is {"input_ids": (tokens,) long}."""
+
+    arguments_class = TextDataArguments
+    kind = TEXT
+    named = False
+
+    def __init__(
+        self, args: TextDataArguments, config: PreTrainedConfig, processor: PreTrainedTokenizerBase | None = None
+    ):
+        self.args, self.config = args, config
+        if processor is None:
+            fix = f"name a folder or a Hub name that AutoTokenizer opens, e.g. roberta-base, or {TRAINED_HERE}"
+            args.require(args.tokenizer is not None, "tokenizer", fix)
+            processor = self._train_tokenizer() if args.tokenizer == TRAINED_HERE else _open_tokenizer(args)
+        self.processor = processor
+        self.layout = RowLayout(args.block_size, *_border_ids(processor))
+        self._check_vocabulary()
+
+    @property
+    def source_options(self) -> dict[str, Any]:
+        return {"sample_by": self.args.sample_by}
+
+    @classmethod
+    def smallest_grid(cls, args: TextDataArguments, config: PreTrainedConfig) -> tuple[tuple[int, ...], str]:
+        return (args.block_size,), f"data.block_size = {args.block_size}"
+
+    def prepare(self, dataset: datasets.Dataset, packed: bool = True) -> Rows:
+        tokens = tokenize(dataset, self.processor, self.args.num_proc)
+        if packed and self.args.pack:
+            return PackedRows(tokens, self.layout)
+        return DocumentRows(tokens, self.layout, first_only=not packed)
+
+    def survey(self, rows: Rows, filtered: bool = True) -> Survey | None:
+        assert isinstance(rows, PackedRows | DocumentRows)
+        documents = rows.documents
+        if documents.empty:
+            logger.warning("%d empty documents are left out", documents.empty)
+        return Survey(
+            rows.lengths,
+            {},
+            {},
+            gone=documents.bad,
+            looked_at=len(documents.lengths),
+            uncounted={"empty": documents.empty},
+        )
+
+    def read(self, row: Row, rng: np.random.Generator | None, limit: int | None = None) -> dict[str, Tensor]:
+        if "bad" in row:
+            problem, where = row["bad"]
+            raise BadExample(f"{where}.", problem)
+        return {"input_ids": torch.from_numpy(row["input_ids"])}
+
+    def rows_of_stream(self, stream: Iterator[Row]) -> Iterator[Row]:
+        return rows_of_stream(stream, self.processor, self.layout, self.args.pack)
+
+    def length(self, example: Mapping[str, Any]) -> int:
+        return len(example["input_ids"])
+
+    def collator(self, objective: ObjectiveConfig | None, seed: int) -> TextCollator:
+        mask_id = getattr(self.config, "mask_token_id", None)
+        mask_id = self.config.vocab_size - 1 if mask_id is None else mask_id
+        if objective is not None and objective.views is None and mask_id != self.processor.mask_token_id:
+            raise ValueError(
+                f"The encoder hides tokens behind mask_token_id = {mask_id}, the tokenizer's is "
+                f"{self.processor.mask_token_id}: set the encoder's mask_token_id to that."
+            )
+        return TextCollator(objective, self.processor, seed)
+
+    def _train_tokenizer(self) -> PreTrainedTokenizerBase:
+        """A byte-level BPE of the encoder's vocabulary size, trained on the sources."""
+        sources = load_sources(self.args.sources, TEXT, streaming=self.args.streaming, **self.source_options)
+        return train_tokenizer(documents_of(sources), self.config.vocab_size)
+
+    def _check_vocabulary(self) -> None:
+        config, tokenizer = self.config, self.processor
+        if len(tokenizer) > config.vocab_size:
+            raise ValueError(
+                f"The encoder's vocab_size = {config.vocab_size} is too small: the tokenizer has {len(tokenizer)} "
+                f"tokens, set vocab_size to {len(tokenizer)}."
+            )
+        if tokenizer.pad_token_id is None or tokenizer.mask_token_id is None:
+            raise ValueError(
+                f"The tokenizer's pad_token = {tokenizer.pad_token!r} and mask_token = {tokenizer.mask_token!r}: "
+                "both are needed, add them or use another tokenizer."
+            )
+        if config.pad_token_id != tokenizer.pad_token_id:
+            raise ValueError(
+                f"The encoder's pad_token_id = {config.pad_token_id} is not the tokenizer's, "
+                f"{tokenizer.pad_token_id}: set it to that (positions are counted from it)."
+            )
+        # RoBERTa numbers positions from pad_token_id + 1.
+        first = config.pad_token_id + 1
+        if self.args.block_size > config.max_position_embeddings - first:
+            self.args.refuse(
+                "block_size",
+                f"the encoder has positions for {config.max_position_embeddings - first} tokens, use that or less, or "
+                f"set its max_position_embeddings to {self.args.block_size + first}",
+            )
+
+
+def _open_tokenizer(args: TextDataArguments) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"data.tokenizer = {args.tokenizer!r} cannot be opened: name a folder or a Hub name that AutoTokenizer "
+            f"opens (python -m data2vec.pretraining.train_tokenizer makes one), or {TRAINED_HERE}. {error}"
+        ) from error
+
+
+def _border_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """Begin and end of sequence, which BERT-like tokenizers call cls and sep."""
+    begin = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+    end = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
+    if begin is None or end is None:
+        raise ValueError(
+            f"The tokenizer's bos_token = {tokenizer.bos_token!r} and eos_token = {tokenizer.eos_token!r}: both are "
+            "needed to separate documents, add them or use another tokenizer."
+        )
+    return int(begin), int(end)

@@ -1,0 +1,134 @@
+"""What happens beside the training loop: the teacher's move and the guard against collapse."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
+
+from ..engine.distributed import EngineTrainer
+
+
+logger = logging.get_logger(__name__)
+
+REMEDIES = """The usual remedies, in the order to try them:
+  1. a lower learning_rate or a longer warm-up;
+  2. a teacher that moves less: a higher ema_decay, or a longer ema_anneal_steps;
+  3. harder masks where neighbours are alike (speech): a longer span or a larger masking prob;
+  4. normalised targets: target_layer_norm instance (over time) or layer, and target_norm layer."""
+
+
+class TeacherCallback(TrainerCallback):
+    """Moves the teacher once per optimizer step, after it: not per micro-batch, and not where the step was skipped."""
+
+    def __init__(self, trainer: EngineTrainer):
+        self.trainer = trainer
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer: Any = self.trainer
+        if trainer.accelerator.optimizer_step_was_skipped or trainer.non_finite.skipped:
+            return
+        trainer.move_teacher(trainer.unwrapped().objective.decay_at(state.global_step + 1), trainer.non_finite.made)
+
+
+@dataclass
+class CollapseGuard(TrainerCallback):
+    """Stops a run whose targets or predictions have lost their spread, and warns of one whose targets lose their rank.
+
+    The first two limits and the start are the original's; the third catches targets that depend on the position only.
+    An unhealthy state is not saved, so the newest checkpoint of a stopped run is from before.
+
+    A collapse into few directions leaves the spreads where they are. Small runs with too close a teacher, too high a
+    rate or no warm-up all fell below half of their first effective rank, and no healthy one did (docs/results); it is
+    not known of long runs, so it is said and stops nothing.
+
+    Args:
+        start_step: updates before which no spread is judged.
+        patience: unhealthy logs in a row after which the run stops, or is warned of.
+        min_target_std, min_prediction_std: lower limits of the spreads.
+        min_position_share: lower limit of position_std / target_std.
+        min_rank_share: lower limit of effective_rank / the first one logged.
+    """
+
+    start_step: int = 5000
+    patience: int = 3
+    min_target_std: float = 0.1
+    min_prediction_std: float = 0.01
+    min_position_share: float = 0.1
+    min_rank_share: float = 0.5
+    explanation: str | None = None  # set when the run was stopped
+
+    def __post_init__(self) -> None:
+        self.unhealthy_since: int | None = None
+        self.strikes = 0
+        self.warned_of_rank = False
+
+    def findings(self, logs: dict[str, float]) -> list[str]:
+        """What is below its limit in a log, in words; a number that is not there, or NaN, is not judged."""
+        target_std = logs.get("target_std", math.nan)
+        watched = {
+            "target_std": (target_std, self.min_target_std),
+            "prediction_std": (logs.get("prediction_std", math.nan), self.min_prediction_std),
+            "position_std / target_std": (
+                logs.get("position_std", math.nan) / max(target_std, 1e-12),
+                self.min_position_share,
+            ),
+        }
+        return [f"{name} = {value:.4f} is below {limit}" for name, (value, limit) in watched.items() if value < limit]
+
+    def lost_rank(self, ranks: Sequence[float]) -> bool:
+        """Whether of all effective ranks logged so far the last `patience` are below the share of the first."""
+        recent = ranks[1:][-self.patience :]
+        return len(recent) == self.patience and max(recent) < self.min_rank_share * ranks[0]
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is not None and "effective_rank" in logs and not self.warned_of_rank:
+            self._watch_rank(state)
+        if logs is None or "target_std" not in logs or state.global_step < self.start_step:
+            return
+        found = self.findings(logs)
+        if not found:
+            self.unhealthy_since, self.strikes = None, 0
+            return
+        self.strikes += 1
+        self.unhealthy_since = self.unhealthy_since or state.global_step
+        control.should_save = False
+        if self.strikes < self.patience:
+            logger.warning(
+                f"step {state.global_step}: {'; '.join(found)}. {self.strikes} of {self.patience} such logs."
+            )
+            return
+        self.explanation = (
+            f"The representation has collapsed: at step {state.global_step} {' and '.join(found)}, for {self.strikes} "
+            f"logs in a row since step {self.unhealthy_since}. The run was stopped; nothing was saved since then.\n"
+            f"{REMEDIES}"
+        )
+        logger.error(self.explanation)
+        control.should_training_stop = True
+
+    def _watch_rank(self, state: TrainerState) -> None:
+        ranks = [row["effective_rank"] for row in state.log_history if "effective_rank" in row]
+        self.warned_of_rank = self.lost_rank(ranks)
+        if self.warned_of_rank:
+            logger.warning(
+                f"step {state.global_step}: effective_rank = {ranks[-1]:.1f}, at first {ranks[0]:.1f}, and below "
+                f"{self.min_rank_share:g} of it for {self.patience} logs. The targets use ever fewer directions, "
+                f"which the spreads do not show. The run goes on.\n{REMEDIES}"
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.unhealthy_since is not None:
+            control.should_save = False

@@ -1,0 +1,125 @@
+"""Is the run healthy? Spread, effective rank and throughput as pure functions of sums, so that ranks add up exactly.
+
+A representation collapses in more than one way, so more than one number is watched:
+
+- `target_std`, `prediction_std`: spread over all positions; near zero when everything is predicted alike;
+- `position_std`: spread of targets across samples at the same position; near zero when targets depend on the position
+  only, which the first two do not notice;
+- `effective_rank`: how many directions the targets use; falls when only some channels collapse.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...modeling import Data2VecForPreTrainingOutput
+
+
+Reduce = Callable[[Tensor], Tensor]  # adds a tensor up over ranks; the identity on one
+POSITIONS = 2048  # compared at most: a fixed number, so that ranks that saw other lengths add up
+
+
+@dataclass
+class Moments:
+    """Sums of rows, of squares and (if wanted) of outer products, in fp64: `(dim,)`, `(dim,)`, `(dim, dim)`."""
+
+    count: Tensor
+    total: Tensor
+    squares: Tensor
+    products: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Tensor, products: bool = False) -> "Moments":
+        """Moments of `(rows, dim)`."""
+        rows = rows.detach().double()
+        count = torch.tensor(float(len(rows)), dtype=torch.float64, device=rows.device)
+        return cls(count, rows.sum(0), rows.square().sum(0), rows.T @ rows if products else None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def spread(self) -> Tensor:
+        """Mean over channels of sqrt(unbiased variance + 1e-6), as [`modeling.loss.spread`]; NaN below two rows."""
+        variance = (self.squares - self.total.square() / self.count) / (self.count - 1)
+        return (variance.clamp(min=0) + 1e-6).sqrt().mean() if self.count > 1 else self.total.new_full((), torch.nan)
+
+    def effective_rank(self) -> Tensor:
+        """exp(entropy of the normalised singular values) of the centred rows: 1 to dim (RankMe, arXiv 2210.02885)."""
+        assert self.products is not None
+        mean = self.total / self.count
+        scatter = self.products - self.count * torch.outer(mean, mean)
+        singular = torch.linalg.eigvalsh(scatter).clamp(min=0).sqrt()
+        share = singular / singular.sum().clamp(min=1e-12) + 1e-12
+        return torch.exp(-(share * share.log()).sum())
+
+
+def position_moments(targets: Tensor, real: Tensor | None) -> Tensor:
+    """Sums across samples at each position: `(time, 2 * dim + 1)` fp64 holding count, sum and sum of squares.
+
+    Args:
+        targets: `(batch, time, dim)`.
+        real: bool `(batch, time)`, `None` if nothing is padded.
+    """
+    targets = targets.detach().double()
+    weight = targets.new_ones(targets.shape[:2]) if real is None else real.to(targets.dtype)  # (batch, time)
+    weighted = targets * weight.unsqueeze(-1)
+    return torch.cat((weight.sum(0).unsqueeze(-1), weighted.sum(0), (weighted * targets).sum(0)), dim=-1)
+
+
+def position_spread(moments: Tensor) -> Tensor:
+    """Mean over positions (of two samples and more) and channels of the std across samples; NaN without any."""
+    dim = (moments.shape[1] - 1) // 2
+    count, total, squares = moments[:, :1], moments[:, 1 : 1 + dim], moments[:, 1 + dim :]
+    enough = count[:, 0] > 1
+    variance = (squares - total.square() / count.clamp(min=1)) / (count - 1).clamp(min=1)
+    return (variance[enough].clamp(min=0) + 1e-6).sqrt().mean() if enough.any() else moments.new_full((), torch.nan)
+
+
+@dataclass
+class HealthMeter:
+    """Collects what the model returned over the micro-batches of one update."""
+
+    targets: list[Moments] = field(default_factory=list)
+    predictions: list[Moments] = field(default_factory=list)
+    positions: list[Tensor] = field(default_factory=list)
+    masked: list[Tensor] = field(default_factory=list)  # (masked, maskable) positions
+
+    def update(self, output: Data2VecForPreTrainingOutput) -> None:
+        self.targets.append(Moments.of(output.targets, products=True))
+        self.predictions.append(Moments.of(output.predictions))
+        self.positions.append(position_moments(output.all_targets, output.real))
+        masked, real = output.masked, output.real
+        steps = torch.ones_like(output.all_targets[..., 0]) if real is None else real  # (batch, time)
+        views = masked.numel() // steps.numel()
+        self.masked.append(torch.stack((masked.sum(), steps.sum() * views)).double())
+
+    def summary(self, reduce: Reduce) -> dict[str, float]:
+        """The numbers over all micro-batches and ranks; empties the meter."""
+        if not self.targets:
+            return {}
+        targets, predictions = (_add(parts, reduce) for parts in (self.targets, self.predictions))
+        masked = reduce(torch.stack(self.masked).sum(0))
+        positions = reduce(_add_positions(self.positions))
+        for parts in (self.targets, self.predictions, self.positions, self.masked):
+            parts.clear()
+        return {
+            "target_std": targets.spread().item(),
+            "prediction_std": predictions.spread().item(),
+            "position_std": position_spread(positions).item(),
+            "effective_rank": targets.effective_rank().item(),
+            "masked_fraction": (masked[0] / masked[1]).item(),
+        }
+
+
+def _add(parts: list[Moments], reduce: Reduce) -> Moments:
+    names = parts[0].tensors()
+    return Moments(**{name: reduce(torch.stack([vars(part)[name] for part in parts]).sum(0)) for name in names})
+
+
+def _add_positions(parts: list[Tensor]) -> Tensor:
+    total = parts[0].new_zeros(POSITIONS, parts[0].shape[1])
+    for part in parts:
+        total[: len(part)] += part[:POSITIONS]
+    return total

@@ -1,0 +1,9 @@
+"""`python -m data2vec.pretraining.sweep`: see command.py."""
+
+import sys
+
+from data2vec.pretraining.sweep.command import main
+
+
+if __name__ == "__main__":
+    sys.exit(main())

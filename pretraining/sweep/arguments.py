@@ -1,0 +1,105 @@
+"""The section `sweep` of a recipe: which fields are tried, and by which number the trials are compared."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..arguments import Run
+from ..data.arguments import CheckedArguments
+
+
+# What a trial can be judged by -> which way is better. All are recorded of every trial, where the run has them.
+MEASURES = {
+    "probe/knn_student": "maximize",
+    "probe/knn_teacher": "maximize",
+    "feature_rank_student": "maximize",
+    "feature_rank_teacher": "maximize",
+    "effective_rank": "maximize",
+    "position_std": "maximize",
+    "target_std": "maximize",
+    "prediction_std": "maximize",
+    "loss": "minimize",
+    "eval_loss": "minimize",
+}
+AT_THE_END = ("feature_rank_student", "feature_rank_teacher")  # measured once, when a trial has made its last step
+SAMPLERS, PRUNERS = ("tpe", "random"), ("median",)
+
+
+@dataclass(kw_only=True)
+class SweepArguments(CheckedArguments):
+    """What a sweep varies and compares."""
+
+    where: ClassVar[str] = "sweep"
+
+    space: dict[str, Any] = field(
+        metadata={
+            "help": "field -> {low, high} (whole numbers where both are written so; log: true draws orders of "
+            "magnitude alike) or {choices: [...]}"
+        }
+    )
+    trials: int = field(default=20, metadata={"help": "runs in all; more of them continue a finished sweep"})
+    measure: str = field(default="probe/knn_student", metadata={"help": f"one of {', '.join(MEASURES)}"})
+    sampler: str = field(default="tpe", metadata={"help": "tpe: learns from the trials so far; random"})
+    pruner: str | None = field(
+        default=None, metadata={"help": "median: ends a trial that is worse than the median of the others at its step"}
+    )
+    seed: int = field(default=0, metadata={"help": "of what is drawn; the runs have training.seed"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.trials >= 1, "trials", "use 1 or more")
+        self.require(self.measure in MEASURES, "measure", f"use one of {', '.join(MEASURES)}")
+        self.require(self.sampler in SAMPLERS, "sampler", f"use one of {', '.join(SAMPLERS)}")
+        self.require(self.pruner is None or self.pruner in PRUNERS, "pruner", f"use {', '.join(PRUNERS)}, or null")
+        during = self.pruner is None or self.measure not in AT_THE_END
+        self.require(during, "pruner", f"{self.measure} is known at the end of a trial only, leave pruner out")
+        self.require(bool(self.space), "space", "name a field: {objective.top_k_layers: {low: 1, high: 4}}")
+        for name, values in self.space.items():
+            _check_values(name, values)
+
+    @property
+    def direction(self) -> str:
+        return MEASURES[self.measure]
+
+    def check_measured(self, run: Run) -> None:
+        """ValueError where the runs would not have the measure."""
+        if self.measure.startswith("probe/"):
+            there = run.data.probe is not None and run.training.probe_steps > 0
+            fix = "give labelled data, data.probe, and training.probe_steps; or use a measure without labels"
+        elif self.measure in AT_THE_END:
+            there, fix = not run.data.streaming, "a stream is not read again for it, use another measure"
+        elif self.measure == "eval_loss":
+            there = bool(run.data.eval_sources) and run.training.eval_strategy != "no"
+            fix = "give data.eval_sources and training.eval_strategy"
+        else:
+            return
+        self.require(there, "measure", fix)
+
+
+def _check_values(name: str, values: Any) -> None:
+    def refuse(fix: str) -> None:
+        raise ValueError(f"sweep.space.{name} = {values!r} is not possible: {fix}.")
+
+    if not isinstance(values, Mapping) or not ({"choices"} == set(values) or {"low", "high"} <= set(values)):
+        return refuse("give {low: 1, high: 4}, or {choices: [1, 4]}")
+    if "choices" in values:
+        choices = values["choices"]
+        if not isinstance(choices, list) or not choices:
+            return refuse("choices is a list of values")
+        if not all(choice is None or isinstance(choice, bool | int | float | str) for choice in choices):
+            return refuse("choices are numbers, words, true, false or null")
+        return None
+    surplus = set(values) - {"low", "high", "log"}
+    if surplus:
+        return refuse(f"{min(surplus)!r} is none of low, high, log")
+    low, high, log = values["low"], values["high"], values.get("log", False)
+    if any(isinstance(bound, bool) or not isinstance(bound, int | float) for bound in (low, high)):
+        return refuse("low and high are numbers")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        return refuse("low is less than high")
+    if not isinstance(log, bool):
+        return refuse("log is true or false")
+    if log and low <= 0:
+        return refuse("with log: true, low is above 0")
+    return None

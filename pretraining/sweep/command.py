@@ -1,0 +1,322 @@
+"""Try many recipes: `python -m data2vec.pretraining.sweep RECIPE.yaml [--field value ...]`.
+
+    recipe -> space -> trials (run-0/, run-1/, ...: each a run of run.py) -> sweep.json, best.yaml
+
+Optuna draws the values, through `Trainer.hyperparameter_search`. Started again with the same command, an interrupted
+sweep continues, the trial that was running included; what it draws does not depend on the interruption. A trial that
+is refused, fails, collapses or diverges is recorded and the sweep goes on. One process on one device, and one sweep in
+a folder. Exit codes as run.py's: 0 done; 2 refused, or no trial finished; 4 preempted; 5 could not be written.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from data2vec.pretraining import recipe as recipe_file
+from data2vec.pretraining.arguments import RECIPES, Run, field_names, resolve
+from data2vec.pretraining.checkpoints.run_folder import DISK_ERRORS, check_same_recipe, write_run_files
+from data2vec.pretraining.checkpoints.storage import StorageError, claimed, write_text
+from data2vec.pretraining.console.help import (
+    EXIT_PREEMPTED,
+    EXIT_REFUSED,
+    EXIT_STORAGE,
+    FINE_TUNING,
+    RECIPE_HELP,
+    command_parser,
+)
+from data2vec.pretraining.console.redact import mask_secrets
+from data2vec.pretraining.engine.launch_check import check_launch
+from data2vec.pretraining.run import open_data, prepare, pretrain
+from data2vec.pretraining.sweep.arguments import SweepArguments
+from data2vec.pretraining.sweep.trials import (
+    MEASURES,
+    MESSAGE,
+    PREEMPTED,
+    RUN,
+    RUNNING,
+    STATE,
+    SweepPreempted,
+    SweepTrainer,
+    TrialFailed,
+)
+
+
+if TYPE_CHECKING:
+    import optuna
+
+
+SECTION, STORAGE, RESULTS, BEST = "sweep", "optuna.db", "sweep.json", "best.yaml"
+SECTIONS = ("model", "objective", "data", "training", SECTION)
+WHAT = """Try values of any fields of a recipe: of model, objective, data and training. The section sweep says which
+(space), how many runs (trials) and what they are compared by (measure: an online probe, or a number that needs no
+labels). Every trial is a run folder of its own, and best.yaml the recipe of the best one, which run.py takes as it is.
+Started again with the same command, an interrupted sweep continues."""
+EXAMPLE = """python -m data2vec.pretraining.sweep demo_vision.yaml --output_dir runs/my_sweep --trials 20 \\
+    --space '{objective.top_k_layers: {low: 1, high: 4}, learning_rate: {low: 5e-4, high: 8e-3, log: true}}'"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        with contextlib.ExitStack() as stack:
+            sweep = Sweep(parse_recipe(argv))
+            open_data(sweep.base)  # what no trial could do without is refused before there is one
+            check_same_recipe(sweep.folder, mask_secrets(sweep.recipe), SECTIONS, free=("trials", "output_dir"))
+            stack.enter_context(claimed(sweep.folder))
+            write_run_files(sweep.folder, sweep.recipe)
+            sweep.carry_out()
+            return sweep.report()
+    except SweepPreempted as error:
+        return _end(EXIT_PREEMPTED, error)
+    except (ValueError, FileNotFoundError) as error:
+        return _end(EXIT_REFUSED, error)
+    except (StorageError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in DISK_ERRORS:
+            raise
+        return _end(EXIT_STORAGE, error)
+
+
+def parse_recipe(argv: Sequence[str] | None) -> dict[str, Any]:
+    """`RECIPE.yaml [--field value ...]` as sections, with `sweep` among them.
+
+    Raises:
+        ValueError: an unknown field; the message names the fix.
+        FileNotFoundError: no such recipe.
+    """
+    names = [f.name for f in dataclasses.fields(SweepArguments)]
+    parser = command_parser(
+        "python -m data2vec.pretraining.sweep",
+        WHAT,
+        EXAMPLE,
+        page="docs/sweeping.md",
+        usage="RECIPE.yaml [--field value ...]",
+        groups={
+            "recipes that come with the package": sorted(p.name for p in RECIPES.glob("*.yaml")),
+            "fields of sweep": names,
+            "all other fields": "those of run.py, whose --help lists them",
+        },
+        codes=FINE_TUNING,
+    )
+    parser.add_argument("recipe", metavar="RECIPE.yaml", type=Path, help=RECIPE_HELP)
+    known, overrides = parser.parse_known_args(argv)
+    recipe = recipe_file.read_recipe(known.recipe, RECIPES, SECTIONS, recipe_file.OPTIONAL)
+
+    def fields_of(section: str, recipe: Mapping[str, Any]) -> set[str]:
+        return set(names) if section == SECTION else field_names(section, recipe)
+
+    return recipe_file.override(recipe, overrides, fields_of)
+
+
+class Sweep:
+    """A sweep in its folder.
+
+    Args:
+        recipe: the sections, `sweep` among them.
+
+    Raises:
+        ValueError: a field that is not possible, or a library that is not installed.
+    """
+
+    def __init__(self, recipe: Mapping[str, Any]):
+        if find_spec("optuna") is None:
+            raise ValueError("A sweep needs Optuna: pip install data2vec[sweep].")
+        self.recipe = dict(recipe)
+        self.plan = SweepArguments.from_dict(recipe[SECTION])
+        self.run_recipe = {name: section for name, section in recipe.items() if name != SECTION}
+        self.base = resolve(self.run_recipe)
+        self.folder = self.base.folder
+        check_launch(self.base.training)
+        if self.base.training.world_size > 1 or self.base.training.n_gpu > 1:
+            raise ValueError(
+                "A sweep runs in one process on one device: start it with python and, where there are several GPUs, "
+                "with CUDA_VISIBLE_DEVICES=0."
+            )
+        self.plan.check_measured(self.base)
+        for name, values in self.plan.space.items():  # a name or a value that no trial could have
+            first = values["choices"][0] if "choices" in values else values["low"]
+            try:
+                self.trial_run({name: first}, self.folder)
+            except ValueError as error:
+                raise ValueError(f"sweep.space.{name}: {error}") from error
+
+    # ---- trials ----
+
+    def recipe_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe with the values of a trial."""
+        words = [word for name, value in values.items() for word in (f"--{name}", json.dumps(value))]
+        return recipe_file.override(self.run_recipe, words, field_names)
+
+    def trial_run(self, values: Mapping[str, Any], folder: Path) -> Run:
+        """What a trial runs: no report and no push, which are the best recipe's."""
+        recipe = self.recipe_of(values)
+        recipe.pop("report", None)
+        recipe["training"] |= {"output_dir": str(folder), "push_to_hub": False}
+        return resolve(recipe)
+
+    def carry_out(self) -> None:
+        """Run the trials that are left. Raises SweepPreempted or StorageError where one could not go on."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # how a trial ended is said by the run and in sweep.json
+        study = self.study()
+        self._give_back(study)
+        self.write_results(study)
+        trainer = SweepTrainer(
+            self.trial_run({}, self.folder).training,
+            self.trial_run,
+            prepare,
+            pretrain,
+            measure=self.plan.measure,
+            pruning=self.plan.pruner is not None,
+        )
+        for _ in range(self.plan.trials - len(ended_trials(study))):
+            number = len({trial.user_attrs.get(RUN) for trial in study.trials} - {None})
+            ended = len(ended_trials(study))
+            try:
+                self._next(trainer, number)
+            except ValueError:  # `hyperparameter_search` asks for the best, also where no trial has finished
+                if len(ended_trials(study)) == ended:
+                    raise
+            self.write_results(study)
+
+    def study(self) -> "optuna.Study":
+        import optuna
+
+        return optuna.create_study(**self._study_arguments())
+
+    def _study_arguments(self) -> dict[str, Any]:
+        storage = f"sqlite:///{(self.folder / STORAGE).resolve()}"
+        return {"study_name": SECTION, "storage": storage, "load_if_exists": True, "direction": self.plan.direction}
+
+    def _next(self, trainer: SweepTrainer, number: int) -> None:
+        """One trial, with a sampler of its own: what it draws depends on its number and the trials before alone."""
+        import optuna
+
+        def hp_space(trial: optuna.Trial) -> dict[str, Any]:
+            if RUN not in trial.user_attrs:
+                trial.set_user_attr(RUN, f"run-{number}")
+            return {name: draw(trial, name, values) for name, values in self.plan.space.items()}
+
+        seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
+        random = self.plan.sampler == "random"
+        trainer.hyperparameter_search(
+            hp_space=hp_space,
+            compute_objective=lambda measures: measures[self.plan.measure],
+            n_trials=1,
+            backend="optuna",
+            catch=(TrialFailed,),
+            sampler=optuna.samplers.RandomSampler(seed) if random else optuna.samplers.TPESampler(seed=seed),
+            pruner=optuna.pruners.NopPruner()
+            if self.plan.pruner is None
+            else optuna.pruners.MedianPruner(n_warmup_steps=1),
+            **self._study_arguments(),
+        )
+
+    def _give_back(self, study: "optuna.Study") -> None:
+        """Queue the trial that was interrupted again, with its values and its run folder."""
+        import optuna
+
+        for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        waiting = {trial.user_attrs.get(RUN) for trial in study.trials if not trial.state.is_finished()}
+        for name, trial in newest_of_each_run(study).items():
+            if trial.user_attrs.get(STATE, RUNNING) in (RUNNING, PREEMPTED) and name not in waiting:
+                study.enqueue_trial(trial.params, user_attrs={RUN: name})
+
+    # ---- results ----
+
+    def write_results(self, study: "optuna.Study") -> None:
+        """sweep.json, and best.yaml where a trial has finished."""
+        ended = ended_trials(study)
+        finished = [trial for trial in ended.values() if trial.value is not None and trial.state.name == "COMPLETE"]
+        best = None
+        if finished:
+            choose = max if self.plan.direction == "maximize" else min
+            best = choose(finished, key=lambda trial: trial.value)
+        results = {
+            "measure": self.plan.measure,
+            "direction": self.plan.direction,
+            "best": None if best is None else best.user_attrs[RUN],
+            "trials": [
+                {
+                    "run": name,
+                    "state": trial.user_attrs[STATE],
+                    "message": trial.user_attrs.get(MESSAGE),
+                    "values": trial.params,
+                    "value": trial.value if trial in finished else None,
+                    "measures": _finite(trial.user_attrs.get(MEASURES, {})),
+                }
+                for name, trial in ended.items()
+            ],
+        }
+        write_text(self.folder / RESULTS, json.dumps(results, indent=1) + "\n")
+        if best is not None:
+            recipe = self.recipe_of(best.params)
+            recipe["training"] |= {"output_dir": str(self.folder / "best")}
+            title = f"# {best.user_attrs[RUN]} of this sweep: {self.plan.measure} = {best.value:.6g}\n"
+            text = yaml.safe_dump(mask_secrets(recipe), sort_keys=False)
+            write_text(self.folder / BEST, title + text)
+
+    def report(self) -> int:
+        """Print how the sweep ended; returns the exit code."""
+        results = json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))
+        trials = results["trials"]
+        counts: dict[str, int] = {}
+        for trial in trials:
+            counts[trial["state"]] = counts.get(trial["state"], 0) + 1
+        summary = ", ".join(f"{number} {state}" for state, number in counts.items())
+        if results["best"] is None:
+            raise ValueError(
+                f"No trial has finished ({summary}). The first, {trials[0]['run']}: {trials[0]['message']} "
+                f"{self.folder / RESULTS} says how each ended."
+            )
+        best = next(trial for trial in trials if trial["run"] == results["best"])
+        values = ", ".join(f"{name} {value}" for name, value in best["values"].items())
+        print(f"{summary}; the best is {best['run']}, {self.plan.measure} = {best['value']:.4g}, with {values}.")
+        print(f"It again, with its report: accelerate launch pretraining/run.py {self.folder / BEST}")
+        return 0
+
+
+def draw(trial: "optuna.Trial", name: str, values: Mapping[str, Any]) -> Any:
+    """A value of one field of the space."""
+    if "choices" in values:
+        return trial.suggest_categorical(name, values["choices"])
+    low, high, log = values["low"], values["high"], values.get("log", False)
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, log=log)
+    return trial.suggest_float(name, low, high, log=log)
+
+
+def newest_of_each_run(study: "optuna.Study") -> dict[str, Any]:
+    """Run folder -> its trial; one that was interrupted has several, of which the newest counts."""
+    return {trial.user_attrs[RUN]: trial for trial in study.trials if RUN in trial.user_attrs}
+
+
+def ended_trials(study: "optuna.Study") -> dict[str, Any]:
+    """Those that are not to be continued."""
+    return {
+        name: trial
+        for name, trial in newest_of_each_run(study).items()
+        if trial.state.is_finished() and trial.user_attrs.get(STATE, RUNNING) not in (RUNNING, PREEMPTED)
+    }
+
+
+def _finite(measures: Mapping[str, float]) -> dict[str, float | str]:
+    """JSON has no NaN; its name as text can be read everywhere."""
+    return {name: value if abs(value) < float("inf") else str(value) for name, value in measures.items()}
+
+
+def _end(code: int, error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Curves of a log: what is drawn is what was logged."""
+
+import math
+import xml.etree.ElementTree as ElementTree
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from data2vec.model_cards.report.curves import INK, PANELS, draw_curves, draw_sheet, png_of, svg_of
+
+
+LOG = [
+    {"step": 0, "probe/knn_student": 0.41, "probe/knn_teacher": 0.37},
+    {"step": 7, "loss": 3.1, "target_std": 0.9, "prediction_std": 0.1, "position_std": 0.7, "ema_decay": 0.99},
+    {"step": 14, "loss": math.nan, "target_std": 0.8, "prediction_std": 0.3, "position_std": 0.6, "ema_decay": 0.99},
+    {"step": 21, "loss": 1.7, "target_std": 0.7, "prediction_std": 0.5, "position_std": 0.5, "ema_decay": 0.99},
+    {"step": 21, "probe/knn_student": 0.61, "probe/knn_teacher": 0.47},
+    {"step": 21, "train_runtime": 12.3, "total_flos": 1e9},
+]
+OTHER = [{"step": 5, "loss": 2.9, "target_std": 0.4}, {"step": 11, "loss": 2.2, "target_std": 0.5}]
+
+
+def lines(figure):
+    (axes,) = figure.axes
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()}
+
+
+def test_what_was_logged_is_drawn_and_nothing_else():
+    figures = draw_curves({"run": LOG})
+    assert list(figures) == ["loss", "spread", "probe", "ema_decay"]
+    assert lines(figures["loss"]) == {"training": ([7, 21], [3.1, 1.7])}, "a loss that is not finite is left out"
+    assert set(lines(figures["spread"])) == {"targets", "predictions", "targets, across samples"}
+    steps, values = lines(figures["probe"])["k-NN, teacher"]
+    assert steps == [0, 21] and values == pytest.approx([37.0, 47.0]), "in %"
+
+
+def test_two_runs_share_a_figure_of_each_quantity():
+    figures = draw_curves({"one": LOG, "other": OTHER})
+    assert lines(figures["loss"]) == {"one": ([7, 21], [3.1, 1.7]), "other": ([5, 11], [2.9, 2.2])}
+    assert lines(figures["spread.target_std"])["other"] == ([5, 11], [0.4, 0.5])
+    assert set(lines(figures["spread.prediction_std"])) == {"one"}
+    solid, dashed = figures["loss"].axes[0].get_lines()
+    assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--"), "told apart without colours too"
+    assert solid.get_color() != dashed.get_color()
+
+
+def test_axes_do_not_exaggerate():
+    axes = {key: figure.axes[0] for key, figure in draw_curves({"run": LOG}).items()}
+    assert axes["loss"].get_ylim()[0] == 0 and axes["spread"].get_ylim()[0] == 0
+    low, high = axes["ema_decay"].get_ylim()
+    assert low < 0.985 and 0.99 < high <= 1.0, "a constant is drawn flat, and no decay is above 1"
+
+
+def test_one_sheet_holds_every_panel_of_a_run():
+    titles = [axes.get_title(loc="left") for axes in draw_sheet(LOG).axes]
+    assert titles == [PANELS[key].title for key in ("loss", "spread", "probe", "ema_decay")]
+    assert [axes.get_title(loc="left") for axes in draw_sheet(LOG, ["probe", "grad_norm"]).axes] == [
+        PANELS["probe"].title
+    ]
+    assert draw_sheet([]) is None and draw_sheet([{"step": 1, "train_runtime": 2.0}]) is None
+    with Image.open(BytesIO(png_of(draw_sheet(LOG), dpi=50))) as picture:
+        assert picture.format == "PNG" and picture.width > 300
+
+
+def test_svg_takes_the_colours_of_its_page_and_says_what_it_is():
+    figures = draw_curves({"run": LOG})
+    text = svg_of(figures["spread"], 'spread, "targets" < & predictions', "spread")
+    root = ElementTree.fromstring(text)
+    assert root.get("aria-label") == 'spread, "targets" < & predictions' and root.get("role") == "img"
+    assert INK not in text and "currentColor" in text and "var(--grid)" in text
+    assert any("Spread" in (node.text or "") for node in root.iter()), "text stays text"
+    assert "http" not in text.replace("http://www.w3.org/", ""), "nothing is asked for"
+
+
+def test_names_in_two_svgs_of_a_page_differ():
+    names = []
+    for key, figure in draw_curves({"run": LOG}).items():
+        root = ElementTree.fromstring(svg_of(figure, key, key))
+        names += [node.get("id") for node in root.iter() if node.get("id")]
+    assert names and len(names) == len(set(names))

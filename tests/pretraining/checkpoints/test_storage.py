@@ -1,0 +1,229 @@
+"""Checkpoints as files: whole or invisible, damage named, old ones kept until a new one is safe."""
+
+import errno
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+
+import pytest
+from transformers.trainer_utils import get_last_checkpoint
+
+from data2vec.pretraining.checkpoints import storage as checkpoints
+from data2vec.pretraining.checkpoints.storage import (
+    MANIFEST,
+    WRITING,
+    StorageError,
+    claimed,
+    damage,
+    is_write_error,
+    move_files,
+    publish,
+    read_manifest,
+    recover,
+    rotate,
+    storage_error,
+    write_text,
+)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that handles errors may catch it."""
+
+
+def write(run, step, text="weights"):
+    """A checkpoint as a `Trainer` writes one, with a folder inside."""
+    staged = run / WRITING / f"checkpoint-{step}"
+    (staged / "shards").mkdir(parents=True)
+    for i, name in enumerate(("model.safetensors", "optimizer.pt", "shards/0.distcp")):
+        (staged / name).write_text(f"{text} {step} {name}" * (7 + i))
+    return staged
+
+
+def save(run, step, keep=None):
+    publish(write(run, step), run / f"checkpoint-{step}", {"step": step})
+    rotate(run, keep)
+
+
+def visible(run):
+    return sorted(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*"))
+
+
+def test_a_checkpoint_holds_what_was_written_and_says_so(tmp_path):
+    save(tmp_path, 5)
+    manifest = read_manifest(tmp_path / "checkpoint-5")
+    assert manifest["step"] == 5
+    assert set(manifest["files"]) == {"model.safetensors", "optimizer.pt", "shards/0.distcp"}
+    assert damage(tmp_path / "checkpoint-5") is None and recover(tmp_path) == tmp_path / "checkpoint-5"
+    assert not (tmp_path / WRITING).exists()
+
+
+def test_killed_at_any_operation_of_a_write_nothing_is_lost(tmp_path, monkeypatch):
+    """Every fsync, rename, removal and hash of two saves with rotation, one by one."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # takes the time of this test
+    for last in itertools.count(1):
+        run = tmp_path / str(last)
+        run.mkdir()
+        save(run, 1)
+        left = last
+
+        def deadly(function):
+            def call(*args, **kwargs):
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    raise Killed
+                return function(*args, **kwargs)
+
+            return call
+
+        safe = [1]
+        try:
+            with monkeypatch.context() as patch:
+                for owner, name in ((os, "fsync"), (os, "rename"), (shutil, "rmtree"), (checkpoints, "describe_file")):
+                    patch.setattr(owner, name, deadly(getattr(owner, name)))
+                for step in (2, 3):
+                    save(run, step, keep=1)
+                    safe.append(step)
+        except Killed:
+            pass
+        newest = recover(run)
+        assert newest is not None and damage(newest) is None
+        assert int(newest.name.split("-")[1]) >= safe[-1], f"killed at operation {last}"
+        assert all(damage(run / f"checkpoint-{step}") is None for step in visible(run))
+        assert not (run / WRITING).exists()
+        if left > 0:  # not killed any more: there are no more operations
+            assert visible(run) == [3]
+            break
+    assert last > 20
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda path: os.truncate(path / "optimizer.pt", 20), "optimizer.pt has 20 bytes of"),
+        (lambda path: (path / "shards/0.distcp").unlink(), "shards/0.distcp is missing"),
+        (lambda path: (path / MANIFEST).unlink(), "manifest.json is missing"),
+        (lambda path: (path / MANIFEST).write_text("{"), "manifest.json is missing or unreadable"),
+        (lambda path: flip_a_bit(path / "model.safetensors"), "model.safetensors is not what was written"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog, harm, words):
+    for step in (1, 2, 10):
+        save(tmp_path, step)
+    harm(tmp_path / "checkpoint-10")
+    assert recover(tmp_path) == tmp_path / "checkpoint-2"
+    assert words in caplog.text and "checkpoint-10 is damaged" in caplog.text and "checkpoint-2 is used" in caplog.text
+    assert get_last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-2")
+    assert (tmp_path / "_damaged-checkpoint-10").is_dir()  # kept for a look
+    save(tmp_path, 10)  # the run comes by again
+    assert recover(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[11] ^= 4
+    path.write_bytes(data)
+
+
+def test_a_run_does_not_start_anew_because_all_its_checkpoints_are_damaged(tmp_path):
+    for step in (1, 2):
+        save(tmp_path, step)
+        os.truncate(tmp_path / f"checkpoint-{step}" / "optimizer.pt", 3)
+    with pytest.raises(ValueError, match=r"(?s)none that is complete.*checkpoint-2: optimizer.*checkpoint-1.*remove"):
+        recover(tmp_path)
+    assert visible(tmp_path) == [1, 2]
+    assert recover(tmp_path / "new") is None
+
+
+def test_rotation_keeps_the_newest_and_the_best(tmp_path):
+    for step in (1, 2, 3, 10):
+        save(tmp_path, step)
+    os.utime(tmp_path / "checkpoint-1")  # as after a copy: the number counts, not the clock
+    rotate(tmp_path, 3)
+    assert visible(tmp_path) == [2, 3, 10]
+    rotate(tmp_path, 1, best=str(tmp_path / "checkpoint-2"))
+    assert visible(tmp_path) == [2, 10]
+    rotate(tmp_path, None)
+    assert visible(tmp_path) == [2, 10]
+
+
+def test_the_same_step_saved_again_replaces_the_first(tmp_path):
+    publish(write(tmp_path, 4, "old"), tmp_path / "checkpoint-4", {})
+    publish(write(tmp_path, 4, "new"), tmp_path / "checkpoint-4", {})
+    assert (tmp_path / "checkpoint-4" / "optimizer.pt").read_text().startswith("new")
+    assert damage(tmp_path / "checkpoint-4") is None
+
+
+def test_files_at_the_top_are_replaced_whole_and_the_config_last(tmp_path, monkeypatch):
+    for folder, text in ((tmp_path / "top", "old"), (tmp_path / "staged", "new")):
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors", "z.json"):
+            (folder / name).write_text(text)
+    order, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(b.name), replace(a, b)))
+    move_files(tmp_path / "staged", tmp_path / "top")
+    assert order == ["model.safetensors", "z.json", "config.json"]
+    assert {path.read_text() for path in (tmp_path / "top").iterdir()} == {"new"}
+
+
+def test_a_small_file_is_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "health.json"
+    write_text(path, "{}")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "x" * 100)
+    assert path.read_text() == "{}" and [p.name for p in tmp_path.iterdir()] == ["health.json"]
+
+
+def test_what_counts_as_a_full_disk(tmp_path):
+    from safetensors import SafetensorError
+
+    assert is_write_error(OSError(errno.ENOSPC, "No space left on device"))
+    assert is_write_error(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert is_write_error(RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"))
+    assert not is_write_error(RuntimeError("CUDA out of memory"))
+    save(tmp_path, 7)
+    error = storage_error(tmp_path / "checkpoint-8", OSError(errno.ENOSPC, "No space left on device"))
+    text = str(error)
+    assert "checkpoint-8 could not be written" in text and "checkpoint-7, is intact" in text and "MiB" in text
+
+
+def _hold(folder, ready, done):
+    with claimed(folder):
+        ready.set()
+        done.wait(30)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, ready, done))
+    other.start()
+    assert ready.wait(30)
+    with pytest.raises(ValueError, match="in use by another process"), claimed(tmp_path):
+        pass
+    other.kill()  # however it ends
+    other.join()
+    with claimed(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StorageError, match=r"(?s)could not be written.*permissions"),
+        claimed(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_the_manifest_is_json_that_others_can_read(tmp_path):
+    save(tmp_path, 3)
+    manifest = json.loads((tmp_path / "checkpoint-3" / MANIFEST).read_text())
+    assert all(set(facts) == {"bytes", "sha256"} for facts in manifest["files"].values())

@@ -1,0 +1,212 @@
+"""Sources: folders, files, patterns, saved datasets and datasets of the Hub's layout give one column of raw data."""
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from data2vec.pretraining.data.arguments import DataArguments, Source
+from data2vec.pretraining.data.audio import AUDIO, AudioDataArguments
+from data2vec.pretraining.data.image import IMAGE, ImageDataArguments
+from data2vec.pretraining.data.sources import load_source
+from data2vec.pretraining.data.text_rows import TEXT
+
+
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+
+def load(path: object, kind=TEXT, split=None, column=None, **how):
+    return load_source(Source(path=str(path), split=split, column=column), kind, **how)
+
+
+def test_a_folder_of_files_is_listed_deeply_in_order_and_without_what_is_none(tmp_path):
+    for name in ("b/2.WAV", "b/a/1.flac", "a.ogg", "b/.hidden.wav", ".cache/x.wav", "b/notes.txt", "b/cover.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    os.symlink(tmp_path / "b", tmp_path / "b" / "a" / "loop")
+    (tmp_path.parent / "elsewhere").mkdir(exist_ok=True)
+    (tmp_path.parent / "elsewhere" / "3.mp3").write_bytes(b"x")
+    os.symlink(tmp_path.parent / "elsewhere", tmp_path / "b" / "link")
+    rows = load(tmp_path, AUDIO)
+    assert [os.path.relpath(path, tmp_path) for path in rows["audio"]] == [
+        "a.ogg",
+        "b/2.WAV",
+        "b/a/1.flac",
+        "b/link/3.mp3",
+    ]
+    assert load(tmp_path, AUDIO, split="b")["audio"][:] == rows["audio"][1:]
+    assert list(load(tmp_path, AUDIO, streaming=True)) == [{"audio": path} for path in rows["audio"]]
+    assert len(load(tmp_path, IMAGE)) == 1
+    with pytest.raises(ValueError, match="sub-folder 'c'"):
+        load(tmp_path, AUDIO, split="c")
+
+
+def test_classes_of_a_folder_of_files_are_its_folders(tmp_path):
+    for name in ("train/cat/1.png", "train/dog/2.png", "test/dog/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    assert load(tmp_path, IMAGE, split="train", label_column="label")["label"][:] == ["cat", "dog"]
+
+
+def test_single_files_and_patterns(tmp_path):
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", np.zeros(10), 16000)
+        (tmp_path / f"{i}.txt").write_text(f"text {i}\n")
+    assert len(load(tmp_path / "1.wav", AUDIO)) == 1
+    assert load(tmp_path / "[02].txt")["text"][:] == ["text 0", "text 2"]
+    assert len(load(tmp_path / "*.wav", AUDIO)) == 3
+    with pytest.raises(ValueError, match="one format"):
+        load(tmp_path / "0.*")
+
+
+@pytest.mark.parametrize(
+    ("sample_by", "expected"),
+    [("line", ["a", "b", "", "c"]), ("paragraph", ["a\nb", "c"]), ("document", ["a\nb\n\nc\n"])],
+)
+def test_a_document_of_a_text_file_is_a_line_a_paragraph_or_the_file(tmp_path, sample_by, expected):
+    (tmp_path / "x.txt").write_text("a\nb\n\nc\n")
+    assert [text.strip("\n") for text in load(tmp_path / "x.txt", sample_by=sample_by)["text"]] == [
+        text.strip("\n") for text in expected
+    ]
+    assert len(load(tmp_path, sample_by=sample_by)) == len(expected)  # the folder
+    assert len(list(load(tmp_path / "x.txt", sample_by=sample_by, streaming=True))) == len(expected)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_tables_and_saved_datasets(tmp_path, streaming):
+    rows = {"body": ["one", "two", "three"], "n": [1, 2, 3]}
+    table = datasets.Dataset.from_dict(rows)
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps(row) for row in table))
+    table.to_parquet(tmp_path / "x.parquet")
+    table.to_csv(tmp_path / "x.csv")
+    table.save_to_disk(tmp_path / "single")
+    datasets.DatasetDict({"train": table, "dev": table.select([1])}).save_to_disk(tmp_path / "several")
+    for name in ("x.jsonl", "x.parquet", "x.csv", "single", "several"):
+        loaded = load(tmp_path / name, column="body", streaming=streaming)
+        assert list(loaded) == [{"text": word} for word in rows["body"]], name
+    assert list(load(tmp_path / "several", split="dev", column="body", streaming=streaming)) == [{"text": "two"}]
+    for path, how, message in (
+        ("several", {"split": "test"}, "no split 'test'.*train, dev"),
+        ("single", {"split": "train"}, "without splits"),
+        ("x.csv", {}, "text.*body, n"),
+        ("x.csv", {"column": "bodi"}, "no column 'bodi'.*body, n"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / path, streaming=streaming, **how)
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/nowhere/at/all", "~/nowhere.txt", "nowhere/*.txt", "no-such/dataset"])
+def test_a_source_that_is_not_there_is_named(path):
+    with pytest.raises(
+        ValueError, match="data source .*nowhere.* cannot be opened|no-such/dataset.* cannot be opened"
+    ):
+        load(path)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_datasets_in_the_layout_of_the_hub(streaming):
+    clip = next(iter(load(SHARED / "librispeech_small", AUDIO, split="validation", streaming=streaming)))
+    assert set(clip) == {"audio"} and clip["audio"]["bytes"][:4] == b"fLaC"
+    image = next(iter(load(SHARED / "cifar10_small", IMAGE, split="test", label_column="label", streaming=streaming)))
+    assert set(image) == {"image", "label"} and image["image"]["bytes"][:2] == b"\xff\xd8"
+    review = next(iter(load(SHARED / "imdb_unlabelled_text", split="validation", streaming=streaming)))
+    assert set(review) == {"text"} and len(review["text"]) > 40
+    with pytest.raises(ValueError, match="librispeech_small.*no_such_split"):
+        load(SHARED / "librispeech_small", AUDIO, split="no_such_split", streaming=streaming)
+    with pytest.raises(ValueError, match="librispeech_small.*no column 'digit'.*speaker_id"):
+        load(SHARED / "librispeech_small", AUDIO, split="validation", streaming=streaming, label_column="digit")
+
+
+# --- Arguments ------------------------------------------------------------------------------------------------------
+
+
+def test_a_recipes_dicts_become_arguments():
+    args = AudioDataArguments.from_dict(
+        {
+            "sources": [{"path": "./wavs"}, {"path": "some/speech", "name": "clean", "split": "train", "weight": 3}],
+            "probe": {"path": "some/labelled", "test_split": "validation"},
+            "batch_seconds": 225,
+        }
+    )
+    assert args.sources[1] == Source(path="some/speech", name="clean", split="train", weight=3.0)
+    assert args.shares() == [0.25, 0.75]  # a source without a weight counts 1
+    assert args.probe.source("validation") == Source(path="some/labelled", split="validation")
+    assert args.batch_cost == 225 * 16000
+    assert AudioDataArguments(sources=[{"path": "a"}, {"path": "b"}], batch_seconds=20).shares() is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sources": [{"path": "a"}], "streeming": True}, "data.streeming.*did you mean 'streaming'"),
+        ({"sources": [{"path": "a", "colum": "x"}]}, "data.sources.colum.*did you mean 'column'"),
+        ({"sources": [{"split": "a"}]}, "data.sources.*'path'"),
+        ({"sources": []}, r"data.sources = \[\]"),
+        ({"sources": {"path": "a"}}, "data.sources = .*give a list"),
+        ({"sources": [{"path": "a", "weight": 0}]}, "data.sources.weight = 0.0"),
+        ({"sources": [{"path": "a"}], "num_proc": 0}, "data.num_proc = 0"),
+        ({"sources": [{"path": "a"}], "num_proc": True}, "data.num_proc = True"),
+        ({"sources": [{"path": "a"}], "num_proc": 2.5}, "data.num_proc = 2.5"),
+        (
+            {"sources": [{"path": "a"}], "probe": {"path": "b", "test_split": "train"}},
+            "data.probe.test_split = 'train'",
+        ),
+        ({"sources": [{"path": "a"}, {"path": "b"}], "streaming": True}, "streaming.*weight: 1.0"),
+        ({"sources": [{"path": "a"}], "shuffle_buffer": 0}, "data.shuffle_buffer = 0"),
+        ({"sources": [{"path": "a"}], "num_proc": 0}, "data.num_proc = 0"),
+    ],
+)
+def test_misspelt_fields_and_impossible_values_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        DataArguments.from_dict(values)
+
+
+def test_every_field_explains_itself():
+    for arguments in (AudioDataArguments, ImageDataArguments, Source):
+        assert all(field.metadata["help"] for field in fields(arguments))
+
+
+@pytest.fixture
+def speakers(tmp_path):
+    """Five rows of three speakers and two named classes, as a dataset on disk."""
+    rows = {"text": list("abcde"), "speaker": [7, 7, 21, 3, 21], "label": [0, 1, 1, 0, 0]}
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "speaker": datasets.Value("int64"),
+            "label": datasets.ClassLabel(names=["no", "yes"]),
+        }
+    )
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "speakers"))
+    return str(tmp_path / "speakers")
+
+
+def test_speakers_are_kept_and_held_out(speakers):
+    held_out = load_source(Source(path=speakers, keep={"speaker": [21]}), TEXT, label_column="label")
+    rest = load_source(Source(path=speakers, drop={"speaker": [21]}), TEXT, label_column="label")
+    both = load_source(Source(path=speakers, keep={"speaker": [7, 21]}, drop={"label": ["no"]}), TEXT)
+    assert (held_out["text"][:], held_out["label"][:]) == (["c", "e"], [1, 0])
+    assert (rest["text"][:], rest.column_names) == (["a", "b", "d"], ["text", "label"])
+    assert both["text"][:] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"keep": {"spaeker": [7]}}, "keep names no column 'spaeker': use one of text, speaker, label"),
+        ({"drop": {"speaker": [8]}}, "drop.speaker holds 8, which no row has: use values of 21, 3, 7"),
+        ({"drop": {"label": ["maybe"]}}, "drop.label holds 'maybe': use no, yes"),
+    ],
+)
+def test_a_slip_in_what_is_kept_is_refused(speakers, choice, message):
+    with pytest.raises(ValueError, match=message):
+        load_source(Source(path=speakers, **choice), TEXT)
+    with pytest.raises(ValueError, match="cannot be applied to a stream"):
+        load_source(Source(path=speakers, **choice), TEXT, streaming=True)

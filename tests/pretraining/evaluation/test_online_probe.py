@@ -1,0 +1,140 @@
+"""The online probe inside a real `Trainer`."""
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import Data2VecVisionConfig, Trainer, TrainerControl, TrainerState, TrainingArguments
+
+from data2vec.modeling import Data2VecVisionForPreTraining
+from data2vec.pretraining.evaluation import online_probe as callbacks_probe
+from data2vec.pretraining.evaluation import probe
+from data2vec.pretraining.evaluation.online_probe import ProbeCallback
+
+
+def model() -> Data2VecVisionForPreTraining:
+    torch.manual_seed(0)
+    objective = {"masking": {"method": "random", "prob": 0.5}, "top_k_layers": 2, "target_layer_norm": "layer"}
+    config = Data2VecVisionConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=6, patch_size=2,
+        num_channels=1, hidden_dropout_prob=0.3, initializer_range=0.2, objective=objective,
+    )  # fmt: skip
+    return Data2VecVisionForPreTraining(config)
+
+
+def images(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    noise = 2 * torch.randn(count, 1, 6, 6, generator=generator)
+    return [{"pixel_values": centres[i % 3] + noise[i], "labels": i % 3} for i in range(count)]
+
+
+def collate(examples):
+    return {
+        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
+        "labels": torch.tensor([example["labels"] for example in examples]),
+    }
+
+
+def collate_masked(examples):
+    return {
+        "pixel_values": collate(examples)["pixel_values"],
+        "masked": torch.arange(9).lt(4).expand(len(examples), 9),
+    }
+
+
+class Counted(list):
+    reads = 0
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return super().__getitem__(i)
+
+
+def train(folder, steps=7, probed=True, **settings):
+    arguments = TrainingArguments(
+        str(folder), max_steps=steps, per_device_train_batch_size=5, learning_rate=3e-3, logging_steps=2,
+        report_to="none", save_strategy="no", remove_unused_columns=False, use_cpu=True, disable_tqdm=True,
+        label_names=["masked"],
+    )  # fmt: skip
+    trainer = Trainer(model(), arguments, data_collator=collate_masked, train_dataset=images(40, seed=1))
+    data = Counted(images(61, seed=2)), Counted(images(53, seed=3))
+    if probed:
+        settings = {"probe_steps": 3, "k": 5} | settings
+        trainer.add_callback(ProbeCallback(trainer, *data, collate, **settings))
+    trainer.train()
+    return trainer, data
+
+
+def logged(trainer, key):
+    return {log["step"]: log[key] for log in trainer.state.log_history if key in log}
+
+
+def test_it_logs_before_every_so_often_and_at_the_end(tmp_path):
+    trainer, data = train(tmp_path, linear=True)
+    for name in ("knn_student", "knn_teacher", "linear_student", "linear_teacher"):
+        scores = logged(trainer, f"probe/{name}")
+        assert list(scores) == [0, 3, 6, 7]
+        assert all(0 <= score <= 1 for score in scores.values())
+    assert [split.reads for split in data] == [61, 53]  # read once
+
+
+def test_student_and_teacher_are_measured_as_the_encoders_they_are(tmp_path):
+    trainer, (train_data, test_data) = train(tmp_path)
+    students, teachers = logged(trainer, "probe/knn_student"), logged(trainer, "probe/knn_teacher")
+    # this trainer never moves the teacher
+    assert set(teachers.values()) == {students[0]}
+    assert students[3] != students[0]
+    features = [
+        array
+        for split in (train_data, test_data)
+        for array in probe.extract_features(trainer.model.base_model, [collate(split)])
+    ]
+    assert students[7] == probe.knn_accuracy(*features, k=5)
+
+
+def test_layer_and_number_of_examples_can_be_chosen(tmp_path):
+    trainer, (train_data, test_data) = train(tmp_path, steps=1, layer="average", max_examples=37)
+    assert (train_data.reads, test_data.reads) == (37, 37)
+    train_part, test_part = (probe.subset(split, 37, seed=0) for split in (train_data, test_data))
+    features = [
+        array
+        for split in (train_part, test_part)
+        for array in probe.extract_features(trainer.model.base_model, [collate(split)], layer="average")
+    ]
+    assert logged(trainer, "probe/knn_student")[1] == probe.knn_accuracy(*features, k=5)
+
+
+def test_the_logs_of_its_steps_are_not_lost(tmp_path):
+    trainer, _ = train(tmp_path)
+    assert list(logged(trainer, "loss")) == [2, 4, 6]  # step 6 is probed too
+
+
+def test_training_is_not_disturbed(tmp_path):
+    (probed, _), (plain, _) = train(tmp_path / "a"), train(tmp_path / "b", probed=False)
+    expected = plain.model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in probed.model.state_dict().items())
+    assert logged(probed, "loss") == logged(plain, "loss")
+    assert probed.model.training and not probed.model.teacher.training
+
+
+def test_other_processes_go_on(tmp_path, monkeypatch):
+    trainer, data = train(tmp_path, steps=1)
+    monkeypatch.setattr(callbacks_probe, "extract_features", lambda *args, **kwargs: pytest.fail("computed"))
+    callback = ProbeCallback(trainer, *data, collate, probe_steps=1)
+    state = dataclasses.replace(TrainerState(), global_step=1, is_world_process_zero=False)
+    callback.on_step_end(trainer.args, state, TrainerControl(), model=trainer.model)
+
+
+@pytest.mark.parametrize("spread", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_sharded_models_are_refused(tmp_path, spread):
+    trainer, data = train(tmp_path, steps=1)
+    setattr(trainer, spread, True)
+    callback = ProbeCallback(trainer, *data, collate, probe_steps=1)
+    with pytest.raises(ValueError, match="probe_steps = 1 is not possible with FSDP or DeepSpeed"):
+        callback.on_train_begin(trainer.args, TrainerState(), TrainerControl(), model=trainer.model)
+
+
+def test_probe_steps_below_one_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="probe_steps = 0"):
+        train(tmp_path, probe_steps=0)
