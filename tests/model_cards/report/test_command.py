@@ -12,8 +12,7 @@ import soundfile
 import yaml
 from PIL import Image
 
-from data2vec.model_cards.folder import open_folder
-from data2vec.model_cards.log_file import read_log_file, with_log_file
+from data2vec.model_cards.folder import open_folder, read_log_file, with_log_file
 from data2vec.model_cards.report.command import main, pictures_folder, write_report
 from data2vec.model_cards.report.inputs import FIRST, Inputs
 from data2vec.pretraining import run
