@@ -39,7 +39,7 @@ from .modeling_data2vec2_pretraining import (
     Data2Vec2TextForPreTraining,
     Data2Vec2VisionForPreTraining,
 )
-from .modeling_data2vec_audio import Data2VecAudioForPreTraining
+from .modeling_data2vec_audio import Data2VecAudioForPreTraining, make_padding_independent
 from .modeling_data2vec_text import Data2VecTextForPreTraining
 from .modeling_data2vec_vision import Data2VecVisionForPreTraining
 from .modeling_pretraining import Data2VecForPreTrainingOutput
@@ -73,6 +73,7 @@ __all__ = [
     "Data2VecVisionForPreTraining",
     "Data2VecVisionModel",
     "ObjectiveConfig",
+    "make_padding_independent",
 ]
 
 # exist_ok: `transformers` skips, without a word, a second class for a configuration of its own

@@ -22,6 +22,50 @@ from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of
 
 
+class PaddingIndependentPositions(Data2VecAudioPositionalConvEmbedding):
+    """Stacked positional convolutions that all read padding as zeros.
+
+    The stock encoder zeroes padded frames in front of the first convolution alone; the others then read what it wrote
+    there, and it leaks into real frames. Padding is told by those zeros: no real frame is zero in every channel.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return zero_padded_positions(self, hidden_states, (hidden_states == 0).all(-1))
+
+
+def zero_padded_positions(positions: nn.Module, hidden: Tensor, padding: Tensor) -> Tensor:
+    """`(batch, time, dim)` through the convolutions of `positions`; bool `padding` `(batch, time)` is zero in each."""
+    padding = padding.unsqueeze(1)  # (batch, 1, time)
+    hidden = hidden.transpose(1, 2).masked_fill(padding, 0)  # (batch, dim, time)
+    for layer in positions.layers:
+        hidden = layer(hidden).masked_fill(padding, 0)
+    return hidden.transpose(1, 2)
+
+
+def make_padding_independent(model: nn.Module) -> nn.Module:
+    """Make the outputs of a stock data2vec 1 speech model at real frames independent of padding, in place.
+
+    For `Data2VecAudioModel` and every model with a head on it, in training and inference, with an `attention_mask`
+    that says what is padded. Weights, their names and the output of clips without padding stay the same. It is the
+    path that [`Data2VecAudioForPreTraining`] trains with unless `objective.original_padding` is set. A saved folder
+    does not remember it: call it again after loading.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: `model` holds no data2vec 1 speech encoder, or one with an adapter, which convolves over padding.
+    """
+    encoders = [module for module in model.modules() if isinstance(module, Data2VecAudioModel)]
+    if not encoders:
+        raise ValueError(f"{type(model).__name__} holds no Data2VecAudioModel: only its outputs depend on padding.")
+    for encoder in encoders:
+        if encoder.adapter is not None:
+            raise ValueError("add_adapter = True: the adapter's convolutions read padding; use an encoder without.")
+        encoder.encoder.pos_conv_embed.__class__ = PaddingIndependentPositions
+    return model
+
+
 class Data2VecAudioTeacherLayer(Data2VecAudioEncoderLayer):
     """A block that returns its four features."""
 
@@ -113,21 +157,13 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         return self._get_feat_extract_output_lengths(samples, add_adapter=False)
 
     def _add_positions(self, hidden: Tensor, real: Tensor | None, pos_conv_embed: nn.Module) -> Tensor:
-        """Add the output of the stacked convolutions, with the padding zero in front of each of them.
-
-        The original zeroes it in front of the first alone, so that the others smear their answer to it over the last
-        real frames: `objective.original_padding`.
-        """
+        """Add the output of the stacked convolutions to frames, of which the padded ones become zero."""
         if real is None:
             return hidden + pos_conv_embed(hidden)
-        padding = ~real.unsqueeze(-1)  # (batch, time, 1)
-        hidden = hidden.masked_fill(padding, 0)
+        hidden = hidden.masked_fill(~real.unsqueeze(-1), 0)
         if self.objective.original_padding:
             return hidden + pos_conv_embed(hidden)
-        positions = hidden.transpose(1, 2)  # (batch, dim, time)
-        for layer in pos_conv_embed.layers:
-            positions = layer(positions).masked_fill(padding.transpose(1, 2), 0)
-        return hidden + positions.transpose(1, 2)
+        return hidden + zero_padded_positions(pos_conv_embed, hidden, ~real)
 
     def _student_blocks(self, hidden: Tensor, attention_mask: Any, kept_layers: list[bool] | None) -> Tensor:
         layers = self.data2vec_audio.encoder.layers

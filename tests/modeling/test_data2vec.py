@@ -12,6 +12,8 @@ from transformers import (
     AutoModel,
     AutoModelForPreTraining,
     Data2VecAudioConfig,
+    Data2VecAudioForCTC,
+    Data2VecAudioForSequenceClassification,
     Data2VecAudioModel,
     Data2VecTextConfig,
     Data2VecTextModel,
@@ -23,6 +25,7 @@ from data2vec.modeling import (
     Data2VecAudioForPreTraining,
     Data2VecTextForPreTraining,
     Data2VecVisionForPreTraining,
+    make_padding_independent,
 )
 from data2vec.modeling.conv import set_channels_last
 
@@ -335,3 +338,42 @@ def test_configuration_that_cannot_pretrain_is_refused():
         build("audio", objective={"top_k_layers": 4})
     with pytest.raises(ValueError, match="ema_scope"):
         build("text", objective={"ema_scope": "encoder"})
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    "cls", [Data2VecAudioModel, Data2VecAudioForCTC, Data2VecAudioForSequenceClassification, "of pretraining"]
+)
+def test_outputs_of_speech_do_not_depend_on_padding_on_request(cls, channels_last, implementation):
+    """Each row of a batch against the row alone, on every real frame; a stock encoder fails this by far."""
+    torch.manual_seed(0)
+    config = audio_config(num_labels=3)
+    config._attn_implementation = implementation
+    model = Data2VecAudioForPreTraining(config).base_model if isinstance(cls, str) else cls(config)
+    set_channels_last(model.eval(), channels_last)
+    clips = [torch.randn(samples) for samples in (163, 307, 20, 299)]  # of 15, 29, 1 and 28 frames
+    batch = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    batch[2, 20:] = 9.0  # whatever padding holds
+    mask = torch.tensor([[int(i < len(clip)) for i in range(307)] for clip in clips])
+
+    @torch.no_grad()
+    def difference():
+        worst = 0.0
+        for row, padded in zip(clips, model(batch, attention_mask=mask)[0], strict=True):
+            alone = model(row.unsqueeze(0))[0][0]
+            padded = padded[: len(alone)] if alone.dim() == 2 else padded
+            worst = max(worst, float((alone - padded).abs().max()))
+        return worst
+
+    alone = model(clips[1].unsqueeze(0))[0]
+    assert difference() > 1e-3
+    assert make_padding_independent(model) is model and difference() < 1e-5
+    torch.testing.assert_close(model(clips[1].unsqueeze(0))[0], alone)
+
+
+def test_padding_independence_where_there_is_no_such_encoder_is_refused():
+    with pytest.raises(ValueError, match="Data2VecTextModel holds no Data2VecAudioModel"):
+        make_padding_independent(Data2VecTextModel(text_config()))
+    with pytest.raises(ValueError, match="add_adapter"):
+        make_padding_independent(Data2VecAudioModel(audio_config(add_adapter=True)))
