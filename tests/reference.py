@@ -1,4 +1,4 @@
-"""The golden cases of the original implementation: where they are, and their names in ours."""
+"""The golden cases of the original implementation and the real data beside the repository, and names in ours."""
 
 import json
 from pathlib import Path
@@ -13,21 +13,22 @@ from data2vec.modeling.convert.checkpoint import flatten
 from data2vec.modeling.convert.keys import FAMILIES, reshaped, to_ours, translated
 
 
-__all__ = ["REFERENCE", "SHARED", "flatten", "load_case", "need", "part", "rename", "renamed", "reshaped"]
+__all__ = ["GOLDEN", "SAMPLES", "SHARED", "flatten", "load_case", "need", "part", "rename", "renamed", "reshaped"]
 
 SHARED = Path(__file__).parents[2] / "shared"
-REFERENCE = SHARED / "reference"
+GOLDEN = Path(__file__).parent / "golden"
+SAMPLES = Path(__file__).parent / "samples"
 
 
 def need(path: Path) -> Path:
     if not path.exists():
-        pytest.skip(f"{path.name} is not beside the repository: golden cases and real data are not shipped with it")
+        pytest.skip(f"{path.name} is not beside the repository: it is not shipped with it")
     return path
 
 
 def load_case(name: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """configuration, inputs and expectations, and the checkpoint's `model` entry of one case."""
-    folder = need(REFERENCE / name)
+    folder = GOLDEN / name
     config = json.loads((folder / "config.json").read_text())
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
     return config, load_file(folder / "io.safetensors"), flatten(checkpoint["model"])

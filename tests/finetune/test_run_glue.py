@@ -269,6 +269,7 @@ def test_all_means_the_tasks_that_a_folder_has(encoders, glue, tmp_path, caplog)
     assert "QQP is left out" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["rte", "stsb"])
 def test_real_glue(encoders, tmp_path, task):
     if not (SHARED / "glue_small").is_dir():

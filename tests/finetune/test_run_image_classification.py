@@ -18,7 +18,7 @@ from transformers import pipeline
 
 from data2vec.finetune.run_image_classification import main
 from data2vec.finetune.trainer import FineTuneTrainer
-from data2vec.tests.reference import SHARED, need
+from data2vec.tests.reference import SAMPLES
 from tests.finetune.encoders import FAMILIES, encoder_folder
 
 
@@ -327,9 +327,8 @@ def test_it_learns(tmp_path, images, encoders):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["accuracy"] > 0.8
 
 
-@pytest.mark.parametrize("name", ["cifar10_small", "fashion_mnist_small"])
-def test_real_images(tmp_path, encoders, name):
-    data = str(need(SHARED / "data" / name))
+def test_real_images(tmp_path, encoders):
+    data = str(SAMPLES / "fashion_mnist_small")
     recipe = write_recipe(tmp_path / "run.yaml", encoders["v2"], data)
     few = ["--train.split", "train[:60]", "--test.split", "test[:30]", "--max_steps", "1", "--eval_strategy", "no"]
     assert main([recipe, *few, "--load_best_model_at_end", "false", "--validation_share", "0"]) == 0

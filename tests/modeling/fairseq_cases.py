@@ -6,15 +6,15 @@ import torch
 from safetensors.torch import load_file
 
 from data2vec.modeling.convert.command import main
-from data2vec.tests.reference import REFERENCE, need
+from data2vec.tests.reference import GOLDEN
 
 
 def checkpoint_of(case: str) -> dict:
-    return torch.load(need(REFERENCE / case / "checkpoint.pt"), weights_only=True)
+    return torch.load(GOLDEN / case / "checkpoint.pt", weights_only=True)
 
 
 def io_of(case: str) -> dict:
-    return load_file(need(REFERENCE / case / "io.safetensors"))
+    return load_file(GOLDEN / case / "io.safetensors")
 
 
 def converted(content: dict, folder: Path, *options: str) -> Path:

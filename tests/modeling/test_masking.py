@@ -3,7 +3,6 @@
 import json
 import math
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from data2vec.modeling.masking import (
     masking_from_dict,
 )
 from data2vec.modeling.masking_functions import uniforms
+from data2vec.tests.reference import GOLDEN
 
 
 SPEECH = SpanMasking(prob=0.65, length=10)
@@ -42,14 +42,10 @@ ON_GRIDS: dict[str, tuple[Masking, tuple[int, ...]]] = {
 }
 ON_GRIDS |= {name: (masking, (101,)) for name, masking in IN_1D.items() if name not in ON_GRIDS}
 
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "misc" / "meta.json"
-
 
 @pytest.fixture(scope="module")
 def reference():
-    if not REFERENCE.exists():
-        pytest.skip(f"the original implementation's statistics are not at {REFERENCE}")
-    return json.loads(REFERENCE.read_text())
+    return json.loads((GOLDEN / "misc" / "meta.json").read_text())
 
 
 def draw(masking, grid, rows=2000, seed=11):

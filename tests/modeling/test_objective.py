@@ -14,7 +14,7 @@ from data2vec.modeling.ema import copy_student, ema_update
 from data2vec.modeling.loss import regression_loss, spread
 from data2vec.modeling.targets import BlockFeatures, TopKAverage, normalize
 from data2vec.pretraining.engine.schedules import tri_stage_factor
-from data2vec.tests.reference import REFERENCE, need
+from data2vec.tests.reference import GOLDEN
 
 
 BATCH, TIME, DIM = 3, 11, 5
@@ -68,15 +68,13 @@ class TestConfig:
 
     @pytest.mark.parametrize(("decay", "end", "steps"), [(0.999, 0.9999, 30_000)])
     def test_decay_schedule_of_the_original(self, decay, end, steps):
-        table = json.loads((need(REFERENCE) / "misc" / "meta.json").read_text())[
-            "ema_decay_v1_audio_0.999_0.9999_30000"
-        ]
+        table = json.loads((GOLDEN / "misc" / "meta.json").read_text())["ema_decay_v1_audio_0.999_0.9999_30000"]
         ours = objective(ema_decay=decay, ema_end_decay=end, ema_anneal_steps=steps)
         for step, value in table.items():
             assert ours.decay_at(int(step)) == pytest.approx(value, abs=1e-8)
 
     def test_learning_rate_of_the_original(self):
-        table = json.loads((need(REFERENCE) / "misc" / "meta.json").read_text())["lr.v1_audio_base(tri_stage)"]
+        table = json.loads((GOLDEN / "misc" / "meta.json").read_text())["lr.v1_audio_base(tri_stage)"]
         for step, value in table.items():
             assert 5e-4 * tri_stage_factor(int(step), 12_000, 360_000, 28_000) == pytest.approx(value, rel=1e-6)
 

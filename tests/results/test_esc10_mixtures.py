@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from sklearn.metrics import average_precision_score
 
-from data2vec.tests.reference import SHARED
+from data2vec.tests.finetune.sounds import folds_of_tones
 
 
 RATE = esc10.RATE
@@ -90,9 +90,7 @@ def test_mean_precision_is_scikit_learns():
 
 
 def test_everything_at_a_tiny_size(tmp_path):
-    data = SHARED / "data"
-    if not (data / "esc10").is_dir():
-        pytest.skip(f"needs {data / 'esc10'}, which is not part of this repository")
+    data = folds_of_tones(tmp_path / "data" / "esc10").parent
     size = esc10.Size(train=20, validation=10, test=10, seconds=1.0, updates=2, fine_tune_updates=1)
     output = tmp_path / "found.json"
     esc10.main(["--data", str(data), "--runs", str(tmp_path), "--seeds", "0", "--output", str(output)], size)

@@ -14,9 +14,7 @@ from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.audio import AudioData, AudioDataArguments
 from data2vec.pretraining.data.examples import PretrainingDataset
 from data2vec.pretraining.data.sources import load_source
-
-
-SHARED = Path(__file__).parents[4] / "shared" / "data"
+from data2vec.tests.reference import SAMPLES
 
 
 def audio(**fields) -> AudioData:
@@ -196,10 +194,9 @@ def test_impossible_numbers_are_refused(fields, message):
         audio(**fields)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
 def test_a_hugging_face_dataset_of_embedded_audio():
     modality = audio(min_seconds=2.0, max_seconds=20.0, batch_seconds=60)
-    rows = load_source(Source(path=str(SHARED / "librispeech_small"), split="validation"), modality.kind)
+    rows = load_source(Source(path=str(SAMPLES / "librispeech_small"), split="validation"), modality.kind)
     dataset = PretrainingDataset([modality.prepare(rows)], modality, seed=0)
     durations = [soundfile.info(io.BytesIO(row["audio"]["bytes"])).frames for row in rows]
     assert dataset.lengths.tolist() == [min(n, 320_000) for n in durations if n >= 32_000]

@@ -33,9 +33,9 @@ from data2vec.pretraining.data.build import (
     build_data,
     modality_of,
 )
+from data2vec.tests.reference import SAMPLES
 
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 AUDIO = Data2VecAudioConfig(**TINY, conv_dim=(8,) * 7, num_conv_pos_embedding_groups=2)
 VISION = Data2VecVisionConfig(**TINY, image_size=16, patch_size=4)
@@ -252,14 +252,13 @@ def test_what_does_not_fit_together_is_refused(folders):
     assert modality_of(AUDIO).arguments_class is AudioDataArguments
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
 @pytest.mark.parametrize(
     ("name", "modality"),
-    [("librispeech_small", "audio"), ("fashion_mnist_small", "image"), ("imdb_unlabelled_text", "text")],
+    [("librispeech_small", "audio"), ("fashion_mnist_small", "image"), ("shakespeare", "text")],
 )
 def test_real_data(folders, name, modality):
     split = "test" if modality == "image" else "validation"
-    changes = {"sources": [{"path": str(SHARED / name), "split": split}]}
+    changes = {"sources": [{"path": str(SAMPLES / name), "split": split}]}
     if modality == "audio":
         changes |= {"max_seconds": 8, "batch_seconds": 40, "min_seconds": 2}
     data = build(modality, folders, **changes)

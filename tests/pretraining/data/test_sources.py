@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import fields
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -16,9 +15,7 @@ from data2vec.pretraining.data.audio import AUDIO, AudioDataArguments
 from data2vec.pretraining.data.image import IMAGE, ImageDataArguments
 from data2vec.pretraining.data.sources import load_source
 from data2vec.pretraining.data.text_rows import TEXT
-
-
-SHARED = Path(__file__).parents[4] / "shared" / "data"
+from data2vec.tests.reference import SAMPLES
 
 
 def load(path: object, kind=TEXT, split=None, column=None, **how):
@@ -109,19 +106,20 @@ def test_a_source_that_is_not_there_is_named(path):
         load(path)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
 @pytest.mark.parametrize("streaming", [False, True])
 def test_datasets_in_the_layout_of_the_hub(streaming):
-    clip = next(iter(load(SHARED / "librispeech_small", AUDIO, split="validation", streaming=streaming)))
+    clip = next(iter(load(SAMPLES / "librispeech_small", AUDIO, split="validation", streaming=streaming)))
     assert set(clip) == {"audio"} and clip["audio"]["bytes"][:4] == b"fLaC"
-    image = next(iter(load(SHARED / "cifar10_small", IMAGE, split="test", label_column="label", streaming=streaming)))
-    assert set(image) == {"image", "label"} and image["image"]["bytes"][:2] == b"\xff\xd8"
-    review = next(iter(load(SHARED / "imdb_unlabelled_text", split="validation", streaming=streaming)))
-    assert set(review) == {"text"} and len(review["text"]) > 40
+    image = next(
+        iter(load(SAMPLES / "fashion_mnist_small", IMAGE, split="test", label_column="label", streaming=streaming))
+    )
+    assert set(image) == {"image", "label"} and image["image"]["bytes"][:4] == b"\x89PNG"
+    speech = next(iter(load(SAMPLES / "shakespeare", split="validation", streaming=streaming)))
+    assert set(speech) == {"text"} and len(speech["text"]) > 40
     with pytest.raises(ValueError, match="librispeech_small.*no_such_split"):
-        load(SHARED / "librispeech_small", AUDIO, split="no_such_split", streaming=streaming)
+        load(SAMPLES / "librispeech_small", AUDIO, split="no_such_split", streaming=streaming)
     with pytest.raises(ValueError, match="librispeech_small.*no column 'digit'.*speaker_id"):
-        load(SHARED / "librispeech_small", AUDIO, split="validation", streaming=streaming, label_column="digit")
+        load(SAMPLES / "librispeech_small", AUDIO, split="validation", streaming=streaming, label_column="digit")
 
 
 # --- Arguments ------------------------------------------------------------------------------------------------------

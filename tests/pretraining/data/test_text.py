@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -15,6 +14,7 @@ from data2vec.pretraining import train_tokenizer as command
 from data2vec.pretraining.data.examples import PretrainingDataset
 from data2vec.pretraining.data.text import TextData, TextDataArguments
 from data2vec.pretraining.train_tokenizer import train_tokenizer
+from data2vec.tests.reference import SAMPLES
 
 
 VOCABULARY = 331
@@ -203,12 +203,6 @@ def test_a_missing_tokenizer_is_named(tmp_path, given, message):
         TextData(arguments, config())
 
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
-def test_real_reviews(tokenizer):
-    reviews = datasets.load_dataset("parquet", data_files=str(SHARED / "imdb_unlabelled_text/data/validation*"))[
-        "train"
-    ]
-    assert rows_of(text_data(tokenizer), reviews["text"][:20]) == packed_by_hand(tokenizer, reviews["text"][:20], 37)
+def test_real_text(tokenizer):
+    speeches = datasets.load_dataset("parquet", data_files=str(SAMPLES / "shakespeare/data/validation*"))["train"]
+    assert rows_of(text_data(tokenizer), speeches["text"][:20]) == packed_by_hand(tokenizer, speeches["text"][:20], 37)
