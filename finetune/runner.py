@@ -22,7 +22,13 @@ import torch
 from transformers import set_seed
 
 from ..pretraining.checkpoints.resume import find_checkpoint
-from ..pretraining.checkpoints.run_folder import DISK_ERRORS, check_same_recipe, last_checkpoint, write_run_files
+from ..pretraining.checkpoints.run_folder import (
+    DISK_ERRORS,
+    check_checkpoints,
+    check_same_recipe,
+    identity_of,
+    write_run_files,
+)
 from ..pretraining.checkpoints.storage import StorageError, claimed, write_text
 from ..pretraining.console.help import EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
 from .arguments import SECTIONS, FineTuneRun, parse
@@ -86,9 +92,10 @@ def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, A
         StorageError: something could not be written; the last checkpoint is intact.
     """
     finished = run.folder / RESULTS
-    if finished.is_file() or last_checkpoint(run.folder) is not None:
-        check_same_recipe(run.folder, run.recipe, SECTIONS, FREE)
+    identity = identity_of(run.recipe, SECTIONS, FREE)
+    check_checkpoints(run.folder, identity)
     if finished.is_file():
+        check_same_recipe(run.folder, identity, FREE)
         print(
             f"{run.folder} is finished: {finished} holds what it gave. Use another training.output_dir to repeat it."
         )
@@ -101,6 +108,7 @@ def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, A
     _choose_best_by(task, data, run)
     model = task.build_model(data)
     trainer = FineTuneTrainer(model, run.training, task, data)
+    trainer.identity = identity
     with claimed(run.folder) if trainer.is_world_process_zero() else contextlib.nullcontext():
         return _train_and_evaluate(trainer, task, data, run)
 

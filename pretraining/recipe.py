@@ -51,13 +51,24 @@ def read_recipe(path: Path, folder: Path, sections: Sequence[str], optional: Seq
         path = folder / path.name
     if not path.is_file():
         raise FileNotFoundError(_no_recipe(path, sorted(p.name for p in folder.glob("*.yaml"))))
+    return read_sections(path, sections, optional)
+
+
+def read_sections(path: Path, sections: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of a YAML file; those that it leaves out are empty, `optional` ones not there.
+
+    Raises:
+        ValueError: the file holds something else than sections.
+    """
     recipe = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     every = (*sections, *optional)
     if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: a recipe holds the sections {', '.join(every)}.")
+        raise ValueError(f"{path} must hold the sections {', '.join(every)}, each with its fields; it is {recipe!r}.")
     for name, section in recipe.items():
-        if name not in every or not isinstance(section, dict):
-            raise ValueError(f"{path}: {name!r} is not a section. A recipe holds {', '.join(every)}, each a mapping.")
+        if name not in every:
+            raise ValueError(f"{path}: {name!r} is not a section; a recipe has {', '.join(every)}.")
+        if not isinstance(section, dict):
+            raise ValueError(f"{path}: the section {name} must hold fields, `name: value`; it is {section!r}.")
     return {name: recipe.get(name, {}) for name in every if name in sections or name in recipe}
 
 

@@ -22,8 +22,8 @@ from data2vec.pretraining.arguments import Run, parse_arguments
 from data2vec.pretraining.checkpoints.resume import find_checkpoint
 from data2vec.pretraining.checkpoints.run_folder import (
     DISK_ERRORS,
-    check_same_recipe,
-    last_checkpoint,
+    check_checkpoints,
+    identity_of,
     write_run_files,
 )
 from data2vec.pretraining.checkpoints.storage import StorageError, claimed
@@ -40,10 +40,10 @@ from data2vec.pretraining.trainer import Data2VecTrainer
 STATES = {0: "finished", EXIT_COLLAPSED: "collapsed", EXIT_PREEMPTED: "preempted", EXIT_DIVERGED: "diverged"}
 
 
-def check_same_run(run: Run) -> None:
-    """Refuse to continue a run folder with another model, objective or data; other lengths and devices are fine."""
-    if last_checkpoint(run.folder) is not None:
-        check_same_recipe(run.folder, run.recipe, ("model", "objective", "data"))
+def identity(run: Run) -> dict[str, Any]:
+    """What must stay the same for the run to continue; its length, devices and batch size may change."""
+    seeded = {**run.recipe, "training": {"seed": run.training.seed}}
+    return identity_of(seeded, ("model", "objective", "data", "training"), free=("num_proc",))
 
 
 def open_data(run: Run) -> PretrainingData:
@@ -70,7 +70,7 @@ def prepare(run: Run, stack: contextlib.ExitStack) -> tuple[PretrainingData, str
     """
     args = run.training
     check_launch(args)
-    check_same_run(run)
+    check_checkpoints(run.folder, identity(run))
     set_seed(args.seed)
     data = open_data(run)
     if args.process_index == 0:
@@ -99,6 +99,7 @@ def pretrain(
         )
 
     trainer = Data2VecTrainer(model, args, data)
+    trainer.identity = identity(run)
     probe: Any = (data.probe_train, data.probe_test, data.probe_collator)
     if args.probe_steps:
         trainer.add_callback(ProbeCallback(trainer, *probe, probe_steps=args.probe_steps, clock=trainer.clock))

@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from transformers import MODEL_MAPPING, AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
-from ...pretraining.checkpoints.run_folder import check_same_recipe, write_run_files
+from ...pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.modality import Modality
 from ...pretraining.data.sources import load_source, open_source
@@ -87,7 +87,7 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
 
 
 def _check(run: FineTuneRun) -> None:
-    check_same_recipe(run.folder, run.recipe, SECTIONS, FREE)
+    check_same_recipe(run.folder, identity_of(run.recipe, SECTIONS, FREE), FREE)
     if run.from_scratch:
         raise ValueError("model.from_scratch = true is not possible here: task.untrained says how many such networks.")
     blocks = run.config.num_hidden_layers + getattr(run.config, "num_prenet_layers", 0)

@@ -75,6 +75,7 @@ class ResumableTrainer(Trainer):
 
     Attributes:
         preempted: the last `train` ended early because a signal told it to.
+        identity: what its checkpoints say of the run, see [`run_folder.identity_of`].
     """
 
     args: SharedArguments
@@ -82,6 +83,7 @@ class ResumableTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.preempted = False
+        self.identity: dict[str, Any] = {}
         self._signals = Preemption()
         self._votes: AsyncScalar | None = None  # ranks that were told to stop, as of the last exchange
         self._staging: Path | None = None  # set while a checkpoint is being written
@@ -174,7 +176,8 @@ class ResumableTrainer(Trainer):
 
         def make_visible() -> None:
             if self.args.should_save:
-                publish(staged, final, {"step": self.state.global_step, "layout": self.layout().to_dict()})
+                facts = {"step": self.state.global_step, "run": self.identity, "layout": self.layout().to_dict()}
+                publish(staged, final, facts)
                 rotate(run_folder, self.args.save_total_limit, self.state.best_model_checkpoint)
 
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.state.best_global_step

@@ -34,7 +34,7 @@ class ComputeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._since = time.perf_counter()
-        facts = _facts(args) or {}
+        facts = read_facts(Path(str(args.output_dir))) or {}
         self._before = facts.get(KEY) or {} if state.global_step else {}
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -46,7 +46,7 @@ class ComputeCallback(TrainerCallback):
         self._write(args, state)
 
     def _write(self, args: TrainingArguments, state: TrainerState) -> None:
-        facts = _facts(args) if state.is_world_process_zero else None
+        facts = read_facts(Path(str(args.output_dir))) if state.is_world_process_zero else None
         if facts is None:
             return
         seconds = time.perf_counter() - self._since + self._before.get("wall_seconds", 0.0)
@@ -75,6 +75,13 @@ def _peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _facts(args: TrainingArguments) -> dict[str, Any] | None:
-    path = Path(str(args.output_dir)) / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """What run.json of a folder holds, None where there is no such file. Raises ValueError where it is damaged."""
+    path = folder / FILE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it, or remove it to go on without it.") from error
+    if not isinstance(facts, dict | None):
+        raise ValueError(f"{path} is damaged: it holds {facts!r}. Restore it, or remove it to go on without it.")
+    return facts

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 import yaml
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..console.redact import mask_command, mask_secrets
-from ..recipe import parse_yaml
+from ..recipe import OPTIONAL, Recipe, read_sections
 from .environment import hardware, source_commit
-from .run_cost import KEY
-from .storage import write_text
+from .run_cost import FILE, KEY, read_facts
+from .storage import WRITING, list_checkpoints, read_manifest, step_of, write_text
 
 
 LIBRARIES = ("data2vec", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors")
@@ -43,35 +42,65 @@ def write_run_files(folder: Path, recipe: Mapping[str, Any]) -> None:
         "commit": source_commit(),
         "hardware": hardware(),
     }
-    written = folder / "run.json"
-    if last_checkpoint(folder) is not None and written.is_file():  # a run that goes on: what it has cost so far
-        before = json.loads(written.read_text(encoding="utf-8"))
+    if list_checkpoints(folder):  # a run that goes on: what it has cost so far
+        before = read_facts(folder) or {}
         facts |= {KEY: before[KEY]} if KEY in before else {}
-    write_text(written, json.dumps(facts, indent=2) + "\n")
+    write_text(folder / FILE, json.dumps(facts, indent=2) + "\n")
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint of a run folder, `None` where there is none to continue from."""
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+def identity_of(recipe: Recipe, sections: Collection[str], free: Collection[str] = ()) -> dict[str, Any]:
+    """What must stay the same for a run to continue: these sections without the `free` fields, as JSON, no secrets."""
+    kept = {name: {key: value for key, value in recipe[name].items() if key not in free} for name in sections}
+    identity: dict[str, Any] = json.loads(json.dumps(mask_secrets(kept), default=str))
+    return identity
 
 
-def check_same_recipe(
-    folder: Path, recipe: Mapping[str, Any], sections: Collection[str], free: Collection[str] = ()
-) -> None:
-    """Refuse a folder whose recipe differs in one of these sections, in another field than the `free` ones.
+def check_checkpoints(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder whose checkpoints are another run's, or say that they are of another step; reads manifests only.
 
     Raises:
-        ValueError: names the field, both values and the fix.
+        ValueError: names the checkpoint, the field, both values and the fix.
+    """
+    for checkpoint in list_checkpoints(folder / WRITING) + list_checkpoints(folder):
+        try:
+            manifest = read_manifest(checkpoint)
+        except ValueError:  # damaged: `recover` says so and, where it can, uses another
+            continue
+        if manifest["step"] != step_of(checkpoint):
+            raise ValueError(
+                f"{checkpoint} was written as checkpoint-{manifest['step']} and renamed or copied: remove it, or give "
+                "it its own name."
+            )
+        difference = _first_difference(manifest["run"], identity)
+        if difference is not None:
+            raise ValueError(
+                f"{checkpoint} is of a run with another {difference}. Use another training.output_dir, or remove the "
+                "checkpoint."
+            )
+
+
+def check_same_recipe(folder: Path, identity: Mapping[str, Any], free: Collection[str] = ()) -> None:
+    """Refuse a folder whose recipe.yaml is another run's.
+
+    Raises:
+        ValueError: names the field, both values and the fix; or the file, where it cannot be read.
     """
     written = folder / "recipe.yaml"
     if not written.is_file():
         return
-    before = parse_yaml(written.read_text(encoding="utf-8"))
-    for section in sections:
-        old, new = before.get(section, {}), recipe.get(section, {})
-        names = sorted(name for name in {*old, *new} if name not in free and old.get(name) != new.get(name))
-        if names:
-            raise ValueError(
-                f"{folder} holds a run with another {section}.{names[0]}: {old.get(names[0])!r} there, "
-                f"{new.get(names[0])!r} here. Use another training.output_dir, or remove it."
-            )
+    before = read_sections(written, tuple(identity), OPTIONAL)
+    difference = _first_difference(identity_of(before, tuple(identity), free), identity)
+    if difference is not None:
+        raise ValueError(
+            f"{folder} holds a run with another {difference}. Use another training.output_dir, or remove it."
+        )
+
+
+def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """`section.field: ... there, ... here` of the first field that differs, by name."""
+    for section, here in now.items():
+        there = before.get(section) or {}
+        for name in sorted({*there, *here}):
+            if there.get(name) != here.get(name):
+                return f"{section}.{name}: {there.get(name)!r} there, {here.get(name)!r} here"
+    return None

@@ -1,10 +1,10 @@
 """Checkpoints that are there whole or not at all.
 
-One is written aside, in `_writing/` of the run folder, where neither `get_last_checkpoint` nor a push to the Hub
-looks. When every rank is done, `manifest.json` with the size and the SHA-256 of each file goes in last, everything is
-forced to the disk, and one rename makes it visible. At the start of a run the newest checkpoint that agrees with its
-manifest is used; a damaged one is named and set aside as `_damaged-checkpoint-N`. Old ones go only when a newer one is
-safe.
+One is written aside, in `_writing/` of the run folder, where neither `list_checkpoints` nor a push to the Hub looks.
+When every rank is done, `manifest.json` with the size and the SHA-256 of each file, and its own, goes in last,
+everything is forced to the disk, and one rename makes it visible. At the start of a run the newest checkpoint that
+agrees with its manifest is used; a damaged one is named and set aside as `_damaged-checkpoint-N`. Old ones go only
+when a newer one is safe.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers.trainer_utils import sort_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..console.progress import progress
 
@@ -31,6 +32,7 @@ WRITING = "_writing"  # a name that Trainer's push to the Hub leaves out
 DAMAGED = "_damaged-"
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-([0-9]+)")
 
 
 class StorageError(RuntimeError):
@@ -52,12 +54,27 @@ def storage_error(what: Path, error: BaseException) -> StorageError:
     """`error` with the name of what was to be written, the room that is left and the checkpoint that is safe."""
     folder = what if what.is_dir() else next((parent for parent in what.parents if parent.is_dir()), Path("/"))
     run_folder = next((parent for parent in what.parents if parent.is_dir()), Path("/"))
-    safe = sort_checkpoints(str(run_folder))
+    safe = list_checkpoints(run_folder)
     kept = f"The last complete checkpoint, {safe[-1]}, is intact." if safe else "No checkpoint was lost."
     return StorageError(
         f"{what} could not be written: {error}. Free there: {shutil.disk_usage(folder).free / 2**20:,.0f} MiB. {kept} "
         "Make room or mend the permissions and give the same command again."
     )
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest step first; none where there is no such folder.
+
+    `transformers`' own list reads the step from the whole path, so a line break or another checkpoint's name in it
+    misleads it.
+    """
+    found = [path for path in (folder.iterdir() if folder.is_dir() else ()) if path.is_dir()]
+    return sorted((path for path in found if CHECKPOINT.fullmatch(path.name)), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that the name of a checkpoint says."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 # ---- writing ----
@@ -66,6 +83,7 @@ def storage_error(what: Path, error: BaseException) -> StorageError:
 def publish(staged: Path, final: Path, facts: Mapping[str, Any]) -> None:
     """Make a completely written folder visible: manifest, fsync, rename. A folder of that name gives way to it."""
     manifest = {**facts, "files": {name: describe_file(staged / name) for name in _files(staged)}}
+    manifest["sha256"] = _digest(manifest)
     (staged / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     sync_tree(staged)
     if final.exists():  # the same step saved again; a kill between the renames is mended by `recover`
@@ -84,11 +102,11 @@ def rotate(run_folder: Path, keep: int | None, best: str | None = None) -> None:
     """Remove the oldest checkpoints beyond `keep`, never the newest nor `best`."""
     if not keep or keep <= 0:
         return
-    checkpoints = sort_checkpoints(str(run_folder))
-    safe = {checkpoints[-1], *([str(Path(best))] if best else [])} if checkpoints else set()
+    checkpoints = list_checkpoints(run_folder)
+    safe = {checkpoints[-1], *([Path(best)] if best else [])} if checkpoints else set()
     surplus = len(checkpoints) - max(keep, len(safe))
     for checkpoint in [path for path in checkpoints if path not in safe][: max(surplus, 0)]:
-        discard(Path(checkpoint), run_folder / WRITING)
+        discard(checkpoint, run_folder / WRITING)
 
 
 def discard(folder: Path, aside: Path) -> None:
@@ -153,12 +171,19 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """The facts given to `publish`, and `files`. Raises ValueError where there is no readable manifest."""
+    """The facts given to `publish`, and `files`. Raises ValueError where it is missing or not as it was written."""
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        return dict(manifest, files=dict(manifest["files"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        written = manifest.pop("sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{MANIFEST} is missing or unreadable ({type(error).__name__})") from error
+    if written != _digest(manifest):
+        raise ValueError(f"{MANIFEST} was changed after it was written")
+    return manifest
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -197,13 +222,13 @@ def recover(run_folder: Path) -> Path | None:
     Raises:
         ValueError: there are checkpoints, but none is usable; a run never starts anew by itself.
     """
-    for staged in map(Path, sort_checkpoints(str(run_folder / WRITING))):
+    for staged in list_checkpoints(run_folder / WRITING):
         if damage(staged) is None and not (run_folder / staged.name).exists():
             os.rename(staged, run_folder / staged.name)  # killed after the last byte, before the rename
             sync(run_folder)
     shutil.rmtree(run_folder / WRITING, ignore_errors=True)
     found: dict[str, str] = {}
-    for checkpoint in map(Path, reversed(sort_checkpoints(str(run_folder)))):
+    for checkpoint in reversed(list_checkpoints(run_folder)):
         problem = damage(checkpoint)
         if problem is None:
             for name, reason in found.items():

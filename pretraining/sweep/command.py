@@ -22,7 +22,7 @@ import yaml
 
 from data2vec.pretraining import recipe as recipe_file
 from data2vec.pretraining.arguments import RECIPES, Run, field_names, resolve
-from data2vec.pretraining.checkpoints.run_folder import DISK_ERRORS, check_same_recipe, write_run_files
+from data2vec.pretraining.checkpoints.run_folder import DISK_ERRORS, check_same_recipe, identity_of, write_run_files
 from data2vec.pretraining.checkpoints.storage import StorageError, claimed, write_text
 from data2vec.pretraining.console.help import (
     EXIT_PREEMPTED,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 SECTION, STORAGE, RESULTS, BEST = "sweep", "optuna.db", "sweep.json", "best.yaml"
 SECTIONS = ("model", "objective", "data", "training", SECTION)
+FREE = ("trials", "output_dir")  # fields that may change when a sweep continues
 WHAT = """Try values of any fields of a recipe: of model, objective, data and training. The section sweep says which
 (space), how many runs (trials) and what they are compared by (measure: an online probe, or a number that needs no
 labels). Every trial is a run folder of its own, and best.yaml the recipe of the best one, which run.py takes as it is.
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             sweep = Sweep(parse_recipe(argv))
             open_data(sweep.base)  # what no trial could do without is refused before there is one
-            check_same_recipe(sweep.folder, mask_secrets(sweep.recipe), SECTIONS, free=("trials", "output_dir"))
+            check_same_recipe(sweep.folder, identity_of(sweep.recipe, SECTIONS, FREE), FREE)
             stack.enter_context(claimed(sweep.folder))
             write_run_files(sweep.folder, sweep.recipe)
             sweep.carry_out()

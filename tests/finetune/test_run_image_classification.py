@@ -153,15 +153,21 @@ def test_same_command_again_says_it_is_done(finished, capsys):
     assert "training.learning_rate: 0.001 there, 0.002 here" in capsys.readouterr().err
 
 
-def test_resume_is_exact(finished, tmp_path, images, encoders):
+def test_resume_is_exact_and_for_the_same_run_only(finished, tmp_path, images, encoders, capsys):
     folder = finished[0] / "v1"
     recipe = write_recipe(tmp_path / "again.yaml", encoders["v1"], images)
     again = tmp_path / "again"
     again.mkdir()
     shutil.copytree(folder / "checkpoint-2", again / "checkpoint-2")
-    written = yaml.safe_load((folder / "recipe.yaml").read_text())
-    written["training"]["output_dir"] = str(again)
-    (again / "recipe.yaml").write_text(yaml.safe_dump(written))
+    for slip, words in (
+        (["--seed", "43"], "checkpoint-2 is of a run with another training.seed: "),
+        (
+            ["--model_name_or_path", str(encoders["v2"])],
+            "checkpoint-2 is of a run with another model.model_name_or_path",
+        ),
+    ):
+        assert main([recipe, *slip]) == 2
+        assert words in capsys.readouterr().err
     assert main([recipe]) == 0
     expected, got = (load_file(run / "checkpoint-4" / "model.safetensors") for run in (folder, again))
     assert all(torch.equal(got[name], expected[name]) for name in expected)

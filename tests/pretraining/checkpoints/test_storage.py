@@ -8,7 +8,6 @@ import os
 import shutil
 
 import pytest
-from transformers.trainer_utils import get_last_checkpoint
 
 from data2vec.pretraining.checkpoints import storage as checkpoints
 from data2vec.pretraining.checkpoints.storage import (
@@ -18,6 +17,7 @@ from data2vec.pretraining.checkpoints.storage import (
     claimed,
     damage,
     is_write_error,
+    list_checkpoints,
     move_files,
     publish,
     read_manifest,
@@ -28,6 +28,9 @@ from data2vec.pretraining.checkpoints.storage import (
 )
 
 
+FILES = ("model.safetensors", "optimizer.pt", "shards/0.distcp")
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing that handles errors may catch it."""
 
@@ -36,7 +39,7 @@ def write(run, step, text="weights"):
     """A checkpoint as a `Trainer` writes one, with a folder inside."""
     staged = run / WRITING / f"checkpoint-{step}"
     (staged / "shards").mkdir(parents=True)
-    for i, name in enumerate(("model.safetensors", "optimizer.pt", "shards/0.distcp")):
+    for i, name in enumerate(FILES):
         (staged / name).write_text(f"{text} {step} {name}" * (7 + i))
     return staged
 
@@ -54,7 +57,7 @@ def test_a_checkpoint_holds_what_was_written_and_says_so(tmp_path):
     save(tmp_path, 5)
     manifest = read_manifest(tmp_path / "checkpoint-5")
     assert manifest["step"] == 5
-    assert set(manifest["files"]) == {"model.safetensors", "optimizer.pt", "shards/0.distcp"}
+    assert set(manifest["files"]) == set(FILES)
     assert damage(tmp_path / "checkpoint-5") is None and recover(tmp_path) == tmp_path / "checkpoint-5"
     assert not (tmp_path / WRITING).exists()
 
@@ -106,6 +109,9 @@ def test_killed_at_any_operation_of_a_write_nothing_is_lost(tmp_path, monkeypatc
         (lambda path: (path / "shards/0.distcp").unlink(), "shards/0.distcp is missing"),
         (lambda path: (path / MANIFEST).unlink(), "manifest.json is missing"),
         (lambda path: (path / MANIFEST).write_text("{"), "manifest.json is missing or unreadable"),
+        (lambda path: forget(path, "shards/0.distcp"), "manifest.json was changed after it was written"),
+        (lambda path: forget(path, *FILES), "manifest.json was changed after it was written"),
+        (lambda path: (path / MANIFEST).write_text("[]"), "manifest.json is missing or unreadable"),
         (lambda path: flip_a_bit(path / "model.safetensors"), "model.safetensors is not what was written"),
     ],
 )
@@ -115,10 +121,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capl
     harm(tmp_path / "checkpoint-10")
     assert recover(tmp_path) == tmp_path / "checkpoint-2"
     assert words in caplog.text and "checkpoint-10 is damaged" in caplog.text and "checkpoint-2 is used" in caplog.text
-    assert get_last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-2")
+    assert list_checkpoints(tmp_path)[-1] == tmp_path / "checkpoint-2"
     assert (tmp_path / "_damaged-checkpoint-10").is_dir()  # kept for a look
     save(tmp_path, 10)  # the run comes by again
     assert recover(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def forget(checkpoint, *names):
+    """Files and what the manifest says of them are both gone."""
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    for name in names:
+        (checkpoint / name).unlink()
+        del manifest["files"][name]
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
 
 def flip_a_bit(path):
@@ -135,6 +150,19 @@ def test_a_run_does_not_start_anew_because_all_its_checkpoints_are_damaged(tmp_p
         recover(tmp_path)
     assert visible(tmp_path) == [1, 2]
     assert recover(tmp_path / "new") is None
+
+
+@pytest.mark.parametrize("name", ["a\nb", "tab\there", " blank ", "[1]*?", "checkpoint-9", "ünï"])
+def test_checkpoints_are_found_whatever_the_folder_is_called(tmp_path, name):
+    """`transformers`' own list has none of `a\\nb`, and takes checkpoint-9/checkpoint-best for a step."""
+    run = tmp_path / name
+    for step in (2, 10, 9):
+        save(run, step, keep=2)
+    for stray in ("checkpoint-best", "checkpoint-5-old", "old-checkpoint-7"):
+        (run / stray).mkdir()
+    (run / "checkpoint-11").write_text("a file")
+    assert [path.name for path in list_checkpoints(run)] == ["checkpoint-9", "checkpoint-10"]
+    assert recover(run) == run / "checkpoint-10"
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
