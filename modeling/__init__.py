@@ -1,103 +1,73 @@
-"""Models, configurations and the objective. Importing this registers the classes with `transformers`' Auto classes."""
+"""Models, configurations and the objective, imported when they are first used.
 
-from typing import Any
+Importing this package costs next to nothing. Our classes join the Auto classes of `transformers` when those are
+imported, which takes seconds: configurations behind `AutoConfig`, models behind `AutoModel` and its like.
+"""
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioFrameClassification,
-    AutoModelForCTC,
-    AutoModelForImageClassification,
-    AutoModelForPreTraining,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    Data2VecAudioConfig,
-    Data2VecAudioModel,
-    Data2VecTextConfig,
-    Data2VecTextModel,
-    Data2VecVisionConfig,
-    Data2VecVisionModel,
-    PreTrainedModel,
-)
-
-from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
-from .configuration_objective import ObjectiveConfig
-from .heads import (
-    Data2Vec2AudioForAudioFrameClassification,
-    Data2Vec2AudioForCTC,
-    Data2Vec2AudioForSequenceClassification,
-    Data2Vec2TextForQuestionAnswering,
-    Data2Vec2TextForSequenceClassification,
-    Data2Vec2TextForTokenClassification,
-    Data2Vec2VisionForImageClassification,
-)
-from .modeling_data2vec2 import Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel
-from .modeling_data2vec2_pretraining import (
-    Data2Vec2AudioForPreTraining,
-    Data2Vec2TextForPreTraining,
-    Data2Vec2VisionForPreTraining,
-)
-from .modeling_data2vec_audio import Data2VecAudioForPreTraining, make_padding_independent
-from .modeling_data2vec_text import Data2VecTextForPreTraining
-from .modeling_data2vec_vision import Data2VecVisionForPreTraining
-from .modeling_pretraining import Data2VecForPreTrainingOutput
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 
-__all__ = [
-    "Data2Vec2AudioConfig",
-    "Data2Vec2AudioForAudioFrameClassification",
-    "Data2Vec2AudioForCTC",
-    "Data2Vec2AudioForPreTraining",
-    "Data2Vec2AudioForSequenceClassification",
-    "Data2Vec2AudioModel",
-    "Data2Vec2TextConfig",
-    "Data2Vec2TextForPreTraining",
-    "Data2Vec2TextForQuestionAnswering",
-    "Data2Vec2TextForSequenceClassification",
-    "Data2Vec2TextForTokenClassification",
-    "Data2Vec2TextModel",
-    "Data2Vec2VisionConfig",
-    "Data2Vec2VisionForImageClassification",
-    "Data2Vec2VisionForPreTraining",
-    "Data2Vec2VisionModel",
-    "Data2VecAudioConfig",
-    "Data2VecAudioForPreTraining",
-    "Data2VecAudioModel",
-    "Data2VecForPreTrainingOutput",
-    "Data2VecTextConfig",
-    "Data2VecTextForPreTraining",
-    "Data2VecTextModel",
-    "Data2VecVisionConfig",
-    "Data2VecVisionForPreTraining",
-    "Data2VecVisionModel",
-    "ObjectiveConfig",
-    "make_padding_independent",
-]
+if TYPE_CHECKING:
+    from .auto import *  # noqa: F403
 
-# exist_ok: `transformers` skips, without a word, a second class for a configuration of its own
-AutoModelForPreTraining.register(Data2VecAudioConfig, Data2VecAudioForPreTraining, exist_ok=True)
-AutoModelForPreTraining.register(Data2VecTextConfig, Data2VecTextForPreTraining, exist_ok=True)
-AutoModelForPreTraining.register(Data2VecVisionConfig, Data2VecVisionForPreTraining, exist_ok=True)
-
-for config_class in (Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig):
-    AutoConfig.register(config_class.model_type, config_class)
-MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
-    AutoModel: (Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel),
-    AutoModelForPreTraining: (
-        Data2Vec2AudioForPreTraining,
-        Data2Vec2TextForPreTraining,
-        Data2Vec2VisionForPreTraining,
-    ),
-    AutoModelForCTC: (Data2Vec2AudioForCTC,),
-    AutoModelForAudioClassification: (Data2Vec2AudioForSequenceClassification,),
-    AutoModelForAudioFrameClassification: (Data2Vec2AudioForAudioFrameClassification,),
-    AutoModelForImageClassification: (Data2Vec2VisionForImageClassification,),
-    AutoModelForSequenceClassification: (Data2Vec2TextForSequenceClassification,),
-    AutoModelForTokenClassification: (Data2Vec2TextForTokenClassification,),
-    AutoModelForQuestionAnswering: (Data2Vec2TextForQuestionAnswering,),
+# module of `transformers` -> ours that registers classes there
+REGISTERED_BY = {
+    "transformers.models.auto.configuration_auto": f"{__name__}.auto_configuration",
+    "transformers.models.auto.modeling_auto": f"{__name__}.auto",
 }
-for auto_class, model_classes in MODELS.items():
-    for model_class in model_classes:
-        auto_class.register(model_class.config_class, model_class)
+
+
+class _ThenRegister(Loader):
+    """Imports a module of `transformers` as `loader` does, and then ours."""
+
+    def __init__(self, loader: Loader, ours: str):
+        self.loader, self.ours = loader, ours
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        import_module(self.ours)
+
+    def __getattr__(self, name: str) -> Any:  # get_source and the like
+        return getattr(self.loader, name)
+
+
+class _AutoClasses(MetaPathFinder):
+    """Notices that the Auto classes are imported. What is imported otherwise it leaves to others."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        ours = REGISTERED_BY.get(fullname)
+        spec = PathFinder.find_spec(fullname, path) if ours else None
+        if ours is None or spec is None or spec.loader is None:
+            return None
+        spec.loader = _ThenRegister(spec.loader, ours)
+        return spec
+
+
+def __getattr__(name: str) -> Any:
+    """A public class, or `__all__`."""
+    if name == "__all__" or not name.startswith("__"):
+        auto = import_module(f"{__name__}.auto")
+        if name in ("__all__", *auto.__all__):
+            return getattr(auto, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]
+
+
+sys.meta_path.insert(0, _AutoClasses())
+for theirs, ours in REGISTERED_BY.items():
+    if theirs in sys.modules:  # imported before us
+        import_module(ours)

@@ -213,6 +213,34 @@ def test_import_registers_and_does_nothing_else() -> None:
     ]
 
 
+def test_import_is_cheap_and_classes_come_when_they_are_used() -> None:
+    code = """
+import sys
+import data2vec
+early = {"torch", "transformers", "datasets"} & set(sys.modules)
+assert not early, f"import data2vec imports {early}"
+from transformers import AutoConfig
+assert AutoConfig.for_model("data2vec2-text").model_type == "data2vec2-text"
+assert "data2vec.modeling.heads" not in sys.modules
+from transformers import AutoModelForCTC
+classes = [c.__name__ for c in AutoModelForCTC._model_mapping.values()]
+assert "Data2Vec2AudioForCTC" in classes, classes
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_auto_classes_imported_before_know_ours() -> None:
+    code = """
+from transformers import AutoModelForPreTraining
+import data2vec
+classes = {c.__name__ for c in AutoModelForPreTraining._model_mapping.values()}
+assert {"Data2Vec2AudioForPreTraining", "Data2VecTextForPreTraining"} <= classes
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
 def test_version_is_the_same_everywhere() -> None:
     import data2vec
 

@@ -1,0 +1,100 @@
+"""Every public class, and which Auto class of `transformers` opens it. Importing this registers them."""
+
+from typing import Any
+
+from transformers import (
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForCTC,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    Data2VecTextConfig,
+    Data2VecTextModel,
+    Data2VecVisionConfig,
+    Data2VecVisionModel,
+    PreTrainedModel,
+)
+
+from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from .configuration_objective import ObjectiveConfig
+from .heads import (
+    Data2Vec2AudioForAudioFrameClassification,
+    Data2Vec2AudioForCTC,
+    Data2Vec2AudioForSequenceClassification,
+    Data2Vec2TextForQuestionAnswering,
+    Data2Vec2TextForSequenceClassification,
+    Data2Vec2TextForTokenClassification,
+    Data2Vec2VisionForImageClassification,
+)
+from .modeling_data2vec2 import Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel
+from .modeling_data2vec2_pretraining import (
+    Data2Vec2AudioForPreTraining,
+    Data2Vec2TextForPreTraining,
+    Data2Vec2VisionForPreTraining,
+)
+from .modeling_data2vec_audio import Data2VecAudioForPreTraining, make_padding_independent
+from .modeling_data2vec_text import Data2VecTextForPreTraining
+from .modeling_data2vec_vision import Data2VecVisionForPreTraining
+from .modeling_pretraining import Data2VecForPreTrainingOutput
+
+
+__all__ = [
+    "MODELS",
+    "Data2Vec2AudioConfig",
+    "Data2Vec2AudioForAudioFrameClassification",
+    "Data2Vec2AudioForCTC",
+    "Data2Vec2AudioForPreTraining",
+    "Data2Vec2AudioForSequenceClassification",
+    "Data2Vec2AudioModel",
+    "Data2Vec2TextConfig",
+    "Data2Vec2TextForPreTraining",
+    "Data2Vec2TextForQuestionAnswering",
+    "Data2Vec2TextForSequenceClassification",
+    "Data2Vec2TextForTokenClassification",
+    "Data2Vec2TextModel",
+    "Data2Vec2VisionConfig",
+    "Data2Vec2VisionForImageClassification",
+    "Data2Vec2VisionForPreTraining",
+    "Data2Vec2VisionModel",
+    "Data2VecAudioConfig",
+    "Data2VecAudioForPreTraining",
+    "Data2VecAudioModel",
+    "Data2VecForPreTrainingOutput",
+    "Data2VecTextConfig",
+    "Data2VecTextForPreTraining",
+    "Data2VecTextModel",
+    "Data2VecVisionConfig",
+    "Data2VecVisionForPreTraining",
+    "Data2VecVisionModel",
+    "ObjectiveConfig",
+    "make_padding_independent",
+]
+
+MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
+    AutoModel: (Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel),
+    AutoModelForPreTraining: (
+        Data2Vec2AudioForPreTraining,
+        Data2Vec2TextForPreTraining,
+        Data2Vec2VisionForPreTraining,
+    ),
+    AutoModelForCTC: (Data2Vec2AudioForCTC,),
+    AutoModelForAudioClassification: (Data2Vec2AudioForSequenceClassification,),
+    AutoModelForAudioFrameClassification: (Data2Vec2AudioForAudioFrameClassification,),
+    AutoModelForImageClassification: (Data2Vec2VisionForImageClassification,),
+    AutoModelForSequenceClassification: (Data2Vec2TextForSequenceClassification,),
+    AutoModelForTokenClassification: (Data2Vec2TextForTokenClassification,),
+    AutoModelForQuestionAnswering: (Data2Vec2TextForQuestionAnswering,),
+}
+
+for auto_class, model_classes in MODELS.items():
+    for model_class in model_classes:
+        auto_class.register(model_class.config_class, model_class)
+# exist_ok: `transformers` silently skips a second class for a configuration of its own
+for stock in (Data2VecAudioForPreTraining, Data2VecTextForPreTraining, Data2VecVisionForPreTraining):
+    AutoModelForPreTraining.register(stock.config_class, stock, exist_ok=True)
