@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from ..pretraining.console.progress import progress
@@ -17,6 +18,7 @@ from ..pretraining.data.modality import BadExample, Rows
 
 logger = logging.getLogger(__name__)
 
+NAMED = 20  # rows that the log names; all are counted
 Read = Callable[[Mapping[str, Any], np.random.Generator | None], dict[str, Any]]
 
 
@@ -32,9 +34,12 @@ class Examples(Dataset[dict[str, Any]]):
             `None` asks for the plain reading of evaluation.
         name: of the split, for messages.
         augment: hand `read` an `rng`.
-        labels: `(rows,)` class number of every row, which becomes the example's "labels"; `None`: `read` says it.
+        labels: `(rows,)` numbers or `(rows, classes)` vectors, which become the examples' "labels"; `None`: `read`
+            says it.
         lengths: `(rows,)` of every row, in the unit of the batches' cost; `None` where all are alike.
         keep: the rows that count, by their number in `rows`; all of them by default.
+        bad: row -> what is wrong with it, where that is known beforehand. Raises for the first one unless `skip_bad`.
+        checked: with `skip_bad`, the rows that are not `bad` are known to be good and need not be read beforehand.
         num_proc: threads that read beforehand.
 
     Attributes:
@@ -55,13 +60,20 @@ class Examples(Dataset[dict[str, Any]]):
         labels: np.ndarray | None = None,
         lengths: Sequence[int] | np.ndarray | None = None,
         keep: Sequence[int] | np.ndarray | None = None,
+        bad: Mapping[int, BadExample] | None = None,
+        checked: bool = False,
         num_proc: int = 1,
     ):
         self.rows, self.read, self.name, self.seed, self.augment = rows, read, name, seed, augment
         self.kept = np.arange(len(rows)) if keep is None else np.asarray(keep, dtype=np.int64)
         self.left_out: Counter[str] = Counter()
-        if skip_bad:
-            self._leave_out_bad(num_proc)
+        if bad and not skip_bad:
+            row, first = min(bad.items())
+            others = f" {len(bad)} of {len(rows)} rows cannot be used." if len(bad) > 1 else ""
+            raise BadExample(self._message(row, BadExample(f"{first}{others}")), first.problem)
+        self._leave_out(bad or {})
+        if skip_bad and not checked:
+            self._leave_out(self._read_all(num_proc))
         self.labels = None if labels is None else np.asarray(labels)[self.kept]
         self.lengths = None if lengths is None else np.asarray(lengths)[self.kept]
         if len(self.kept) == 0:
@@ -80,8 +92,10 @@ class Examples(Dataset[dict[str, Any]]):
             example = self.read(self.rows[row], rng)
         except BadExample as error:
             raise BadExample(self._message(row, error), error.problem) from error
-        label = {} if self.labels is None else {"labels": int(self.labels[index])}
-        return {**example, **label, "epoch": epoch, "index": index}
+        if self.labels is not None:
+            label = self.labels[index]
+            example["labels"] = label.item() if label.ndim == 0 else torch.from_numpy(label)
+        return {**example, "epoch": epoch, "index": index}
 
     def row(self, index: int) -> Mapping[str, Any]:
         """What example `index` was read from."""
@@ -97,7 +111,9 @@ class Examples(Dataset[dict[str, Any]]):
             setattr(part, name, value)
         return part
 
-    def _leave_out_bad(self, num_proc: int) -> None:
+    def _read_all(self, num_proc: int) -> dict[int, BadExample]:
+        """Read every row once; returns those that cannot be used."""
+
         def problem(row: int) -> BadExample | None:
             try:
                 self.read(self.rows[row], None)
@@ -108,11 +124,16 @@ class Examples(Dataset[dict[str, Any]]):
         with ThreadPoolExecutor(num_proc) as pool:
             read = pool.map(problem, self.kept.tolist())
             problems = list(progress(read, title=f"reading {self.name}", unit=" rows", total=len(self.kept)))
-        for row, error in zip(self.kept.tolist(), problems, strict=True):
-            if error is not None:
-                self.left_out[error.problem] += 1
-                logger.warning("data.%s: row %d is left out (%s): %s", self.name, row, error.problem, error)
-        self.kept = self.kept[[error is None for error in problems]]
+        return {row: error for row, error in zip(self.kept.tolist(), problems, strict=True) if error is not None}
+
+    def _leave_out(self, bad: Mapping[int, BadExample]) -> None:
+        for row, error in sorted(bad.items())[:NAMED]:
+            logger.warning("data.%s: row %d is left out (%s): %s", self.name, row, error.problem, error)
+        problems = Counter(error.problem for error in bad.values())
+        for problem, count in problems.items():
+            logger.warning("data.%s: %d of %d rows are left out: %s", self.name, count, len(self.rows), problem)
+        self.left_out += problems
+        self.kept = np.setdiff1d(self.kept, np.fromiter(bad, dtype=np.int64, count=len(bad)))
 
     def _message(self, row: int, error: BadExample) -> str:
         skip = "With data.skip_bad = true such rows are left out, counted and logged."

@@ -1,6 +1,6 @@
 """Fine-tune a text encoder: `accelerate launch finetune/run_glue.py RECIPE.yaml [--field value ...]`.
 
-    ... glue_base.yaml --task_name rte                 one task of GLUE
+    ... glue_base.yaml --task_name rte                 one task of GLUE, one run
     ... glue_base.yaml --sweep.tasks all               the papers' sweep, all tasks: prints the row of GLUE
     ... imdb_small.yaml --train '{path: reviews.csv}'  your own texts, one column or a pair
 
@@ -18,7 +18,7 @@ from data2vec.finetune.runner import command, fine_tune
 from data2vec.finetune.task import Task
 from data2vec.finetune.text.glue_sweep import plan, recipe_of_task, run_sweep
 from data2vec.finetune.text.task import TextArguments, TextClassification
-from data2vec.pretraining.recipe import override
+from data2vec.pretraining.recipe import Recipe, override
 
 
 TEXT: type[Task[Any, Any]] = TextClassification
@@ -34,13 +34,37 @@ def run_or_sweep(argv: Sequence[str] | None) -> None:
     names = field_names(TEXT)
     overridden = override(recipe, overrides, names)
     sweep = TextArguments.from_dict(overridden["task"]).sweep
-    if sweep is None or sweep.tasks is None:
+    if sweep is None or sweep.tasks is None or one_task_asked_for(recipe, overridden):
         make_run(recipe_of_task(recipe, overrides, names))
         return
     runs = plan(recipe, overrides, names, sweep)
     for run in runs:
         resolve(run.recipe, TEXT)  # a slip shows now, not after hours
     run_sweep(runs, sweep, Path(overridden["training"]["output_dir"]), make_run)
+
+
+def one_task_asked_for(recipe: Recipe, overridden: Recipe) -> bool:
+    """Whether the command line asks for one run of a recipe that has a sweep.
+
+    Raises:
+        ValueError: it asks for both, or for what the sweep would set.
+    """
+    task, sweep = overridden["data"].get("task_name"), overridden["task"]["sweep"]
+    if task is not None and task != recipe["data"].get("task_name") and sweep == recipe["task"].get("sweep"):
+        return True
+    for field, instead in (
+        ("data.task_name", "tasks"),
+        ("training.learning_rate", "learning_rates"),
+        ("training.seed", "seeds"),
+    ):
+        section, name = field.split(".")
+        value = overridden[section].get(name)
+        if value is not None and (name == "task_name" or value != recipe[section].get(name)):
+            raise ValueError(
+                f"{field} = {value!r} is not possible in a sweep: set task.sweep.{instead}, or, for a single run, "
+                "task.sweep.tasks = null."
+            )
+    return False
 
 
 def make_run(recipe: dict[str, Any]) -> dict[str, Any]:

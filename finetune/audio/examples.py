@@ -1,4 +1,4 @@
-"""Labelled clips: a row with audio -> {"input_values": (samples,) fp32, "labels"}, mixed clips, and batches."""
+"""Labelled clips: a row with audio -> {"input_values": (samples,) fp32}, mixed clips, and batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,26 +10,12 @@ from torch.nn.functional import one_hot
 
 from ...pretraining.data.audio import AUDIO, AudioData
 from ...pretraining.data.collators import generator, pad
-from ...pretraining.data.modality import BadExample, Rows, describe
+from ...pretraining.data.modality import BadExample, describe
 from ..examples import Examples
 from .mixup import Mixup, mix, mix_labels
 
 
-TARGETS = "targets"
 CROPS = 10  # tries to find a part of a clip that is not silent
-
-
-class LabelledRows:
-    """Rows, each with its own of `targets` (rows, labels)."""
-
-    def __init__(self, rows: Rows, targets: np.ndarray):
-        self.rows, self.targets = rows, targets
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return {**self.rows[index], TARGETS: self.targets[index]}
 
 
 class ClipReader:
@@ -39,13 +25,9 @@ class ClipReader:
         self.modality = modality
 
     def __call__(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
-        targets = {"labels": torch.from_numpy(row[TARGETS])} if TARGETS in row else {}
-        return {"input_values": self._clip(row, rng), **targets}
-
-    def _clip(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Tensor:
         for attempt in range(CROPS):
             try:
-                return self.modality.read(row, rng)["input_values"]
+                return self.modality.read(row, rng)
             except BadExample as error:
                 if error.problem == "too short":
                     raise self._too_short(row, error) from error

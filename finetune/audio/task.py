@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import datasets
 import numpy as np
 import torch
 from sklearn.metrics import recall_score
@@ -29,19 +28,19 @@ from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.audio import AUDIO, SAMPLING_RATE, AudioData, AudioDataArguments
+from ...pretraining.data.labels import Labels, encode_label_lists, is_list, number_labels
 from ...pretraining.data.modality import Survey, path_of
 from ...pretraining.data.sources import LABEL
 from ..arguments import FineTuneRun
 from ..data_arguments import FineTuneDataArguments
 from ..examples import Examples
-from ..labels import labelled_examples, number_labels, open_splits
+from ..labels import labelled_examples, open_splits
 from ..metrics import Accuracy, MeanAveragePrecision
 from ..predictions import SCORES_KEPT, classification_rows, write_confusion
-from ..task import VALIDATION, Task, TaskData
-from .examples import ClipCollator, ClipReader, LabelledRows, MixedExamples, real_frames
+from ..task import Task, TaskData
+from .examples import ClipCollator, ClipReader, MixedExamples, real_frames
 from .folded_norm import NormedClassifier
 from .folds import holding_out
-from .labels import encode_labels
 from .mixup import Mixup
 from .pooling import linear_softmax_logits
 
@@ -135,8 +134,6 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
             AutoModelForAudioFrameClassification if self.pools_frames else AutoModelForAudioClassification
         )
         self.names: tuple[str, ...] = ()
-        if self.args.multi_label and self.data_args.labels_per_class is not None:
-            self.data_args.refuse("labels_per_class", "leave it out with task.multi_label = true")
         training = run.training
         if self.args.head_norm and (training.weights_ema_decay is not None or training.fsdp or training.deepspeed):
             self.args.refuse("head_norm", "leave it out with training.weights_ema_decay, fsdp or deepspeed")
@@ -148,7 +145,10 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         modality = self._modality()
         surveys = {split: modality.survey(rows, filtered=False) for split, rows in splits.items()}
         lengths = {split: survey.lengths for split, survey in surveys.items() if survey is not None}
-        train, evaluation = self._examples(splits, ClipReader(modality), lengths)
+        labels = self._number(splits)
+        self.names = labels.names
+        read, seed = ClipReader(modality), self.run.training.seed
+        train, evaluation = labelled_examples(self.data_args, splits, labels, read, seed=seed, lengths=lengths)
         for split, examples in {"train": train, **evaluation}.items():
             self._refuse_bad(examples, surveys.get(split, surveys["train"]))  # validation may be a part of train
         self._check_masking(train, modality)
@@ -175,44 +175,16 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         train, test = holding_out(args.train, args.folds, int(args.fold or 0), args.fold_column)
         return open_splits(replace(args, train=train, test=test, folds=None, fold=None, fold_column=None), AUDIO)
 
-    def _examples(
-        self, splits: Mapping[str, Any], read: ClipReader, lengths: dict[str, np.ndarray]
-    ) -> tuple[Examples, dict[str, Examples]]:
-        """Of train and of every evaluation split; sets the classes' names."""
-        args, seed = self.data_args, self.run.training.seed
-        if not self.args.multi_label:
-            for split, rows in splits.items():
-                self._refuse_lists(split, rows.features[LABEL])
-            labels = number_labels(splits, args.skip_bad)
-            self.names = labels.names
-            return labelled_examples(args, splits, labels, read, seed=seed, lengths=lengths)
-        targets, self.names = encode_labels(splits, args.label_separator)
-        how: dict[str, Any] = {"seed": seed, "skip_bad": args.skip_bad, "num_proc": args.num_proc}
-        examples = {
-            split: Examples(
-                LabelledRows(rows, targets[split]),
-                read,
-                name=split,
-                augment=split == "train",
-                lengths=lengths[split],
-                **how,
-            )
-            for split, rows in splits.items()
-        }
-        train = examples.pop("train")
-        if args.validation_share:
-            drawn = np.random.default_rng(seed).permutation(len(train))
-            held_out, rest = np.split(drawn, [max(round(args.validation_share * len(train)), 1)])
-            examples = {VALIDATION: train.only(np.sort(held_out), name=VALIDATION, augment=False), **examples}
-            train = train.only(np.sort(rest))
-        return train, examples
-
-    def _refuse_lists(self, split: str, feature: Any) -> None:
-        if isinstance(feature, datasets.List | datasets.LargeList) or self.data_args.label_separator is not None:
-            raise ValueError(
-                f"data.{split}: the label column holds several labels a row: set task.multi_label = true, or name "
-                "another label_column and leave data.label_separator out."
-            )
+    def _number(self, splits: Mapping[str, Any]) -> Labels:
+        if self.args.multi_label:
+            return encode_label_lists(splits, self.data_args.label_separator)
+        for split, rows in splits.items():
+            if is_list(rows.features[LABEL]) or self.data_args.label_separator is not None:
+                raise ValueError(
+                    f"data.{split}: the label column holds several labels a row: set task.multi_label = true, or name "
+                    "another label_column and leave data.label_separator out."
+                )
+        return number_labels(splits)
 
     def _refuse_bad(self, examples: Examples, survey: Survey | None) -> None:
         """A file whose header shows that it cannot be used stops the run before it starts."""

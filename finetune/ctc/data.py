@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 WHOLE_CLIP = 1e6  # seconds: nothing is cropped
 IGNORED = -100  # padding of labels, as everywhere in `transformers`
-SKIP = "With data.skip_bad = true such rows are left out, counted and logged."
 
 
 @dataclass(kw_only=True)
@@ -134,7 +133,6 @@ class Speech:
                 bad[row] = _empty(describe(rows[row], AUDIO.column))
             elif training and frames[row] < frames_needed(transcript):
                 bad[row] = _crowded(describe(rows[row], AUDIO.column), frames[row], frames_needed(transcript))
-        left_out = self._leave_out(bad, name, len(rows))
         keep = np.setdiff1d(np.flatnonzero(~filtered), np.fromiter(bad, dtype=np.int64, count=len(bad)))
         known = tokenizer.get_vocab()
         _log_unknown(name, [transcripts[row] for row in keep], set(known))
@@ -142,7 +140,7 @@ class Speech:
         def read(row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Tensor]:
             return {**self.audio.read(row, None), "labels": encode(self.transcript(row), known)}
 
-        examples = Examples(
+        return Examples(
             rows,
             read,
             name=name,
@@ -150,20 +148,9 @@ class Speech:
             skip_bad=self.args.skip_bad,
             lengths=survey.lengths,
             keep=keep,
+            bad=bad,
             num_proc=self.args.num_proc,
         )
-        examples.left_out.update(left_out)
-        return examples
-
-    def _leave_out(self, bad: Mapping[int, BadExample], name: str, rows: int) -> Counter[str]:
-        if bad and not self.args.skip_bad:
-            row, first = min(bad.items())
-            raise BadExample(
-                f"data.{name}: {len(bad)} of {rows} rows cannot be used. Row {row}: {first} {SKIP}", first.problem
-            )
-        for row, error in sorted(bad.items()):
-            logger.warning("data.%s: row %d is left out (%s): %s", name, row, error.problem, error)
-        return Counter(error.problem for error in bad.values())
 
 
 class CtcCollator:

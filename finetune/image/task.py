@@ -13,11 +13,12 @@ from transformers.trainer_utils import EvalPrediction
 from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.collators import ImageCollator
 from ...pretraining.data.image import IMAGE
+from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import describe
 from ..arguments import FineTuneRun
 from ..data_arguments import FineTuneDataArguments
 from ..examples import Examples
-from ..labels import labelled_examples, number_labels, open_splits
+from ..labels import labelled_examples, open_splits
 from ..metrics import Accuracy, TopK
 from ..predictions import classification_rows, write_confusion
 from ..task import Task, TaskData
@@ -113,7 +114,7 @@ class ImageClassification(Task[ImageClassificationArguments, ImageClassification
 
     def build_data(self) -> TaskData:
         splits = open_splits(self.data_args, IMAGE)
-        labels = number_labels(splits, self.data_args.skip_bad)
+        labels = number_labels(splits)
         reader = ImageReader(self.run, self.args, self.data_args)
         seed = self.run.training.seed
         train, evaluation = labelled_examples(self.data_args, splits, labels, reader.read, seed=seed)

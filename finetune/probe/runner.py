@@ -22,12 +22,12 @@ from transformers import MODEL_MAPPING, AutoFeatureExtractor, AutoImageProcessor
 
 from ...pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
 from ...pretraining.data.build import modality_of
+from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import Modality
 from ...pretraining.data.sources import load_source, open_source
 from ...pretraining.evaluation.raw_features import raw_features
 from ..arguments import SECTIONS, FineTuneRun
 from ..examples import Examples
-from ..labels import number_labels
 from ..runner import FREE, RESULTS
 from .arguments import ProbeArguments, ProbeData
 from .encoders import pretrained_encoder, untrained_encoder
@@ -150,11 +150,12 @@ def open_examples(run: FineTuneRun, modality: Modality[Any]) -> tuple[dict[str, 
         )
         for split, source in given.items()
     }
-    labels = number_labels(rows, data.skip_bad) if labelled else None
+    labels = number_labels(rows) if labelled else None
     examples = {}
     for split, dataset in rows.items():
         numbers = None if labels is None else labels.numbers[split]
-        keep = np.arange(len(dataset)) if numbers is None else np.flatnonzero(numbers >= 0)
+        bad = {} if labels is None else labels.bad[split]
+        keep = np.setdiff1d(np.arange(len(dataset)), list(bad))
         if data.max_examples is not None and len(keep) > data.max_examples:
             keep = np.sort(np.random.default_rng(run.training.seed).permutation(keep)[: data.max_examples])
         examples[split] = Examples(
@@ -164,6 +165,7 @@ def open_examples(run: FineTuneRun, modality: Modality[Any]) -> tuple[dict[str, 
             seed=run.training.seed,
             labels=numbers,
             keep=keep,
+            bad=bad,
             skip_bad=data.skip_bad,
             num_proc=data.num_proc,
         )

@@ -1,14 +1,13 @@
-"""From sources of text to tokenised, numbered rows, every row checked before training starts.
+"""From sources of text to tokenised rows, every row checked before training starts.
 
-source -> rows with their own columns    open_source
-rows -> token ids, label, what is wrong  tokenised_rows (kept on disk by `datasets`, so a sweep does it once)
-rows -> examples                         text_examples
+source -> rows with their own columns    open_text
+rows -> token ids                        tokenised_rows (kept on disk by `datasets`, so a sweep does it once)
+rows -> examples                         labels.labelled_examples, with read_text
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import datasets
@@ -16,9 +15,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from ...pretraining.data.collators import pad
 from ...pretraining.data.modality import BadExample
-from ...pretraining.data.sources import open_source
+from ...pretraining.data.sources import LABEL, open_source
 from ...pretraining.data.text_rows import TEXT
 from ..data_arguments import LabelledSource
 from ..examples import Examples
@@ -28,42 +26,6 @@ from .glue_tasks import GLUE
 logger = logging.getLogger(__name__)
 
 PAIRS = tuple({task.text_columns: None for task in GLUE.values() if len(task.text_columns) == 2})
-EMPTY, NO_LABEL, UNKNOWN_LABEL = "empty", "no label", "unknown label"
-
-
-@dataclass(frozen=True)
-class TextLabels:
-    """What the label column means.
-
-    Attributes:
-        names: the classes by number; none: a number is predicted.
-    """
-
-    names: tuple[str, ...]
-
-    def number(self, value: Any, names_of_column: Sequence[str] | None) -> float | int:
-        """A row's label: the class's number, or the number itself.
-
-        Args:
-            value: a class's name, or its number, in a `ClassLabel` column that of `names_of_column`.
-
-        Raises:
-            BadExample: there is none, or it is not one of the classes; the message names the fix.
-        """
-        if value is None or value == "" or value == -1 or (isinstance(value, float) and math.isnan(value)):
-            raise BadExample("it has no label: add one, or remove the row.", NO_LABEL)
-        if not self.names:
-            try:
-                return float(value)
-            except (TypeError, ValueError) as error:
-                raise BadExample(f"its label {value!r} is not a number: correct it.", UNKNOWN_LABEL) from error
-        name = names_of_column[value] if names_of_column is not None and isinstance(value, int) else str(value)
-        if name in self.names:
-            return self.names.index(name)
-        if names_of_column is None and isinstance(value, int) and 0 <= value < len(self.names):
-            return value
-        known = ", ".join(self.names)
-        raise BadExample(f"its label {name!r} is not one of {known}: correct it, or set data.labels.", UNKNOWN_LABEL)
 
 
 def open_text(source: LabelledSource) -> datasets.Dataset:
@@ -96,35 +58,16 @@ def find_text_columns(rows: datasets.Dataset, source: LabelledSource, wanted: Se
     return pair or (str(single),)
 
 
-def find_labels(rows: datasets.Dataset, source: LabelledSource, wanted: Sequence[str] | None) -> TextLabels:
-    """The classes of the training rows: those asked for, else the column's own, else what occurs, sorted.
-
-    A column of floats holds numbers to be predicted.
-    """
-    feature = require_label_column(rows, source)
-    if wanted is not None:
-        return TextLabels(tuple(wanted))
-    if isinstance(feature, datasets.ClassLabel):
-        return TextLabels(tuple(feature.names))
-    if isinstance(feature, datasets.Value) and feature.dtype.startswith("float"):
-        return TextLabels(())
-    found = {value for value in rows.unique(source.label_column) if value is not None and value != "" and value != -1}
-    if len(found) < 2:
+def label_rows(rows: datasets.Dataset, source: LabelledSource) -> datasets.Dataset:
+    """The column of the labels alone, as `label`."""
+    column = source.label_column
+    if column not in rows.column_names:
         raise ValueError(
-            f"data source {source.path!r} has {len(found)} classes in column {source.label_column!r}: two or more are "
-            "needed, check data.train.label_column."
-        )
-    return TextLabels(tuple(map(str, sorted(found))))
-
-
-def require_label_column(rows: datasets.Dataset, source: LabelledSource) -> Any:
-    """Its feature."""
-    if source.label_column not in rows.column_names:
-        raise ValueError(
-            f"data source {source.path!r} has no column {source.label_column!r}: set label_column to one of "
+            f"data source {source.path!r} has no column {column!r}: set label_column to one of "
             f"{', '.join(rows.column_names)}."
         )
-    return rows.features[source.label_column]
+    rows = rows.select_columns([column])
+    return rows if column == LABEL else rows.rename_column(column, LABEL)
 
 
 def open_tokenizer(name: str, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -155,51 +98,29 @@ def tokenised_rows(
     tokenizer: PreTrainedTokenizerBase,
     columns: Sequence[str],
     max_tokens: int,
-    labels: TextLabels | None,
-    label_column: str = "label",
     num_proc: int = 1,
 ) -> datasets.Dataset:
-    """Rows of `text` (strings), `input_ids`, `length`, `cut`, `label` and what is wrong: `problem`, `message`.
-
-    `labels` is None where nothing is known: such rows have no label, and their texts may be empty.
-    """
-    feature = None if labels is None else rows.features[label_column]
+    """Rows of `text` (strings), `input_ids`, `length`, `cut` and `empty`, the column that holds no text, if any."""
     out = {
         "text": datasets.List(datasets.Value("string")),
         "input_ids": datasets.List(datasets.Value("int32")),
         "length": datasets.Value("int32"),
         "cut": datasets.Value("bool"),
-        "problem": datasets.Value("string"),
-        "message": datasets.Value("string"),
+        "empty": datasets.Value("string"),
     }
-    if labels is not None:
-        out["label"] = datasets.Value("int64" if labels.names else "float64")
     return rows.map(
         _tokenise,
         batched=True,
         remove_columns=rows.column_names,
         features=datasets.Features(out),
-        fn_kwargs={
-            "tokenizer": tokenizer,
-            "columns": tuple(columns),
-            "max_tokens": max_tokens,
-            "labels": labels,
-            "label_column": label_column,
-            "names_of_column": feature.names if isinstance(feature, datasets.ClassLabel) else None,
-        },
+        fn_kwargs={"tokenizer": tokenizer, "columns": tuple(columns), "max_tokens": max_tokens},
         num_proc=num_proc if num_proc > 1 and len(rows) > num_proc else None,
         desc="Tokenising",
     )
 
 
 def _tokenise(
-    batch: Mapping[str, list[Any]],
-    tokenizer: PreTrainedTokenizerBase,
-    columns: tuple[str, ...],
-    max_tokens: int,
-    labels: TextLabels | None,
-    label_column: str,
-    names_of_column: Sequence[str] | None,
+    batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, columns: tuple[str, ...], max_tokens: int
 ) -> dict[str, list[Any]]:
     parts = [["" if text is None else str(text) for text in batch[column]] for column in columns]
     texts = [list(row) for row in zip(*parts, strict=True)]
@@ -212,65 +133,27 @@ def _tokenise(
         short = tokenizer(*some, truncation=True, max_length=max_tokens, **options)["input_ids"]
         for i, row in zip(long, short, strict=True):
             ids[i] = row
-    out: dict[str, list[Any]] = {"text": texts, "input_ids": ids, "length": [len(row) for row in ids], "cut": cut}
-    if labels is None:
-        return out | {"problem": [None] * len(ids), "message": [None] * len(ids)}
-    checked = [
-        _check(text, columns, value, labels, names_of_column)
-        for text, value in zip(texts, batch[label_column], strict=True)
-    ]
-    for i, name in enumerate(("label", "problem", "message")):
-        out[name] = [row[i] for row in checked]
-    return out
+    empty = [next((c for c, part in zip(columns, row, strict=True) if not part.strip()), None) for row in texts]
+    return {"text": texts, "input_ids": ids, "length": [len(row) for row in ids], "cut": cut, "empty": empty}
 
 
-def _check(
-    text: Sequence[str], columns: Sequence[str], value: Any, labels: TextLabels, names_of_column: Sequence[str] | None
-) -> tuple[float | int | None, str | None, str | None]:
-    """A row's label, and what is wrong with the row."""
-    for column, part in zip(columns, text, strict=True):
-        if not part.strip():
-            return None, EMPTY, f"its {column} is empty: fill it in, or remove the row."
-    try:
-        return labels.number(value, names_of_column), None, None
-    except BadExample as error:
-        return None, error.problem, str(error)
+def empty_texts(tokens: datasets.Dataset) -> dict[int, BadExample]:
+    """Row of [`tokenised_rows`] -> what is wrong with it."""
+    columns = enumerate(tokens["empty"][:])
+    message = "its {} is empty: fill it in, or remove the row."
+    return {row: BadExample(message.format(column), "empty") for row, column in columns if column is not None}
 
 
-def text_examples(
-    rows: datasets.Dataset, *, name: str, seed: int, max_tokens: int, skip_bad: bool = False
-) -> Examples:
-    """Examples of [`tokenised_rows`]: {"input_ids": (tokens,) long, "labels"}.
+def read_text(row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
+    """A row of [`tokenised_rows`] -> {"input_ids": (tokens,) long}."""
+    return {"input_ids": torch.tensor(row["input_ids"], dtype=torch.long)}
 
-    Cut texts are counted in the log. Raises `BadExample` for the first unusable row, or leaves such rows out.
-    """
-    bad = [row for row, problem in enumerate(rows["problem"][:]) if problem is not None]
-    examples = Examples(rows, _read, name=name, seed=seed, skip_bad=skip_bad and bool(bad), lengths=rows["length"][:])
-    if bad and not skip_bad:
-        examples[bad[0]]  # raises, and names the row
+
+def log_cut(examples: Examples, max_tokens: int) -> None:
+    """Say how many texts were cut."""
+    rows: Any = examples.rows
     cut = int(np.asarray(rows["cut"][:])[examples.kept].sum())
     if cut:
         share = f"{100 * cut / len(examples):.1f} %"
         found = f"{cut} of {len(examples)} texts ({share}) are longer than max_tokens = {max_tokens} and are cut"
-        logger.warning("data.%s: %s", name, found)
-    return examples
-
-
-def _read(row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
-    if row["problem"] is not None:
-        raise BadExample(row["message"], row["problem"])
-    example = {"input_ids": torch.tensor(row["input_ids"], dtype=torch.long)}
-    return {**example, "labels": row["label"]} if "label" in row else example
-
-
-class TextCollator:
-    """Examples -> input_ids, attention_mask where a row is padded, and labels: long, or float32 to be predicted."""
-
-    def __init__(self, pad_token_id: int):
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        batch, _ = pad([example["input_ids"] for example in examples], "input_ids", self.pad_token_id)
-        if "labels" in examples[0]:
-            batch["labels"] = torch.tensor([example["labels"] for example in examples])  # float64 becomes float32
-        return batch
+        logger.warning("data.%s: %s", examples.name, found)

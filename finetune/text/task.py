@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,23 +12,25 @@ from transformers import AutoModelForSequenceClassification
 from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.arguments import CheckedArguments
+from ...pretraining.data.collators import TextCollator
+from ...pretraining.data.labels import Labels, number_labels, read_numbers
+from ...pretraining.data.sources import LABEL
 from ..arguments import FineTuneRun
 from ..data_arguments import LabelledSource
 from ..examples import Examples
-from ..labels import draw_per_class, hold_out
+from ..labels import labelled_examples
 from ..metrics import F1, Accuracy, MatthewsCorrelation, PearsonSpearman
 from ..predictions import classification_rows, write_confusion, write_rows
 from ..task import VALIDATION, Task, TaskData, softmax
 from .arguments import TextDataArguments
 from .data import (
-    TextCollator,
-    TextLabels,
-    find_labels,
+    empty_texts,
     find_text_columns,
+    label_rows,
+    log_cut,
     open_text,
     open_tokenizer,
-    require_label_column,
-    text_examples,
+    read_text,
     tokenised_rows,
 )
 from .glue_sweep import SweepArguments
@@ -74,7 +76,7 @@ class TextClassification(Task[TextArguments, TextDataArguments]):
 
     def __init__(self, run: FineTuneRun):
         super().__init__(run)
-        self.labels = TextLabels(())
+        self.names: tuple[str, ...] = ()  # of the classes; none: a number is predicted
         self.unlabelled: dict[str, Examples] = {}  # split -> examples that are predicted and not scored
 
     def build_data(self) -> TaskData:
@@ -85,35 +87,73 @@ class TextClassification(Task[TextArguments, TextDataArguments]):
         self.tokenizer = open_tokenizer(args.tokenizer or self.run.checkpoint, config)
         self.tokenizer.model_max_length = self.max_tokens  # so that a pipeline can cut what is too long
 
-        rows = open_text(args.train)
-        require_label_column(rows, args.train)
+        sources = {"train": args.train, VALIDATION: args.validation, **args.further_validation(), "test": args.test}
+        given = {split: source for split, source in sources.items() if source is not None}
+        rows = {split: open_text(source) for split, source in given.items()}
         wanted = args.text_columns or (None if args.task is None else args.task.text_columns)
-        self.columns = find_text_columns(rows, args.train, wanted)
-        if args.task is not None and args.labels is None:
-            self.labels = TextLabels(args.task.labels)
-        else:
-            self.labels = find_labels(rows, args.train, args.labels)
-        train, evaluation = self._hold_out(self._examples(rows, args.train, "train"))
-        classes = self.labels.names
+        self.columns = find_text_columns(rows["train"], args.train, wanted)
+        labels = self._number(rows, given)
+        self.names = labels.names
+        tokens = {split: self._tokenise(rows[split], given[split]) for split in rows}
+        scored = {split: tokens.pop(split) for split in labels.numbers}
+        train, evaluation = labelled_examples(
+            args,
+            scored,
+            replace(labels, bad={split: empty_texts(scored[split]) | bad for split, bad in labels.bad.items()}),
+            read_text,
+            seed=self.run.training.seed,
+            lengths={split: np.asarray(of_split["length"][:]) for split, of_split in scored.items()},
+            checked=True,
+        )
+        for split in args.task.test_splits if args.task is not None and args.predict_test else ():
+            source = args.glue_source(split)
+            tokens[split] = self._tokenise(open_text(source), source)
+        for split, of_split in tokens.items():
+            self.unlabelled[split] = Examples(of_split, read_text, name=split, seed=self.run.training.seed)
+        for examples in (train, *evaluation.values(), *self.unlabelled.values()):
+            log_cut(examples, self.max_tokens)
         return TaskData(
             train,
-            evaluation | self._open_evaluation(),
-            TextCollator(config.pad_token_id),
+            evaluation,
+            TextCollator(None, self.tokenizer, self.run.training.seed),
             self.tokenizer,
-            label_names=classes,
-            problem_type="single_label_classification" if classes else "regression",
-            model_kwargs={} if classes else {"num_labels": 1},
+            label_names=self.names,
+            problem_type="single_label_classification" if self.names else "regression",
+            model_kwargs={} if self.names else {"num_labels": 1},
         )
+
+    def _number(self, rows: Mapping[str, datasets.Dataset], sources: Mapping[str, LabelledSource]) -> Labels:
+        """The labels of every split; a test set may have none, and is left out."""
+        task, names = self.data_args.task, self.data_args.labels
+        columns = {
+            split: label_rows(of_split, sources[split])
+            for split, of_split in rows.items()
+            if split != "test" or sources[split].label_column in of_split.column_names
+        }
+        dtype = str(getattr(columns["train"].features[LABEL], "dtype", ""))
+        if names is None and (dtype.startswith("float") if task is None else not task.labels):
+            labels = read_numbers(columns)
+        else:
+            labels = number_labels(columns, names or (None if task is None else task.labels))
+        if "test" in rows and ("test" not in columns or labels.none_in("test")):
+            column = sources["test"].label_column
+            logger.warning("data.test has no labels in column %r: it is predicted, not scored", column)
+            labels = labels.without("test")
+        return labels
+
+    def _tokenise(self, rows: datasets.Dataset, source: LabelledSource) -> datasets.Dataset:
+        columns = find_text_columns(rows, source, self.columns)
+        return tokenised_rows(rows, self.tokenizer, columns, self.max_tokens, self.data_args.num_proc)
 
     def compute_metrics(self, predictions: EvalPrediction) -> dict[str, float]:
         references = predictions.label_ids
-        if not self.labels.names:
+        if not self.names:
             values = np.asarray(predictions.predictions)[:, 0]  # (examples,)
             found = PearsonSpearman().compute(predictions=values, references=references)
             wanted: Sequence[str] = OWN_NUMBERS
         else:
             chosen = np.asarray(predictions.predictions).argmax(-1)  # (examples,)
-            average = "binary" if len(self.labels.names) == 2 else "macro"
+            average = "binary" if len(self.names) == 2 else "macro"
             found = Accuracy().compute(predictions=chosen, references=references)
             found |= F1().compute(predictions=chosen, references=references, average=average)
             found |= MatthewsCorrelation().compute(predictions=chosen, references=references)
@@ -122,9 +162,10 @@ class TextClassification(Task[TextArguments, TextDataArguments]):
         return found | {"score": float(np.mean([found[name] for name in wanted]))}
 
     def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:
-        if self.labels.names and labels is not None:
-            return classification_rows(predictions, labels, self.labels.names, examples, _input)
-        names, chances = self.labels.names, softmax(predictions)  # (examples, classes)
+        names = self.names
+        if names and labels is not None:
+            return classification_rows(predictions, labels, names, examples, _input)
+        chances = softmax(predictions)  # (examples, classes)
         rows: list[dict[str, Any]] = []
         for i, (logits, chance) in enumerate(zip(predictions, chances, strict=True)):
             label = None if labels is None else float(labels[i])
@@ -151,71 +192,14 @@ class TextClassification(Task[TextArguments, TextDataArguments]):
             write_rows(folder, split, self.rows(logits, None, examples))
             task = self.data_args.task
             if task is not None and split in task.test_splits:
-                chosen = logits[:, 0] if not self.labels.names else logits.argmax(-1)
+                chosen = logits[:, 0] if not self.names else logits.argmax(-1)
                 lines = [f"{i}\t{task.submitted(value)}\n" for i, value in enumerate(chosen.tolist())]
                 text = "index\tprediction\n" + "".join(lines)
                 (folder / task.submission_file(split)).write_text(text, encoding="utf-8")
 
     def write_extra(self, folder: Path, split: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        if self.labels.names:
-            write_confusion(folder, split, rows, self.labels.names)
-
-    def _open_evaluation(self) -> dict[str, Examples]:
-        """The splits that are scored; those without labels go to `unlabelled`."""
-        args, evaluation = self.data_args, {}
-        sources = {VALIDATION: args.validation, **args.further_validation(), "test": args.test}
-        for split, source in sources.items():
-            if source is None:
-                continue
-            rows = open_text(source)
-            if split == "test" and not _has_labels(rows, source):
-                self.unlabelled[split] = self._examples(rows, source, split, labelled=False)
-            else:
-                evaluation[split] = self._examples(rows, source, split)
-        for split in args.task.test_splits if args.task is not None and args.predict_test else ():
-            source = args.glue_source(split)
-            self.unlabelled[split] = self._examples(open_text(source), source, split, labelled=False)
-        return evaluation
-
-    def _examples(self, rows: datasets.Dataset, source: LabelledSource, name: str, labelled: bool = True) -> Examples:
-        columns = find_text_columns(rows, source, self.columns)
-        if labelled:
-            require_label_column(rows, source)
-        tokens = tokenised_rows(
-            rows,
-            self.tokenizer,
-            columns,
-            self.max_tokens,
-            self.labels if labelled else None,
-            source.label_column,
-            self.data_args.num_proc,
-        )
-        skip_bad, seed = self.data_args.skip_bad, self.run.training.seed
-        return text_examples(tokens, name=name, seed=seed, max_tokens=self.max_tokens, skip_bad=skip_bad)
-
-    def _hold_out(self, train: Examples) -> tuple[Examples, dict[str, Examples]]:
-        """Train without what is held out, and of it the few labels that are asked for; and what is held out."""
-        args, seed, evaluation = self.data_args, self.run.training.seed, {}
-        rows: Any = train.rows
-        labels = np.asarray(rows["label"][:])[train.kept]  # (examples,)
-        if args.validation_share:
-            strata = labels if self.labels.names else np.zeros(len(labels))
-            rest, held_out = hold_out(strata, args.validation_share, seed)
-            evaluation[VALIDATION] = train.only(held_out, name=VALIDATION)
-            train, labels = train.only(rest), labels[rest]
-        if args.labels_per_class is not None:
-            classes = self.labels.names
-            args.require(bool(classes), "labels_per_class", "leave it out, the labels are numbers without classes")
-            train = train.only(draw_per_class(labels, args.labels_per_class, classes, seed))
-        return train, evaluation
-
-
-def _has_labels(rows: datasets.Dataset, source: LabelledSource) -> bool:
-    column = source.label_column
-    if column in rows.column_names and any(value not in (None, -1, "") for value in rows.unique(column)):
-        return True
-    logger.warning("data.test has no labels in column %r: it is predicted, not scored", column)
-    return False
+        if self.names:
+            write_confusion(folder, split, rows, self.names)
 
 
 def _input(row: Mapping[str, Any]) -> str:

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from ...modeling.configuration_objective import ObjectiveConfig
-from ...pretraining.data.build import DataArguments, modality_of, number_labels
+from ...pretraining.data.build import DataArguments, load_labelled, modality_of
 from ...pretraining.data.examples import PretrainingDataset
-from ...pretraining.data.sources import load_source, load_sources
+from ...pretraining.data.sources import load_sources
 from ...pretraining.data.streaming import StreamingBatches
 from ...pretraining.evaluation.probe import real_tokens
 from ..folder import Folder
@@ -137,14 +137,9 @@ class Inputs:
         probe = self.args.probe
         if probe is None:
             raise ValueError("No labelled set is configured: add `probe: {path: ...}` to the recipe's section data.")
-        options = {"label_column": probe.label_column, **self.modality.source_options}
-        opened = {
-            part: load_source(probe.source(part), self.modality.kind, **options)
-            for part in (probe.train_split, probe.test_split)
-        }
-        numbered, names = number_labels(opened)
+        numbered, names = load_labelled(probe, self.modality)
         parts = []
-        for rows in numbered.values():
+        for rows in numbered:
             if len(rows) > most:
                 rows = rows.select(np.sort(np.random.default_rng(self.seed).permutation(len(rows))[:most]))
             prepared = self.modality.prepare(rows, packed=False)

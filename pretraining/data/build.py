@@ -22,6 +22,7 @@ from .audio import AudioData, AudioDataArguments
 from .bad_examples import BadExample, Ledger
 from .examples import PretrainingDataset
 from .image import ImageData, ImageDataArguments
+from .labels import number_labels
 from .modality import Modality
 from .sampler import BatchSampler, FixedBatches
 from .sources import LABEL, load_source, load_sources
@@ -196,33 +197,31 @@ def build_data(
 
 def _with_probe(data: PretrainingData, probe: ProbeArguments, modality: Modality[Any], seed: int) -> PretrainingData:
     """Adds the labelled sets: read without augmentation, never filtered by length, every bad file an error."""
-    options = {"label_column": probe.label_column, **modality.source_options}
-    parts = (probe.train_split, probe.test_split)
-    splits, names = number_labels({part: load_source(probe.source(part), modality.kind, **options) for part in parts})
+    splits, names = load_labelled(probe, modality)
     train, test = (
         PretrainingDataset([modality.prepare(rows, packed=False)], modality, seed=seed, augment=False, filtered=False)
-        for rows in splits.values()
+        for rows in splits
     )
     collator = modality.collator(None, seed)
     return replace(data, probe_train=train, probe_test=test, probe_collator=collator, label_names=names)
 
 
-def number_labels(splits: dict[str, datasets.Dataset]) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
-    """Labels of all splits as numbers 0.. of the same classes, and the classes' names.
+def load_labelled(probe: ProbeArguments, modality: Modality[Any]) -> tuple[list[datasets.Dataset], tuple[str, ...]]:
+    """The training and the test rows of a probe, their labels as numbers of the same classes, and the classes' names.
 
-    The classes are those of a ClassLabel column, else what occurs, sorted. Raises ValueError where a row has no label.
+    Raises:
+        ValueError: a row has no label, or one that the training rows do not have; see [`number_labels`].
     """
-    columns = {name: split[LABEL][:] for name, split in splits.items()}
-    for name, labels in columns.items():
-        if any(label is None or label == -1 for label in labels):
-            raise ValueError(f"data.probe: split {name!r} has rows without a label: choose a split with labels.")
-    feature = next(iter(splits.values())).features[LABEL]
-    if isinstance(feature, datasets.ClassLabel):
-        return splits, tuple(feature.names)
-    classes = sorted({label for labels in columns.values() for label in labels})
-    number = {label: i for i, label in enumerate(classes)}
-    numbered = {
-        name: split.remove_columns(LABEL).add_column(LABEL, [number[label] for label in columns[name]])
-        for name, split in splits.items()
+    options = {"label_column": probe.label_column, **modality.source_options}
+    splits = {
+        f"split {part!r}": load_source(probe.source(part), modality.kind, **options)
+        for part in (probe.train_split, probe.test_split)
     }
-    return numbered, tuple(map(str, classes))
+    labels = number_labels(splits)
+    labels.refuse_bad("data.probe")
+    numbered = []
+    for part, rows in splits.items():
+        if getattr(rows.features[LABEL], "names", None) != list(labels.names):
+            rows = rows.remove_columns(LABEL).add_column(LABEL, labels.numbers[part])
+        numbered.append(rows)
+    return numbered, labels.names

@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 
 from data2vec.finetune.data_arguments import FineTuneDataArguments
 from data2vec.finetune.examples import Examples
-from data2vec.finetune.labels import draw_per_class, hold_out, labelled_examples, number_labels
+from data2vec.finetune.labels import draw_per_class, hold_out, labelled_examples
+from data2vec.pretraining.data.labels import number_labels
 from data2vec.pretraining.data.modality import BadExample
 
 
@@ -49,36 +50,14 @@ def test_a_bad_row_is_named_or_left_out(caplog):
         Examples([3, 10], lambda row, rng: read(row, rng), name="test", seed=0, skip_bad=True)
 
 
-def test_classes_of_a_class_label_and_of_plain_values():
-    named = datasets.Features({"image": datasets.Value("string"), "label": datasets.ClassLabel(names=["x", "y", "z"])})
-    labels = number_labels({"train": table([0, 2, 0], features=named), "test": table([1], features=named)})
-    assert labels.names == ("x", "y", "z") and labels.numbers["test"].tolist() == [1]
-    labels = number_labels({"train": table(["dog", "ant", "dog"]), "test": table(["dog"])})
-    assert labels.names == ("ant", "dog") and labels.numbers["train"].tolist() == [1, 0, 1]
-    labels = number_labels({"train": table([10, 9, 30])})
-    assert labels.names == ("9", "10", "30")  # numbers by size, not by spelling
-
-
-@pytest.mark.parametrize(
-    "splits, words",
-    [
-        ({"train": ["a", "b", None]}, "data.train, row 2 has no label"),
-        ({"train": ["a", "b"], "test": ["a", "c"]}, r"data.test, row 1 has label 'c'.*\(a, b\)"),
-        ({"train": ["a", "a"]}, "data.train holds 1 class, a: set data.train.label_column"),
-        ({"train": [None, None]}, "data.train holds 0 classes, no labels at all"),
-    ],
-)
-def test_missing_and_unknown_labels_are_named(splits, words):
-    with pytest.raises(ValueError, match=words):
-        number_labels({name: table(labels) for name, labels in splits.items()})
-
-
-def test_rows_without_a_label_can_be_left_out(caplog):
-    splits = {"train": table(["a", "b", None, "a", ""]), "test": table(["a", "c", "b"])}
+def test_rows_known_to_be_bad_are_named_or_left_out(caplog):
+    bad = {4: BadExample("it has no label.", "no label"), 2: BadExample("it is empty.", "empty")}
+    with pytest.raises(BadExample, match="data.test, row 2: it is empty. 2 of 9 rows cannot be used. With data.skip"):
+        Examples(range(9), lambda row, rng: {}, name="test", seed=0, bad=bad)
     with caplog.at_level("WARNING", logger="data2vec"):
-        labels = number_labels(splits, skip_bad=True)
-    assert labels.numbers["train"].tolist() == [0, 1, -1, 0, -1] and labels.numbers["test"].tolist() == [0, -1, 1]
-    assert "data.train: 2 of 5 rows are left out: no label" in caplog.text
+        kept = Examples(range(9), read, name="test", seed=0, bad=bad, skip_bad=True, checked=True)
+    assert kept.kept.tolist() == [0, 1, 3, 5, 6, 7, 8]  # 3 cannot be read, which nobody has asked
+    assert kept.left_out == {"no label": 1, "empty": 1} and "1 of 9 rows are left out: no label" in caplog.text
 
 
 def test_a_draw_holds_the_smaller_one_and_follows_from_the_seed():
@@ -91,7 +70,7 @@ def test_a_draw_holds_the_smaller_one_and_follows_from_the_seed():
 
 
 def test_a_held_out_share_has_every_class_and_no_row_twice():
-    rest, held_out = hold_out(LABELS, 0.2, seed=3)
+    rest, held_out = hold_out(len(LABELS), 0.2, 3, LABELS)
     assert sorted([*rest, *held_out]) == list(range(len(LABELS)))
     counts = np.bincount(LABELS[held_out])
     np.testing.assert_allclose(counts / np.bincount(LABELS), 0.2, atol=0.005)

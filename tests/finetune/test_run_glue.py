@@ -185,6 +185,20 @@ def test_an_unusable_row_is_named_or_left_out(encoders, tmp_path, capsys):
     assert found["left_out"] == {"train": {"empty": 1, "unknown label": 1}} and found["train_examples"] == 19
 
 
+def test_a_class_that_train_does_not_have_is_not_the_one_at_its_number(encoders, tmp_path, capsys):
+    texts = ["the of", "was good", "is bad"]
+    for name, labels in (("train", [0, 2, 4]), ("test", [0, 1, 4])):
+        datasets.Dataset.from_dict({"text": texts, "label": labels}).to_csv(str(tmp_path / f"{name}.csv"))
+    recipe = write_recipe(tmp_path, tmp_path, encoders["v1"], training={"max_steps": 1, "eval_strategy": "no"})
+    arguments = [recipe, "--train", f"{{path: {tmp_path}/train.csv}}", "--test", f"{{path: {tmp_path}/test.csv}}"]
+    arguments += ["--load_best_model_at_end", "false"]
+    assert main(arguments) == 2
+    assert "data.test, row 1: its label '1' is not one of 0, 2, 4" in capsys.readouterr().err
+    assert main([*arguments, "--skip_bad", "true"]) == 0
+    rows = lines_of(tmp_path / "run" / "predictions" / "test.jsonl")
+    assert [(row["id"], row["label"]) for row in rows] == [(0, "0"), (2, "4")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -197,6 +211,14 @@ def test_an_unusable_row_is_named_or_left_out(encoders, tmp_path, capsys):
         (["--sweep.lerning_rates", "[1e-3]"], "task.sweep.lerning_rates .* did you mean 'learning_rates'"),
         (["--task_name", "rte", "--per_task.rte.trainin.seed", "1"], "task.per_task.rte.trainin"),
         (["--per_task.imdb.training.seed", "1", "--task_name", "rte"], "'imdb' is not a task of GLUE"),
+        (
+            ["--task_name", "rte", "--sweep", "{tasks: all, learning_rates: [1e-3]}"],
+            "data.task_name = 'rte' is not possible in a sweep: set task.sweep.tasks",
+        ),
+        (
+            ["--learning_rate", "1e-4", "--sweep", "{tasks: all, learning_rates: [1e-3]}"],
+            "training.learning_rate = 0.0001 is not possible in a sweep: set task.sweep.learning_rates",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(encoders, glue, tmp_path, capsys, arguments, message):
@@ -253,6 +275,15 @@ def test_a_sweep_prints_the_row_and_goes_on_where_it_stopped(encoders, glue, tmp
     assert main([*arguments, "--sweep.seeds", "[3, 5, 7]", "--sweep.tasks", "rte"]) == 0  # a seed more
     assert len(list(run.glob("rte/*/results.json"))) == 6
     assert all(file.stat().st_mtime_ns == when for file, when in finished.items())
+
+
+def test_a_task_asked_for_is_one_run_of_a_recipe_with_a_sweep(encoders, glue, tmp_path):
+    sweep = {"learning_rates": [1e-3, 5e-3], "seeds": [3, 5], "tasks": ["rte", "stsb"]}
+    recipe = write_recipe(tmp_path, glue, encoders["v1"], task={"sweep": sweep}, training={"max_steps": 1})
+    assert main([recipe, "--task_name", "sst2"]) == 0
+    assert [file.parent for file in tmp_path.rglob("results.json")] == [tmp_path / "run"]
+    written = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert written["data"]["task_name"] == "sst2"
 
 
 def _interrupt():

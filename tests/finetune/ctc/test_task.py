@@ -282,7 +282,7 @@ class TestBadInput:
             path.write_bytes(b"not a sound")
         text = {"empty": " ?! ", "crowded": "SEE BE SEE"}.get(kind, "BE")
         data = broken({"audio": str(path), "text": text})
-        with pytest.raises(ValueError, match=f"(?s)data.train.*Row {TRAIN}: '.*{kind}.wav' {message}.*skip_bad"):
+        with pytest.raises(ValueError, match=f"(?s)data.train, row {TRAIN}: '.*{kind}.wav' {message}.*skip_bad"):
             self.build(data, encoders["v2"], tmp_path)
         with caplog.at_level(logging.WARNING, logger="data2vec"):
             _, built = self.build(data, encoders["v2"], tmp_path, skip_bad=True)

@@ -7,19 +7,19 @@ import pytest
 from transformers import Data2VecTextConfig
 
 from data2vec.finetune.data_arguments import LabelledSource
+from data2vec.finetune.examples import Examples
 from data2vec.finetune.text.arguments import TextDataArguments
 from data2vec.finetune.text.data import (
-    TextCollator,
-    TextLabels,
-    find_labels,
+    empty_texts,
     find_text_columns,
+    label_rows,
+    log_cut,
     open_text,
     open_tokenizer,
-    text_examples,
+    read_text,
     tokenised_rows,
 )
 from data2vec.finetune.text.glue_tasks import GLUE
-from data2vec.pretraining.data.modality import BadExample
 from data2vec.pretraining.train_tokenizer import train_tokenizer
 
 
@@ -36,91 +36,44 @@ def rows_of(**columns) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns)
 
 
-def examples_of(rows, tokenizer, labels, columns=("text",), max_tokens=30, **how):
-    tokens = tokenised_rows(rows, tokenizer, columns, max_tokens, labels)
-    return text_examples(tokens, name="train", seed=0, max_tokens=max_tokens, **how)
+def examples_of(rows, tokenizer, columns=("text",), max_tokens=30):
+    return Examples(tokenised_rows(rows, tokenizer, columns, max_tokens), read_text, name="train", seed=0)
 
 
 def test_a_text_and_a_pair_read_as_roberta_writes_them(tokenizer):
-    rows = rows_of(a=["word1"], b=["more word2"], label=[1])
-    (example,) = examples_of(rows, tokenizer, TextLabels(("no", "yes")), ("a", "b"))
+    rows = rows_of(a=["word1"], b=["more word2"])
+    (example,) = examples_of(rows, tokenizer, ("a", "b"))
     assert tokenizer.decode(example["input_ids"]) == "<s>word1</s></s>more word2</s>"
-    assert example["labels"] == 1
-    (example,) = examples_of(rows, tokenizer, TextLabels(("no", "yes")), ("b",))
+    (example,) = examples_of(rows, tokenizer, ("b",))
     assert tokenizer.decode(example["input_ids"]) == "<s>more word2</s>"
 
 
 def test_long_texts_are_cut_where_they_are_longest_and_counted(tokenizer, caplog):
-    texts = ["word3", "word4 " * 40, "word5"]
-    rows = rows_of(a=texts, b=["more", "more", "more " * 50], label=[0, 1, 0])
+    rows = rows_of(a=["word3", "word4 " * 40, "word5"], b=["more", "more", "more " * 50])
+    examples = examples_of(rows, tokenizer, ("a", "b"))
     with caplog.at_level(logging.WARNING):
-        examples = examples_of(rows, tokenizer, TextLabels(("no", "yes")), ("a", "b"))
+        log_cut(examples, 30)
     assert [len(example["input_ids"]) for example in examples][1:] == [30, 30]
-    assert examples.lengths.tolist() == [len(example["input_ids"]) for example in examples]
+    assert examples.rows["length"][:] == [len(example["input_ids"]) for example in examples]
     assert "2 of 3 texts (66.7 %) are longer than max_tokens = 30 and are cut" in caplog.text
     cut = tokenizer.decode(examples[1]["input_ids"])
     assert cut.endswith("</s></s>more</s>")  # the short one of the pair is whole
     assert examples[0]["input_ids"].tolist() == tokenizer("word3", "more")["input_ids"]
 
 
-def test_rows_are_padded_together_and_numbers_stay_numbers(tokenizer):
-    rows = rows_of(text=["word1", "word2 and some more"], label=[2.5, 4.0])
-    examples = examples_of(rows, tokenizer, TextLabels(()))
-    batch = TextCollator(tokenizer.pad_token_id)([examples[0], examples[1]])
-    lengths = examples.lengths.tolist()
-    assert batch["input_ids"].shape == (2, max(lengths)) and batch["attention_mask"].sum(1).tolist() == lengths
-    assert batch["labels"].tolist() == [2.5, 4.0] and batch["labels"].is_floating_point()
-    assert "attention_mask" not in TextCollator(tokenizer.pad_token_id)([examples[0]])
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "message"),
-    [
-        ("", "good", "data.train, row 1: its text is empty: fill it in"),
-        (" \n", "good", "data.train, row 1: its text is empty: fill it in"),
-        (None, "good", "data.train, row 1: its text is empty: fill it in"),
-        ("fine", None, "data.train, row 1: it has no label: add one"),
-        ("fine", "great", "data.train, row 1: its label 'great' is not one of bad, good: correct it, or set data.lab"),
-    ],
-)
-def test_an_unusable_row_is_named_or_left_out_and_counted(tokenizer, caplog, text, label, message):
-    rows = rows_of(text=["word1", text, "word2"], label=["bad", label, "good"])
-    labels = TextLabels(("bad", "good"))
-    with pytest.raises(BadExample, match=message):
-        examples_of(rows, tokenizer, labels)
-    with caplog.at_level(logging.WARNING):
-        examples = examples_of(rows, tokenizer, labels, skip_bad=True)
-    assert [example["labels"] for example in examples] == [0, 1] and examples.kept.tolist() == [0, 2]
-    assert sum(examples.left_out.values()) == 1 and "row 1 is left out" in caplog.text
-
-
 def test_a_pair_says_which_of_its_texts_is_empty(tokenizer):
-    rows = rows_of(premise=["word1"], hypothesis=[""], label=[0])
-    with pytest.raises(BadExample, match="its hypothesis is empty"):
-        examples_of(rows, tokenizer, TextLabels(("a", "b")), ("premise", "hypothesis"))
+    rows = rows_of(premise=["word1", None, "word2"], hypothesis=[" \n", "word1", "word3"])
+    bad = empty_texts(tokenised_rows(rows, tokenizer, ("premise", "hypothesis"), 30))
+    assert {row: str(error) for row, error in bad.items()} == {
+        0: "its hypothesis is empty: fill it in, or remove the row.",
+        1: "its premise is empty: fill it in, or remove the row.",
+    }
+    assert {error.problem for error in bad.values()} == {"empty"}
 
 
-def test_what_labels_mean():
-    named = datasets.ClassLabel(names=["neg", "pos"])
-    assert find_labels(rows_of(text=["a"], label=[0]).cast_column("label", named), SOURCE, None).names == (
-        "neg",
-        "pos",
-    )
-    assert find_labels(rows_of(text=["a"] * 3, label=["pos", "neg", None]), SOURCE, None).names == ("neg", "pos")
-    assert find_labels(rows_of(text=["a"] * 3, label=[10, 9, 10]), SOURCE, None).names == ("9", "10")
-    assert find_labels(rows_of(text=["a"], label=[0.5]), SOURCE, None).names == ()
-    assert find_labels(rows_of(text=["a"], label=[1]), SOURCE, ["no", "yes"]).names == ("no", "yes")
-    with pytest.raises(ValueError, match="has 1 classes in column 'label'"):
-        find_labels(rows_of(text=["a", "b"], label=["x", "x"]), SOURCE, None)
+def test_a_missing_label_column_is_named():
     with pytest.raises(ValueError, match="has no column 'label': set label_column to one of text, stars"):
-        find_labels(rows_of(text=["a"], stars=[1]), SOURCE, None)
-
-
-def test_a_column_whose_classes_have_another_order_is_read_by_name(tokenizer):
-    swapped = datasets.ClassLabel(names=["entailment", "not_entailment"])
-    rows = rows_of(text=["a", "b"], label=[0, 1]).cast_column("label", swapped)
-    examples = examples_of(rows, tokenizer, TextLabels(GLUE["wnli"].labels))
-    assert [example["labels"] for example in examples] == [1, 0]
+        label_rows(rows_of(text=["a"], stars=[1]), SOURCE)
 
 
 def test_columns_are_found_by_name_or_asked_for():
