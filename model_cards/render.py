@@ -19,9 +19,10 @@ from data2vec.model_cards.card.card_yaml import CardFields
 from data2vec.model_cards.card.facts import Facts, read_facts, refuse_numbers
 from data2vec.model_cards.card.hub_terms import METRICS, PIPELINE_NAMES
 from data2vec.model_cards.card.metadata import card_data, check
-from data2vec.model_cards.report.curves import draw_sheet
 from data2vec.pretraining.checkpoints.storage import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.evaluation.plots import draw_curves
+from data2vec.pretraining.evaluation.report_text import markdown_table, percent, report_text
 
 
 CARD, CURVES, REPORT_PICTURE = "README.md", "curves.png", "report.png"
@@ -56,10 +57,10 @@ def render(folder: str | Path, **given: Any) -> ModelCard:
     """
     facts = read_facts(folder, given)
     facts.words.write(facts.run.path)
-    sheet = draw_sheet(facts.run.log, columns=3)
-    if sheet is not None:
-        sheet.savefig(facts.run.path / CURVES, dpi=110)
-    card = compose(facts, curves=sheet is not None)
+    curves = draw_curves(facts.run.log, columns=3)
+    if curves is not None:
+        curves.savefig(facts.run.path / CURVES, dpi=110)
+    card = compose(facts, curves=curves is not None)
     write_text(facts.run.path / CARD, f"{card}\n")
     return card
 
@@ -78,41 +79,31 @@ def compose(facts: Facts, curves: bool) -> ModelCard:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["table"] = lambda rows, *heads: markdown_table(heads, rows, padded=False) if rows else ""
+    return environment
 
 
 def _values(facts: Facts, curves: bool) -> dict[str, Any]:
-    found = tables.fine_tuned(facts)
     main = (facts.results or {}).get("main") or {}
-    names = ["what it is", "value"]
-    probe = facts.logged("probe/knn_student")[-1:]
-    objective, data = tables.objective(facts), tables.data(facts)
+    report = facts.run.report
     return {
         "facts": facts,
         "words": facts.words,
+        "tables": tables,
+        "usage": usage,
         "what": WHAT[facts.modality],
         "task_words": PIPELINE_NAMES.get(facts.pipeline or "", "a task").lower(),
         "limits_of_data": LIMITS[facts.modality],
-        "loading": usage.loading(facts),
-        "fine_tuning": usage.fine_tuning(facts),
         "curves": curves,
         "pictures": [(name, words) for name, words in PICTURES.items() if (facts.run.path / name).is_file()],
         "report_picture": (facts.run.path / REPORT_PICTURE).is_file(),
         "health": tables.health(facts) if facts.run.pretrains else "",
-        "learnt": tables.what_was_learnt(facts),
-        "last_probe": f"{100 * probe[0]:.1f}" if probe else "",
+        "learnt": report_text(report, "learnt") if report and report.get("settings") else "",
+        "last_probe": "".join(percent(value) for value in facts.logged("probe/knn_student")[-1:]),
         "main_words": f"{METRICS.get(main['metric'], ('', main['metric']))[1]} on {main['split']}" if main else "",
-        "tables": {
-            "shape": tables.markdown(names, tables.shape(facts)),
-            "objective": tables.markdown(["number of the objective", "value"], objective) if objective else "",
-            "data": tables.markdown(["used for", "source", "split", "licence"], data) if data else tables.NOT_RECORDED,
-            "training": tables.markdown(["setting", "value"], tables.training(facts)),
-            "fine_tuned": tables.markdown(["metric", "split", "value", "examples"], found) if found else "",
-            "provenance": tables.markdown(["what made it", "as the run recorded it"], tables.provenance(facts)),
-            "compute": tables.markdown(["compute", "measured"], tables.compute(facts)),
-        },
     }
 
 

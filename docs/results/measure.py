@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from experiment import SYSTEMS, Experiment
 from transformers import AutoModel, PreTrainedModel, set_seed
 
@@ -20,12 +19,11 @@ from data2vec.pretraining.data.build import PretrainingData
 from data2vec.pretraining.evaluation.fine_tuning import fine_tune_accuracy
 from data2vec.pretraining.evaluation.probe import (
     batches_of,
-    evaluating,
+    extract_features,
+    extract_layers,
     few_label_accuracy,
-    hidden_layers,
     knn_accuracy,
     linear_probe,
-    masked_mean,
     teacher_encoder,
 )
 from data2vec.pretraining.evaluation.raw_features import raw_features
@@ -161,16 +159,11 @@ def pooled_layers(
 
     The first is the embedding, the last the encoder's output, behind the final norm where it has one.
     """
-    pooled, labels = [], []
-    device = torch.device("cpu")
-    with evaluating(encoder), torch.no_grad():
-        for batch in batches_of(split, collate):
-            hidden, real = hidden_layers(encoder, batch, device)
-            if layers == "all":
-                hidden = (*hidden_layers(encoder, batch, device, "all")[0][:-1], *hidden)
-            pooled.append([masked_mean(layer, real).numpy() for layer in hidden])
-            labels.append(batch["labels"].numpy())
-    return [np.concatenate(layer) for layer in zip(*pooled, strict=True)], np.concatenate(labels)
+    last, labels = extract_features(encoder, batches_of(split, collate))
+    if layers == "last":
+        return [last], labels
+    states, _ = extract_layers(encoder, batches_of(split, collate))
+    return [*(np.stack(layer) for layer in list(states.values())[:-1]), last], labels
 
 
 def accuracies(

@@ -29,7 +29,7 @@ from data2vec.pretraining.evaluation.probe import (
     extract_features,
     few_label_accuracy,
     knn_accuracy,
-    linear_probe_accuracy,
+    linear_probe,
 )
 from data2vec.pretraining.sweep import command as sweep
 
@@ -85,7 +85,7 @@ def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, f
         )
         few = few_label_accuracy(train_x, train_y, test_x, test_y, LABELS_PER_CLASS, DRAWS)
         found = {
-            "linear": 100 * linear_probe_accuracy(train_x, train_y, test_x, test_y),
+            "linear": 100 * linear_probe(train_x, train_y, test_x, test_y).accuracy,
             "knn": 100 * knn_accuracy(train_x, train_y, test_x, test_y),
             "few": 100 * few.mean,
             "rankme_student": rankme(train_x),

@@ -42,14 +42,13 @@ def encoder_features(
     pieces.sort(key=lambda piece: len(piece[1]))  # batches of alike lengths
     total = np.zeros((len(sentences), encoder.config.hidden_size))
     tokens = np.zeros((len(sentences), 1))
-    device = torch.device("cpu")
     with evaluating(encoder), torch.no_grad():
         for start in range(0, len(pieces), 256):
             numbers, rows = zip(*pieces[start : start + 256], strict=True)
             batch = tokenizer.pad({"input_ids": list(rows)}, return_tensors="pt")
-            (hidden,), real = hidden_layers(encoder, dict(batch), device, "average")  # (pieces, time, dim)
+            layers, real = hidden_layers(encoder, dict(batch), "average")
             ordinary = real & ~torch.isin(batch["input_ids"], torch.tensor(tokenizer.all_special_ids))
-            np.add.at(total, list(numbers), (hidden * ordinary.unsqueeze(-1)).sum(1).numpy())
+            np.add.at(total, list(numbers), (layers["average"] * ordinary.unsqueeze(-1)).sum(1).numpy())
             np.add.at(tokens, list(numbers), ordinary.sum(1, keepdim=True).numpy())
     return (total / np.maximum(tokens, 1)).astype(np.float32)
 

@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 
 from ...pretraining.data.arguments import CheckedArguments
 from ..data_arguments import FineTuneDataArguments
-from .features import LayerName
 
 
 @dataclass(kw_only=True)
@@ -35,7 +34,7 @@ Kind = Literal["knn", "linear", "few_labels"]
 
 
 @dataclass(kw_only=True)
-class ProbeArguments(CheckedArguments):
+class ProbeTask(CheckedArguments):
     """The `task` section: which features, and what is asked of them."""
 
     where: ClassVar[str] = "task"
@@ -43,7 +42,7 @@ class ProbeArguments(CheckedArguments):
     weights: Literal["student", "teacher"] = field(
         default="student", metadata={"help": "of a pretraining run; the teacher is in its sub-folder pretraining"}
     )
-    layer: LayerName = field(
+    layer: int | Literal["last", "average", "all"] = field(
         default="all",
         metadata={"help": "a hidden state by number (0: the first block's input), last, average (of all), or all"},
     )
@@ -83,4 +82,4 @@ class Probe:
 
     script: ClassVar[str] = "run_probe.py"
     data_class: ClassVar[type[FineTuneDataArguments]] = ProbeData
-    arguments_class: ClassVar[type[CheckedArguments]] = ProbeArguments
+    arguments_class: ClassVar[type[CheckedArguments]] = ProbeTask

@@ -1,60 +1,150 @@
-"""Features of a frozen encoder, of any layer, for every example of a split: computed in batches, written in parts.
+"""Features of a frozen encoder on disk: a folder a split, in files of a few hundred examples.
 
-A part that is already there is not computed again, so an interrupted job continues where it stopped, and several
-processes (or machines, on one disk) share the parts of a split between them.
+    features/pretrained/train/manifest.json, 00000.parquet, 00001.parquet, ...
+
+A row has `id` (the number of the row it was computed from), `name` (of its file, where it has one), `label` (-1 where
+there is none) and one column a layer: a vector, or a list of one vector a time step. In safetensors, which hold
+tensors only, vectors follow each other; with one a time step, `steps` says how many belong to whom.
+
+A file is there whole or not at all, and is not computed again: an interrupted job continues where it stopped, and
+several processes (or machines, on one disk) share the files of a split between them.
 """
 
 import hashlib
+import json
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ...pretraining.data.modality import path_of
-from ...pretraining.evaluation.probe import Collate, Layer, evaluating, hidden_layers, masked_mean
+from ...pretraining.evaluation.probe import Collate, Layer, batches_of, extract_layers
 from ..examples import Examples
-from .feature_files import FeatureFolder, Part
 
 
 logger = logging.getLogger(__name__)
 
 PART = 256  # examples of a file
 
-LayerName = int | Literal["last", "average", "all"]
-
 
 @dataclass(frozen=True)
-class Selection:
-    """Which features: of which layers, and one vector an example or one a time step."""
+class Part:
+    """The features of some examples.
 
-    layer: LayerName = "all"
-    pooled: bool = True
+    Attributes:
+        ids, labels: (examples,) int64.
+        names: of the examples' files, "" where there is none.
+        layers: name of the layer -> an array an example, (dim,) or (time, dim) float32.
+    """
 
-    def of_batch(self, encoder: PreTrainedModel, batch: dict[str, Tensor], device: torch.device) -> "list[_Found]":
-        """What the encoder makes of a batch, one entry an example."""
-        layer: Layer | Literal["all"] = None if self.layer == "last" else self.layer
-        hidden, real = hidden_layers(encoder, batch, device, layer)
-        names = [f"layer_{i}" for i in range(len(hidden))] if layer == "all" else [layer_name(self.layer)]
-        if self.pooled:
-            vectors = [masked_mean(states, real).float().cpu().numpy() for states in hidden]  # (batch, dim) each
-            return [dict(zip(names, (v[row : row + 1] for v in vectors), strict=True)) for row in range(len(real))]
-        states = [layer.float().cpu().numpy() for layer in hidden]  # (batch, time, dim) each
-        kept = real.cpu().numpy()
-        return [dict(zip(names, (s[row][kept[row]] for s in states), strict=True)) for row in range(len(kept))]
+    ids: np.ndarray
+    labels: np.ndarray
+    names: Sequence[str]
+    layers: dict[str, list[np.ndarray]]
 
 
-_Found = dict[str, np.ndarray]  # layer -> (1 or time, dim) fp32
+class FeatureFolder:
+    """The parts of one split. What they were made from is in the manifest, and others are not mixed in.
+
+    Raises:
+        ValueError: the folder holds features that were made from something else.
+    """
+
+    def __init__(self, path: Path, format: Literal["parquet", "safetensors"], made_from: Mapping[str, Any]):
+        self.path, self.format = path, format
+        manifest, content = path / "manifest.json", {"format": format, **made_from}
+        if manifest.is_file():
+            before = json.loads(manifest.read_text(encoding="utf-8"))
+            other = [name for name in content if before.get(name) != content[name]]
+            if other:
+                raise ValueError(
+                    f"{path} holds features with another {other[0]}: {before.get(other[0])!r} there, "
+                    f"{content[other[0]]!r} here. Use another training.output_dir, or remove that folder."
+                )
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            _write_whole(manifest, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", "utf-8"))
+
+    def file(self, number: int) -> Path:
+        return self.path / f"{number:05d}.{self.format}"
+
+    def write(self, number: int, part: Part) -> None:
+        _write_whole(self.file(number), lambda file: WRITERS[self.format](file, part))
+
+    def read(self, number: int) -> Part:
+        return READERS[self.format](self.file(number))
+
+    def pooled(self, parts: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """All of a split: the mean over time steps of each layer, (examples, dim), and labels (examples,)."""
+        read = [self.read(number) for number in range(parts)]
+        layers = {
+            name: np.stack([row if row.ndim == 1 else row.mean(0) for part in read for row in part.layers[name]])
+            for name in read[0].layers
+        }
+        return layers, np.concatenate([part.labels for part in read])
 
 
-def layer_name(layer: LayerName) -> str:
-    return f"layer_{layer}" if isinstance(layer, int) else layer
+def _write_whole(path: Path, write: Any) -> None:
+    """Under its name only once it is complete."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_parquet(path: Path, part: Part) -> None:
+    columns = {"id": pa.array(part.ids), "name": pa.array(part.names, pa.string()), "label": pa.array(part.labels)}
+    for name, rows in part.layers.items():
+        vector = pa.list_(pa.float32(), rows[0].shape[-1])
+        pooled = rows[0].ndim == 1
+        columns[name] = pa.array(rows, vector) if pooled else pa.array([list(row) for row in rows], pa.list_(vector))
+    pq.write_table(pa.table(columns), path)
+
+
+def _read_parquet(path: Path) -> Part:
+    table = pq.read_table(path)
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    ids, names, labels = (columns.pop(name) for name in ("id", "name", "label"))
+    layers = {
+        layer: [np.stack(row) if row.dtype == object else row for row in rows] for layer, rows in columns.items()
+    }
+    return Part(ids, labels, list(names), layers)
+
+
+def _write_safetensors(path: Path, part: Part) -> None:
+    tensors = {"id": part.ids, "label": part.labels}
+    tensors |= {name: np.vstack(rows) for name, rows in part.layers.items()}
+    rows = next(iter(part.layers.values()))
+    if rows[0].ndim == 2:
+        tensors["steps"] = np.array([len(row) for row in rows])
+    save_file(tensors, path)
+
+
+def _read_safetensors(path: Path) -> Part:
+    tensors = load_file(path)
+    ids, labels, steps = tensors.pop("id"), tensors.pop("label"), tensors.pop("steps", None)
+    layers = {
+        name: list(tensors[name]) if steps is None else np.split(tensors[name], np.cumsum(steps)[:-1])
+        for name in sorted(tensors, key=lambda name: (len(name), name))  # layer_9 before layer_10
+    }
+    return Part(ids, labels, [""] * len(ids), layers)
+
+
+WRITERS = {"parquet": _write_parquet, "safetensors": _write_safetensors}
+READERS = {"parquet": _read_parquet, "safetensors": _read_safetensors}
 
 
 def write_features(
@@ -62,18 +152,18 @@ def write_features(
     examples: Examples,
     collate: Collate,
     folder: FeatureFolder,
-    selection: Selection,
     *,
+    layer: Layer,
+    pooled: bool,
     column: str,
     batch_size: int,
-    device: torch.device,
     process: tuple[int, int] = (0, 1),
     title: str = "features",
 ) -> int:
     """Compute and write the parts of a split that are not there yet; returns how many parts the split has.
 
     Args:
-        encoder: run as it is, in eval mode, without gradient or autocast.
+        layer, pooled: see [`extract_layers`].
         column: of the rows that holds their input, for the names.
         process: (rank, ranks): every rank writes its share of the parts.
     """
@@ -83,54 +173,23 @@ def write_features(
     missing = [number for number in mine if not folder.file(number).is_file()]
     if len(missing) < len(mine):
         logger.info("%s: %d of %d parts are there already", folder.path, len(mine) - len(missing), len(mine))
-    sizes = [min(PART, len(examples) - number * PART) for number in missing]
-    bar = tqdm(total=sum(sizes), desc=title, unit="example", disable=rank != 0)
-    with bar, evaluating(encoder), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        for number, size in zip(missing, sizes, strict=True):
-            indices = range(number * PART, number * PART + size)
-            folder.write(number, _compute(encoder, examples, indices, collate, selection, column, batch_size, device))
-            bar.update(size)
+    spans = {number: range(number * PART, min((number + 1) * PART, len(examples))) for number in missing}
+    with tqdm(total=sum(map(len, spans.values())), desc=title, unit="example", disable=rank != 0) as bar:
+        for number, indices in spans.items():
+            read = [examples[i] for i in indices]
+            # Those of about one length go together: less padding
+            order = sorted(range(len(read)), key=lambda i: -read[i][encoder.main_input_name].numel())
+            batches = batches_of([read[i] for i in order], collate, batch_size)
+            layers, _ = extract_layers(encoder, batches, layer=layer, pooled=pooled)
+            part = Part(
+                ids=examples.kept[np.asarray(indices)],
+                labels=np.array([int(example.get("labels", -1)) for example in read], dtype=np.int64),
+                names=[path_of(examples.row(i), column) or "" for i in indices],
+                layers={name: [rows[i] for i in np.argsort(order)] for name, rows in layers.items()},
+            )
+            folder.write(number, part)
+            bar.update(len(read))
     return count
-
-
-def _compute(
-    encoder: PreTrainedModel,
-    examples: Examples,
-    indices: Sequence[int],
-    collate: Collate,
-    selection: Selection,
-    column: str,
-    batch_size: int,
-    device: torch.device,
-) -> Part:
-    read = [examples[i] for i in indices]
-    # Those of about one length go together: less padding
-    order = sorted(range(len(read)), key=lambda i: -read[i][encoder.main_input_name].numel())
-    found: dict[int, _Found] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = collate([read[i] for i in chosen])
-        found.update(zip(chosen, selection.of_batch(encoder, batch, device), strict=True))
-    layers = {name: np.concatenate([found[i][name] for i in range(len(read))]) for name in found[0]}
-    steps = None
-    if not selection.pooled:
-        first = next(iter(found[0]))
-        steps = np.array([len(found[i][first]) for i in range(len(read))], dtype=np.int64)
-    return Part(
-        ids=examples.kept[np.asarray(indices)],
-        labels=np.array([int(example.get("labels", -1)) for example in read], dtype=np.int64),
-        names=[path_of(examples.row(i), column) or "" for i in indices],
-        layers=layers,
-        steps=steps,
-    )
-
-
-def read_pooled(folder: FeatureFolder, parts: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """All of a split: (examples, dim) fp32 of each layer, and labels (examples,) int64."""
-    read = list(folder.parts(parts))
-    pooled = [part.pooled() for part in read]
-    layers = {name: np.concatenate([part[name] for part in pooled]) for name in pooled[0]}
-    return layers, np.concatenate([part.labels for part in read])
 
 
 def fingerprint(encoder: PreTrainedModel) -> str:

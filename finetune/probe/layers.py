@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ...pretraining.evaluation.probe import Features, TooFewExamples, few_label_accuracy, knn_accuracy, linear_probe
-from .arguments import ProbeArguments
+from .arguments import ProbeTask
 
 
 Pair = tuple[Features, Features]  # of the training and of the test examples, (examples, dim)
@@ -28,7 +28,7 @@ class Labels:
     names: Sequence[str]
 
 
-def probe_layers(networks: Sequence[Network], labels: Labels, args: ProbeArguments, seed: int, title: str) -> Any:
+def probe_layers(networks: Sequence[Network], labels: Labels, args: ProbeTask, seed: int, title: str) -> Any:
     """Accuracies of each layer, 0 to 1: {layer: {"knn", "linear", "validation"}}, the mean over networks.
 
     `validation` is the linear probe's accuracy on the part of the training examples that chose its penalty.
@@ -58,7 +58,7 @@ def best_layer(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def few_label_curve(
-    networks: Sequence[Network], layer: str, labels: Labels, args: ProbeArguments, seed: int
+    networks: Sequence[Network], layer: str, labels: Labels, args: ProbeTask, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Accuracies over draws, by labels per class: {"10": {"mean", "std", "accuracies"}}.
 
@@ -85,7 +85,7 @@ def few_label_curve(
 
 
 def probe_everything(
-    sources: Mapping[str, Sequence[Network]], labels: Labels, args: ProbeArguments, seed: int
+    sources: Mapping[str, Sequence[Network]], labels: Labels, args: ProbeTask, seed: int
 ) -> dict[str, Any]:
     """{source: {"layers": ..., "best": layer, "few_labels": {layer: curve}}} of every source.
 

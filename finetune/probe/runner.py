@@ -1,6 +1,6 @@
 """A probe from its recipe to its folder.
 
-    features/ENCODER/SPLIT/    feature files, see feature_files.py; ENCODER is pretrained, untrained0, ...
+    features/ENCODER/SPLIT/    feature files, see features.py; ENCODER is pretrained, untrained0, ...
     results.json, report.md    what the classifiers found
     layers.png                 accuracy over depth
     few_labels.png             accuracy over labels per class
@@ -8,6 +8,7 @@
 Started again, an interrupted probe computes the feature files that are missing, and a finished one says so.
 """
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -18,23 +19,32 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import MODEL_MAPPING, AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 
 from ...pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import Modality
 from ...pretraining.data.sources import load_source, open_source
+from ...pretraining.evaluation.probe import teacher_encoder, untrained_encoder
 from ...pretraining.evaluation.raw_features import raw_features
+from ...pretraining.trainer import WHOLE_MODEL
 from ..arguments import SECTIONS, FineTuneRun
 from ..examples import Examples
 from ..runner import FREE, RESULTS
-from .arguments import ProbeArguments, ProbeData
-from .encoders import pretrained_encoder, untrained_encoder
-from .feature_files import FeatureFolder
-from .features import Selection, fingerprint, read_pooled, write_features
+from .arguments import ProbeData, ProbeTask
+from .features import FeatureFolder, fingerprint, write_features
 from .layers import Labels, Network, probe_everything
-from .report import write_report
+from .report import describe
 
 
 PROCESSORS: dict[str, Any] = {
@@ -51,7 +61,7 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
     Raises:
         ValueError: the recipe, the data or the folder cannot be used; the message names the field or the row.
     """
-    args: ProbeArguments = run.task
+    args: ProbeTask = run.task
     _check(run)
     if (run.folder / RESULTS).is_file():
         print(f"{run.folder} is finished: its {RESULTS} holds what it gave. Use another output_dir to repeat it.")
@@ -66,7 +76,7 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
     seed = run.training.seed
     encoders = {"pretrained": pretrained_encoder(run)}
     untrained = [f"untrained{number}" for number in range(args.untrained if args.probes else 0)]
-    encoders |= {name: untrained_encoder(run, seed + number) for number, name in enumerate(untrained)}
+    encoders |= {name: untrained_encoder(run.config, seed + number) for number, name in enumerate(untrained)}
     found = {name: _features(run, modality, name, encoder, splits, names) for name, encoder in encoders.items()}
     PartialState().wait_for_everyone()
     if not main:
@@ -96,6 +106,31 @@ def _check(run: FineTuneRun) -> None:
         run.task.refuse("layer", f"the encoder has layers 0 to {blocks}")
     if run.task.probes and run.data.test is None:
         raise ValueError("data.test = null is not possible: name it, or set task.probes = [] to write features only.")
+
+
+def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
+    """The student, or the teacher where `task.weights` asks for it, in fp32 and in eval mode.
+
+    Raises:
+        ValueError: the checkpoint has no teacher.
+    """
+    how: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.training.seed)  # a pooler that no checkpoint has would differ in every process
+        if run.task.weights == "student":
+            return AutoModel.from_pretrained(run.checkpoint, config=copy.deepcopy(run.config), **how).eval()
+        for place in ({}, {"subfolder": WHOLE_MODEL}):  # of student, teacher and decoder
+            try:
+                config = AutoConfig.from_pretrained(run.checkpoint, trust_remote_code=False, **place)
+            except (OSError, ValueError):
+                continue
+            if any(name.endswith("ForPreTraining") for name in config.architectures or []):
+                how |= {**place, **run.config_overrides}
+                return teacher_encoder(AutoModelForPreTraining.from_pretrained(run.checkpoint, **how))
+    raise ValueError(
+        f"task.weights = 'teacher' is not possible: {run.checkpoint} holds an encoder alone. Name the folder of a "
+        f"pretraining run with its sub-folder {WHOLE_MODEL}, or use weights: student."
+    )
 
 
 def open_modality(run: FineTuneRun) -> Modality[Any]:
@@ -184,32 +219,30 @@ def _features(
     classes: Sequence[str],
 ) -> Found:
     """Write the features of all splits from one encoder."""
-    args: ProbeArguments = run.task
+    args: ProbeTask = run.task
     training = run.training
-    device = torch.device(training.device)
-    encoder.to(device)  # type: ignore[arg-type]
-    selection = Selection(args.layer, pooled=not args.per_step or name != "pretrained")
+    encoder.to(training.device)  # type: ignore[arg-type]
+    pooled = not args.per_step or name != "pretrained"
     made_from = {
         "model": run.checkpoint if name == "pretrained" else f"the shape of {run.checkpoint}, random weights",
         "weights": fingerprint(encoder),
         "layer": args.layer,
-        "per_step": not selection.pooled,
+        "per_step": not pooled,
         "classes": list(classes),
     }
     found: Found = []
     for split, examples in splits.items():
-        folder = FeatureFolder(
-            run.folder / "features" / name / split, args.format, {**made_from, "examples": len(examples)}
-        )
+        path = run.folder / "features" / name / split
+        folder = FeatureFolder(path, args.format, {**made_from, "examples": len(examples)})
         parts = write_features(
             encoder,
             examples,
             modality.collator(None, training.seed),
             folder,
-            selection,
+            layer=args.layer,
+            pooled=pooled,
             column=modality.kind.column,
             batch_size=training.per_device_eval_batch_size,
-            device=device,
             process=(training.process_index, training.world_size),
             title=f"{name}, {split}",
         )
@@ -226,7 +259,7 @@ def _probe(
     results: dict[str, Any],
 ) -> None:
     """Probe what was written, add it to `results`, draw and report it."""
-    pooled = {name: [read_pooled(folder, parts) for folder, parts in of] for name, of in found.items()}
+    pooled = {name: [folder.pooled(parts) for folder, parts in of] for name, of in found.items()}
     networks: dict[str, Network] = {
         name: {layer: (train[layer], test[layer]) for layer in train}
         for name, ((train, _), (test, _)) in pooled.items()
@@ -242,4 +275,4 @@ def _probe(
         sources |= {name: [{"raw": pair}] for name, pair in raw.items()}
     results["majority"] = float(np.bincount(labels.test).max() / len(labels.test))
     results["probed"] = probe_everything(sources, labels, run.task, run.training.seed)
-    write_report(Path(run.folder), results, run.task)
+    describe(Path(run.folder), results, run.task)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...pretraining.evaluation.report_text import in_words
 from ..report.health_text import verdict
 from ..strip_paths import without_places
 from .facts import Facts
@@ -184,26 +183,9 @@ def fine_tuned(facts: Facts) -> Rows:
     return rows
 
 
-def what_was_learnt(facts: Facts) -> str:
-    """The report of a pretraining run in words and tables, `NOT_MEASURED` where there is none."""
-    report = facts.run.report
-    if report is None or report.get("settings") is None:
-        return ""
-    parts = in_words(report).split("\n\n")[1:]  # without its heading
-    ends = next(i for i, part in enumerate(parts) if part.startswith("The encoder ("))  # how to load is said elsewhere
-    return "\n\n".join(parts[:ends])
-
-
 def health(facts: Facts) -> str:
     found = verdict(facts.run.log, facts.run.health)
     return f"**{found.title}.** {' '.join(found.sentences)}"
-
-
-def markdown(heading: list[str], rows: Rows) -> str:
-    """A Markdown table; a cell holds no line break and no bar."""
-    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
-    lines = [heading, ["---"] * len(heading), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _value(value: Any) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ...pretraining.evaluation.plots import COLOURS, finish, legend_below
 from ...pretraining.evaluation.raw_features import SAMPLING_RATE, log_mel
-from .curves import COLOURS, INK, finish
 from .figures import (
     ReportFigure,
     attention_matrix,
@@ -53,19 +53,14 @@ class AudioDrawing:
         drawn = Figure(figsize=(4.6, 3.4), layout="constrained")
         above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(1.3, 1))
         above.imshow(spectrogram, extent=(0, seconds, 0, SAMPLING_RATE / 2000), aspect="auto", interpolation="none")
-        finish(above, "How much each moment is listened to")
+        finish(above, "How much each moment is listened to", y="kHz")
         above.grid(False)
-        above.set_ylabel("kHz", fontsize=9, color=INK)
         for colour, (block, called) in zip(COLOURS, blocks_to_show(len(maps)).items(), strict=False):
             below.plot(starts, received(maps[block]), color=colour, label=called, linewidth=1.5)
-        finish(below, "")
+        finish(below, "", "seconds", "× even")
         below.set_ylim(bottom=0)
         below.set_xlim(0, seconds)
-        below.set_ylabel("× even", fontsize=9, color=INK)
-        below.set_xlabel("seconds", fontsize=9, color=INK)
-        below.legend(
-            loc="upper left", bbox_to_anchor=(-0.02, -0.45), ncols=3, frameon=False, fontsize=8.5, labelcolor=INK
-        )
+        legend_below(below, ncols=3, gap=0.45)
         caption = "Attention that each frame gets, averaged over heads and over all that look; 1 is an even look."
         return [
             figure(f"{name}_over_time", drawn, caption, "Spectrogram, and attention over time under it."),

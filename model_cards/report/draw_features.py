@@ -6,19 +6,17 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ...finetune.probe.arguments import ProbeArguments
-from ...finetune.probe.layers import Labels, Network, probe_layers
-from ...pretraining.evaluation.probe import batches_of, evaluating, extract_features, hidden_layers, masked_mean
-from .curves import COLOURS, INK, finish
+from ...finetune.probe.arguments import ProbeTask
+from ...finetune.probe.layers import Labels, probe_layers
+from ...pretraining.evaluation.plots import COLOURS, draw_layers, finish, legend_below
+from ...pretraining.evaluation.probe import batches_of, extract_features, extract_layers, untrained_encoder
 from .figures import ReportFigure, figure
 from .inputs import Example, Inputs, Labelled
 
@@ -62,10 +60,7 @@ def feature_map(
     axes.set(xticks=[], yticks=[])
     axes.spines["bottom"].set_visible(False)
     if names:
-        axes.legend(
-            loc="upper left", bbox_to_anchor=(-0.02, -0.02), ncols=3, frameon=False, fontsize=9, labelcolor=INK,
-            handletextpad=0.2, columnspacing=0.8, markerscale=1.4,
-        )  # fmt: skip
+        legend_below(axes, ncols=3, gap=0.02, handletextpad=0.2, columnspacing=0.8, markerscale=1.4)
     coloured = "coloured by label" if names else "not coloured, as no labelled set is configured"
     return figure(name, drawn, f"{axes_are}, {coloured}.", f"Map of the features, {coloured}. {axes_are}.", wide=True)
 
@@ -116,11 +111,8 @@ Scores = dict[str, dict[str, dict[str, float]]]  # source -> layer -> {"knn", "l
 
 def scores_of_probe(results: Mapping[str, Any]) -> Scores:
     """Accuracy by layer from what finetune/run_probe.py wrote."""
-    return {
-        name: {layer: dict(scores) for layer, scores in source["layers"].items()}
-        for name, source in results["probed"].items()
-        if not {"raw"} & set(source["layers"])
-    }
+    layers = {name: source["layers"] for name, source in results["probed"].items()}
+    return {name: found for name, found in layers.items() if "raw" not in found}
 
 
 def probe_all_layers(inputs: Inputs, encoder: PreTrainedModel, labelled: Labelled) -> Scores:
@@ -129,55 +121,22 @@ def probe_all_layers(inputs: Inputs, encoder: PreTrainedModel, labelled: Labelle
     Raises:
         ValueError: there are too few labelled examples for a probe.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(inputs.seed)
-        untrained = AutoModel.from_config(inputs.config, trust_remote_code=False).eval().to(encoder.device)
-    both = (labelled.train, labelled.test)
-    train_y, test_y = (np.array([int(example["labels"]) for example in examples]) for examples in both)
-    args = ProbeArguments(probes=["knn", "linear"], neighbours=min(10, len(train_y)))
-    labels = Labels(train_y, test_y, labelled.names)
+    untrained = untrained_encoder(inputs.config, inputs.seed)
+    untrained.to(encoder.device)  # type: ignore[arg-type]
     scores = {}
     for name, network in (("pretrained", encoder), ("untrained", untrained)):
-        train, test = (_all_layers(inputs, network, examples) for examples in both)
-        pairs: Network = {layer: (train[layer], test[layer]) for layer in train}
-        scores[name] = probe_layers([pairs], labels, args, inputs.seed, name)
+        (train, train_y), (test, test_y) = (
+            extract_layers(network, batches_of(examples, inputs.collate))
+            for examples in (labelled.train, labelled.test)
+        )
+        layers = {layer: (np.stack(train[layer]), np.stack(test[layer])) for layer in train}
+        task = ProbeTask(probes=["knn", "linear"], neighbours=min(10, len(train_y)))
+        scores[name] = probe_layers([layers], Labels(train_y, test_y, labelled.names), task, inputs.seed, name)
     return scores
-
-
-def _all_layers(inputs: Inputs, encoder: PreTrainedModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-    """Mean-pooled hidden states by layer, (examples, dim) each; layer_0 is the first block's input."""
-    found: list[list[np.ndarray]] = []
-    with evaluating(encoder), torch.no_grad():
-        for batch in batches_of(examples, inputs.collate):
-            hidden, real = hidden_layers(encoder, batch, encoder.device, "all")
-            found.append([masked_mean(states, real).float().cpu().numpy() for states in hidden])
-    return {f"layer_{number}": np.concatenate(parts) for number, parts in enumerate(zip(*found, strict=True))}
 
 
 def layers_figure(scores: Scores, name: str) -> ReportFigure:
     """Accuracy over depth: a colour a source, a line a kind of probe."""
     drawn = Figure(figsize=(4.6, 3.4), layout="constrained")
-    axes = drawn.add_subplot()
-    for colour, (source, layers) in zip(COLOURS, scores.items(), strict=False):
-        for kind, (called, line) in {"linear": ("linear probe", "-"), "knn": ("k-NN", "--")}.items():
-            values = [(_depth(layer), 100 * at[kind]) for layer, at in layers.items() if kind in at]
-            if values:
-                axes.plot(
-                    *zip(*values, strict=True),
-                    line,
-                    color=colour,
-                    marker="o",
-                    markersize=3.5,
-                    label=f"{source}, {called}",
-                )
-    finish(axes, "Accuracy by layer, in %")
-    axes.set_xlabel("layer (0: input of the first block)", fontsize=9, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), ncols=2, frameon=False, fontsize=8.5, labelcolor=INK)
+    draw_layers(drawn.add_subplot(), scores)
     return figure(name, drawn, "Frozen features, averaged over time.", "Accuracy of classifiers on each layer.")
-
-
-def _depth(layer: str) -> float:
-    number = layer.rsplit("_", 1)[-1]
-    return int(number) if number.isdigit() else 0

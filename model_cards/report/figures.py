@@ -2,22 +2,25 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .curves import INK, finish, png_of, svg_of
+from ...pretraining.evaluation.plots import GRID, INK, finish
 from .inputs import Inputs, Masked
 
 
 COVER = ((74, 96, 134), (98, 124, 168))  # two blues in stripes: what the student does not see
 STRIPE = 6  # pixels
+LARGER = 1.3  # a figure grows on a page by this at most, or its letters look loud
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,35 @@ def figure(name: str, drawn: Figure, caption: str, alt: str, wide: bool = False)
     return ReportFigure(name, caption, Markup(svg_of(drawn, alt, name)), png_of(drawn), wide)
 
 
+def svg_of(figure: Figure, label: str, salt: str) -> str:
+    """The figure as an `<svg>` element to stand inside a page: scalable, with text as text, in the page's ink.
+
+    Args:
+        label: what it shows, for those who do not see it.
+        salt: makes the names inside differ from those of the page's other figures.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # groups that nothing refers to, alike in every figure
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    widest = round(figure.get_figwidth() * 96 * LARGER)
+    text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
+    text = text.replace(INK, "currentColor").replace(GRID, "var(--grid)")
+    quoted = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{quoted}" style="max-width: {widest}px"', 1).strip()
+
+
+def png_of(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as a PNG on white."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()
+
+
 def passage(name: str, pieces: Sequence[Markup], drawn: Image.Image, caption: str, alt: str) -> ReportFigure:
     """Words to read, and the same `drawn`; `alt` says what their marks mean."""
     html = Markup('<p class="passage" role="group" aria-label="{}">{}</p>').format(alt, Markup("").join(pieces))
@@ -115,10 +147,8 @@ def attention_matrix(name: str, attention: np.ndarray, unit: str, block: str) ->
     drawn = Figure(figsize=(3.6, 3.4), layout="constrained")
     axes = drawn.add_subplot()
     axes.imshow(attention, cmap="magma", interpolation="none", vmin=0)
-    finish(axes, f"Who looks at whom, {block}")
+    finish(axes, f"Who looks at whom, {block}", f"looked at ({unit})", f"looking ({unit})")
     axes.grid(False)
-    axes.set_xlabel(f"looked at ({unit})", fontsize=9, color=INK)
-    axes.set_ylabel(f"looking ({unit})", fontsize=9, color=INK)
     return figure(
         name,
         drawn,

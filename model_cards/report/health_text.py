@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal
 
+from ...pretraining.evaluation.plots import series
 from ...pretraining.evaluation.report_text import HEALTH
 from ...pretraining.monitoring.callbacks import REMEDIES, CollapseGuard
 from ..folder import Folder, Log
@@ -55,11 +55,11 @@ def verdict(log: Log, health: Mapping[str, Any] | None = None) -> Verdict:
         log: `log_history` of trainer_state.json.
         health: what health.json holds, where there is one; a run that the guard stopped is one that collapsed.
     """
-    logged = {name: series for name in HEALTH if (series := _series(log, name))}
+    logged = {name: found for name in HEALTH if (found := list(zip(*series(log, name), strict=True)))}
     stopped = STOPPED.get((health or {}).get("state", ""))
     if not logged and stopped is None:
         return Verdict("unknown", TITLES["unknown"], ["Nothing that tells a healthy run was logged."], [])
-    last = {name: series[-1][1] for name, series in logged.items()}
+    last = {name: values[-1][1] for name, values in logged.items()}
     below = CollapseGuard().findings(last)
     doubts = _doubts(logged)
     # Predictions alone near their mean are how every run begins.
@@ -113,14 +113,14 @@ def _doubts(logged: Mapping[str, list[tuple[int, float]]]) -> list[str]:
 def _movements(logged: Mapping[str, list[tuple[int, float]]]) -> list[str]:
     """First and last logged value of everything, in one sentence."""
     moved = [
-        f"{HEALTH[name]} {series[0][1]:.3g} → {series[-1][1]:.3g}"
-        for name, series in logged.items()
-        if len(series) > 1
+        f"{HEALTH[name]} {values[0][1]:.3g} → {values[-1][1]:.3g}"
+        for name, values in logged.items()
+        if len(values) > 1
     ]
     if not moved:
         return []
-    first = min(series[0][0] for series in logged.values())
-    last = max(series[-1][0] for series in logged.values())
+    first = min(values[0][0] for values in logged.values())
+    last = max(values[-1][0] for values in logged.values())
     return [f"From step {first} to {last}: {', '.join(moved)}."]
 
 
@@ -128,11 +128,3 @@ def _as_it_stands(health: Mapping[str, Any]) -> list[str]:
     found = [HOW_IT_STANDS[health["state"]]] if health.get("state") in HOW_IT_STANDS else []
     message = str(health.get("message") or "").split("\n")[0]
     return [*found, message] if message else found
-
-
-def _series(log: Log, name: str) -> list[tuple[int, float]]:
-    return [
-        (entry["step"], float(entry[name]))
-        for entry in log
-        if "step" in entry and isinstance(entry.get(name), int | float) and isfinite(entry[name])
-    ]

@@ -4,15 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...pretraining.evaluation.report_text import METRIC_NAMES, in_words
+from ...pretraining.evaluation.plots import PANELS, draw_panels
+from ...pretraining.evaluation.report_text import METRIC_NAMES, accuracy, report_text
 from ..folder import Folder
-from .curves import PANELS, draw_curves
-from .figures import Group, ReportFigure, figure
+from .figures import Group, figure
 from .health_text import judge
 from .page import Column, Section, Table
 
 
-TABLE = "| accuracy in %"  # where the tables of report_words.in_words begin
 DASH = "–"
 LOSS_OF_LABELS = "Falls. Where that of held-out examples rises again, the others are learnt by heart."
 
@@ -33,26 +32,24 @@ def facts(folders: Mapping[str, Folder]) -> Section:
 
 def curves(folders: Mapping[str, Folder]) -> Section:
     logs = {name: folder.log for name, folder in folders.items() if folder.log}
-    drawn = draw_curves(logs)
+    figures = []
+    for key, drawn in draw_panels(logs).items():
+        panel = PANELS[key.split(".")[0]]
+        means = panel.means
+        if panel is PANELS["loss"] and not any(folder.pretrains for folder in folders.values()):
+            means = LOSS_OF_LABELS
+        alt = f"Curve{' of both runs' if len(folders) > 1 else ''}: {panel.title}."
+        figures.append(figure(f"curve_{key.replace('/', '_')}", drawn, means, alt))
     absent = [
         f"{name}: there is no log. {folders[name].missing.get('trainer_state.json', 'nothing was logged yet')}."
         for name in folders
         if name not in logs
     ]
-    pretrains = any(folder.pretrains for folder in folders.values())
-    figures = [_curve(key, drawn[key], len(folders) > 1, pretrains) for key in drawn]
     intro = "Over optimizer steps, as logged. What each means is under it."
     if len(folders) > 1:
         intro += f" {' is the solid line, '.join(folders)} the dashed one."
     column = Column(groups=[Group("", figures)] if figures else [], absent=" ".join(absent))
     return Section("curves", "Curves", intro, [column])
-
-
-def _curve(key: str, drawn: Any, several: bool, pretrains: bool) -> ReportFigure:
-    panel = PANELS[key.split(".")[0]]
-    runs = " of both runs" if several else ""
-    means = LOSS_OF_LABELS if panel is PANELS["loss"] and not pretrains else panel.means
-    return figure(f"curve_{key.replace('/', '_')}", drawn, means, f"Curve{runs}: {panel.title}.")
 
 
 def results(folders: Mapping[str, Folder]) -> Section:
@@ -67,8 +64,7 @@ def results(folders: Mapping[str, Folder]) -> Section:
             absent = f"There is no report.json: {folder.missing['report.json']}."
             columns.append(Column(_named(name, folders), absent=absent))
             continue
-        findings = in_words(report).partition(TABLE)[0].split("\n\n")[1:]
-        words = [" ".join(paragraph.split()) for paragraph in findings if paragraph.strip()]
+        words = [" ".join(paragraph.split()) for paragraph in report_text(report, "findings").split("\n\n")]
         columns.append(Column(_named(name, folders), words=words, tables=[_accuracies(report)]))
     intro = "Measured on labelled examples when the run ended."
     if any(folder.report for folder in folders.values()):
@@ -92,16 +88,9 @@ def _fine_tuned(folder: Folder, name: str) -> Column:
 
 def _accuracies(report: Mapping[str, Any]) -> Table:
     heads = ["", *METRIC_NAMES.values()]
-    rows = [[row["name"], *(_accuracy(row.get(metric)) for metric in METRIC_NAMES)] for row in report["rows"].values()]
+    rows = [[row["name"], *(accuracy(row.get(metric)) for metric in METRIC_NAMES)] for row in report["rows"].values()]
     caption = f"Accuracy in % on {report['test_examples']} test examples of {report['classes']} classes"
     return Table(caption, heads, rows)
-
-
-def _accuracy(value: Mapping[str, Any] | None) -> str:
-    if value is None:
-        return DASH
-    spread = f"\u00a0±\u00a0{100 * value['std']:.1f}" if "std" in value else ""
-    return f"{100 * value['accuracy']:.1f}{spread}"
 
 
 def recipes(folders: Mapping[str, Folder]) -> Section:

@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ...pretraining.evaluation.plots import COLOURS, INK, finish
 from ..folder import Folder
-from .curves import COLOURS, INK, finish
 from .figures import Group, ReportFigure, figure
 from .page import Column, Section, Table
 
@@ -91,12 +91,10 @@ def _confusion(counts: np.ndarray, names: Sequence[str], prefix: str) -> ReportF
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     short = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
     letters = 8.5 if len(names) <= MOST_WITH_NUMBERS else 6.5
-    finish(axes, "Share of each class, in %")
+    finish(axes, "Share of each class, in %", "taken for", "class")
     axes.grid(visible=False)
     axes.set_xticks(range(len(names)), short, rotation=90, fontsize=letters)
     axes.set_yticks(range(len(names)), short, fontsize=letters)
-    axes.set_xlabel("taken for", fontsize=9, color=INK)
-    axes.set_ylabel("class", fontsize=9, color=INK)
     if len(names) <= MOST_WITH_NUMBERS:
         for (i, j), share in np.ndenumerate(shares):
             if counts[i, j]:
@@ -137,9 +135,8 @@ def _utterances(rows: Sequence[Row], prefix: str, split: str) -> Column:
     drawn = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = drawn.add_subplot()
     axes.hist(np.minimum(rates, 100), bins=np.linspace(0, 100, 11).tolist(), color=COLOURS[0], rwidth=0.92)
-    finish(axes, "Utterances by word error rate")
+    finish(axes, "Utterances by word error rate", "word error rate of the utterance, in % (100: and above)")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("word error rate of the utterance, in % (100: and above)", fontsize=9, color=INK)
     alt = "Histogram of utterances over their word error rate."
     return Column(words=words, groups=[Group("", [figure(f"{prefix}errors", drawn, "A bar is a tenth.", alt)])])
 
@@ -152,9 +149,7 @@ def _values(rows: Sequence[Row], prefix: str, split: str) -> Column:
     axes.scatter(given, said, s=9, alpha=0.5, color=COLOURS[0], linewidths=0)
     ends = [min(given.min(), said.min()), max(given.max(), said.max())]
     axes.plot(ends, ends, "--", color=INK, linewidth=0.8)
-    finish(axes, "Predictions over labels")
-    axes.set_xlabel("label", fontsize=9, color=INK)
-    axes.set_ylabel("prediction", fontsize=9, color=INK)
+    finish(axes, "Predictions over labels", "label", "prediction")
     words = [f"The mean distance from the label is {np.abs(given - said).mean():.3g}, over {len(rows):,} of {split}."]
     shown = figure(f"{prefix}values", drawn, "On the line, a prediction is right.", "Predictions over labels.")
     return Column(words=words, groups=[Group("", [shown])])

@@ -28,18 +28,17 @@ class FineTuneScore(Score):
 class Classifier(nn.Module):
     """A copy of an encoder, mean over real tokens, batch norm without affine, linear layer."""
 
-    def __init__(self, encoder: PreTrainedModel, num_labels: int, device: torch.device):
+    def __init__(self, encoder: PreTrainedModel, num_labels: int):
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(True)
         # SpecAugment hides spans of speech with the mask embedding, which pretraining alone has met
         self.encoder.config.apply_spec_augment = False
         dim = encoder.config.hidden_size
         self.head = nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Linear(dim, num_labels))
-        self.device = device
-        self.to(device, torch.float32)
+        self.to(encoder.device, torch.float32)
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.head(pooled_features(self.encoder, batch, self.device))  # (batch, labels)
+        return self.head(pooled_features(self.encoder, batch))  # (batch, labels)
 
 
 def fine_tune_accuracy(
@@ -55,7 +54,6 @@ def fine_tune_accuracy(
     draws: int = 3,
     batch_size: int = 32,
     seed: int = 0,
-    device: torch.device | str | None = None,
 ) -> FineTuneScore:
     """Fine-tune a copy of the encoder from each draw of labelled examples; `encoder` itself is not touched.
 
@@ -65,12 +63,11 @@ def fine_tune_accuracy(
         learning_rates: each is tried on the first draw; the one with the best accuracy on a held-out part of `train`
             is used for all draws. The test examples choose nothing.
         draws: how often `labels_per_class` examples of each class are drawn, as `probe.few_label_accuracy` draws them.
-        device: where to train; where the encoder is by default.
 
     Raises:
         ValueError: a class has too few examples for a draw, or fewer than 2 draws.
     """
-    device = torch.device(encoder.device if device is None else device)
+    device = encoder.device
     labels = np.array([int(example["labels"]) for example in train])
     labelled, held_out = draw_labelled(labels, labels_per_class, draws, seed)
     validation = list(batches_of([train[i] for i in held_out], collate))
@@ -80,7 +77,7 @@ def fine_tune_accuracy(
         """Accuracy on the validation and on the test examples, trained on one draw."""
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
             torch.manual_seed(seed + number)
-            model = Classifier(encoder, num_labels, device)
+            model = Classifier(encoder, num_labels)
             _fit(model, [train[i] for i in labelled[number]], collate, steps, learning_rate, batch_size)
         return _accuracy(model, validation), _accuracy(model, tested)
 
@@ -104,7 +101,7 @@ def _fit(
             order += torch.randperm(len(examples)).tolist()
         chosen, order = order[:size], order[size:]
         batch = collate([examples[i] for i in chosen])
-        loss = cross_entropy(model(batch), batch["labels"].to(model.device))
+        loss = cross_entropy(model(batch), batch["labels"].to(model.encoder.device))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

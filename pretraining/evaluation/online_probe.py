@@ -17,7 +17,7 @@ from .probe import (
     batches_of,
     extract_features,
     knn_accuracy,
-    linear_probe_accuracy,
+    linear_probe,
     subset,
     teacher_encoder,
 )
@@ -115,7 +115,7 @@ class ProbeCallback(TrainerCallback):
             test_x, test_y = self._features(encoder, "test")
             scores[f"probe/knn_{name}"] = knn_accuracy(train_x, train_y, test_x, test_y, k=self.k)
             if self.linear:
-                scores[f"probe/linear_{name}"] = linear_probe_accuracy(train_x, train_y, test_x, test_y)
+                scores[f"probe/linear_{name}"] = linear_probe(train_x, train_y, test_x, test_y).accuracy
         # logging clears the flag: the step's own log, due after this callback, would be lost
         should_log = control.should_log
         self.trainer.log(scores)

@@ -19,13 +19,15 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 
 Example = Mapping[str, Any]
 Batch = dict[str, Tensor]
 Collate = Callable[[Sequence[Any]], Batch]
-Layer = int | Literal["average"] | None
+# An index into `hidden_states` (0 is the first block's input), the encoder's output ("last" or None), the mean of all
+# hidden states, or each of them.
+Layer = int | Literal["last", "average", "all"] | None
 # (examples, dim); sparse ones are used as they are, not standardised
 Features: TypeAlias = np.ndarray | sparse.csr_matrix
 
@@ -38,61 +40,68 @@ VALIDATION_MOST = 500  # examples that a learning rate is chosen on, so that a l
 # Features
 
 
-def extract_features(
-    encoder: PreTrainedModel,
-    batches: Iterable[Batch],
-    *,
-    device: torch.device | str | None = None,
-    layer: Layer = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean-pooled features of labelled batches, from an encoder that is left as it was found.
+def extract_layers(
+    encoder: PreTrainedModel, batches: Iterable[Batch], *, layer: Layer = "all", pooled: bool = True
+) -> tuple[dict[str, list[np.ndarray]], np.ndarray]:
+    """Features of labelled batches by layer, from an encoder that is left as it was found.
 
     Args:
         encoder: gives `last_hidden_state`, and `hidden_states` where a layer is asked for; run in eval mode, without
             gradient or autocast.
-        batches: the encoder's inputs with `labels` (batch,).
-        device: where the encoder is; its own by default.
-        layer: an index into `hidden_states` (0 is the embedding), `"average"` for the mean of all of them, `None` for
-            the last hidden state.
+        batches: the encoder's inputs, with `labels` (batch,) where there are any.
+        pooled: the mean over real time steps; otherwise each of them.
 
     Returns:
-        features (examples, dim) float32 and labels (examples,) int64.
+        {"layer_0": ..., ...}, or under "last" or "average": an array an example, (dim,) or (time, dim) float32; and
+        labels (examples,), -1 where there are none.
     """
-    device = torch.device(encoder.device if device is None else device)
-    features, labels = [], []
-    with evaluating(encoder), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    features: dict[str, list[np.ndarray]] = {}
+    labels = []
+    with evaluating(encoder), torch.no_grad(), torch.autocast(encoder.device.type, enabled=False):
         for batch in batches:
-            features.append(pooled_features(encoder, batch, device, layer).float().cpu().numpy())
-            labels.append(batch["labels"].cpu().numpy())
-    return np.concatenate(features), np.concatenate(labels)
+            hidden, real = hidden_layers(encoder, batch, layer)
+            kept = real.cpu().numpy()
+            for name, states in hidden.items():
+                values = (masked_mean(states, real) if pooled else states).float().cpu().numpy()
+                rows = values if pooled else [steps[there] for steps, there in zip(values, kept, strict=True)]
+                features.setdefault(name, []).extend(rows)
+            labels.append(batch["labels"].cpu().numpy() if "labels" in batch else np.full(len(kept), -1))
+    return features, np.concatenate(labels)
 
 
-def pooled_features(encoder: PreTrainedModel, batch: Batch, device: torch.device, layer: Layer = None) -> Tensor:
+def extract_features(
+    encoder: PreTrainedModel, batches: Iterable[Batch], *, layer: Layer = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`extract_layers` of one layer: mean-pooled features (examples, dim) float32, and labels (examples,)."""
+    layers, labels = extract_layers(encoder, batches, layer=layer)
+    (features,) = layers.values()
+    return np.stack(features), labels
+
+
+def pooled_features(encoder: PreTrainedModel, batch: Batch) -> Tensor:
     """The encoder's output averaged over real tokens, (batch, dim); what has a gradient keeps it."""
-    (hidden,), real = hidden_layers(encoder, batch, device, layer)
-    return masked_mean(hidden, real)
+    hidden, real = hidden_layers(encoder, batch)
+    return masked_mean(hidden["last"], real)
 
 
-def hidden_layers(
-    encoder: PreTrainedModel, batch: Batch, device: torch.device, layer: Layer | Literal["all"] = None
-) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Hidden states (batch, time, dim), one or of `"all"` layers, and which time steps are real, (batch, time)."""
+def hidden_layers(encoder: PreTrainedModel, batch: Batch, layer: Layer = None) -> tuple[dict[str, Tensor], Tensor]:
+    """Hidden states (batch, time, dim) by layer, and which time steps are real, bool (batch, time)."""
     inputs = {
-        name: value.to(device, encoder.dtype if value.is_floating_point() else None)
+        name: value.to(encoder.device, encoder.dtype if value.is_floating_point() else None)
         for name, value in batch.items()
         if name != "labels"
     }
-    output = encoder(**inputs, output_hidden_states=layer is not None)
-    hidden: tuple[Tensor, ...]
-    if layer is None:
-        hidden = (output.last_hidden_state,)
+    output = encoder(**inputs, output_hidden_states=layer not in (None, "last"))
+    hidden: dict[str, Tensor]
+    if layer in (None, "last"):
+        hidden = {"last": output.last_hidden_state}
     elif layer == "average":
-        hidden = (torch.stack(output.hidden_states).mean(0),)
+        hidden = {"average": torch.stack(output.hidden_states).mean(0)}
     elif layer == "all":
-        hidden = tuple(output.hidden_states)
+        hidden = {f"layer_{number}": states for number, states in enumerate(output.hidden_states)}
     else:
-        hidden = (output.hidden_states[layer],)
-    return hidden, real_tokens(encoder, inputs, hidden[0].shape[1])
+        hidden = {f"layer_{layer}": output.hidden_states[layer]}
+    return hidden, real_tokens(encoder, inputs, next(iter(hidden.values())).shape[1])
 
 
 def masked_mean(hidden: Tensor, real: Tensor) -> Tensor:
@@ -178,6 +187,14 @@ def teacher_encoder(model: PreTrainedModel) -> PreTrainedModel:
     return encoder.eval()
 
 
+def untrained_encoder(config: Any, seed: int) -> PreTrainedModel:
+    """An encoder with random weights, which follow from `seed`, in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder: PreTrainedModel = AutoModel.from_config(copy.deepcopy(config), trust_remote_code=False)
+    return encoder.eval()
+
+
 # Classifiers
 
 
@@ -236,13 +253,6 @@ def linear_probe(
     search = GridSearchCV(_logistic(train_x, 1.0), {"logisticregression__C": PENALTIES}, cv=validation)
     accuracy = float(search.fit(train_x, train_y).score(test_x, test_y))
     return LinearProbe(accuracy, float(search.best_score_), search.best_params_["logisticregression__C"])
-
-
-def linear_probe_accuracy(
-    train_x: Features, train_y: np.ndarray, test_x: Features, test_y: np.ndarray, seed: int = 0
-) -> float:
-    """Test accuracy of a `linear_probe`."""
-    return linear_probe(train_x, train_y, test_x, test_y, seed).accuracy
 
 
 def few_label_accuracy(

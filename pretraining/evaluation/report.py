@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from ..console.progress import progress
 from ..data.arguments import CheckedArguments
 from .fine_tuning import fine_tune_accuracy
+from .plots import draw_report, series
 from .probe import (
     Collate,
     Example,
@@ -27,12 +28,11 @@ from .probe import (
     extract_features,
     few_label_accuracy,
     knn_accuracy,
-    linear_probe_accuracy,
+    linear_probe,
     subset,
 )
 from .raw_features import raw_features
-from .report_picture import draw_report
-from .report_text import HEALTH, in_words
+from .report_text import HEALTH, report_text
 
 
 @dataclass(kw_only=True)
@@ -108,15 +108,36 @@ def write_report(
     for kind, encoder in progress(encoders.items(), title="probing", unit=" encoders"):
         if encoder is not None:
             nn.Module.to(encoder, pretrained.device)
-            rows[kind] = {"name": NAMES[kind], **_frozen(encoder, train, test, collate, settings, seed)}
+            of_train, of_test = (
+                extract_features(encoder, batches_of(split, collate), layer=settings.layer) for split in (train, test)
+            )
+            rows[kind] = {"name": NAMES[kind], **_probes((*of_train, *of_test), settings, seed)}
     labels = [np.array([int(example["labels"]) for example in examples]) for examples in (train, test)]
     for name, (train_x, test_x) in raw_features(pretrained.main_input_name, train, test).items():
-        rows[name] = {"name": name, **_probes(train_x, labels[0], test_x, labels[1], settings, seed)}
+        rows[name] = {"name": name, **_probes((train_x, labels[0], test_x, labels[1]), settings, seed)}
     raw = [name for name in rows if name not in encoders]
 
     outputs = 1 + int(max(of_split.max() for of_split in labels))
-    for kind in progress(("student", "untrained"), title="fine-tuning", unit=" encoders"):
-        rows[kind]["fine_tuning"] = _fine_tuned(encoders[kind], train, test, collate, outputs, settings, seed)
+    starts = {"student": pretrained, "untrained": untrained}
+    for kind, encoder in progress(starts.items(), title="fine-tuning", unit=" encoders"):
+        score = fine_tune_accuracy(
+            encoder,
+            train,
+            test,
+            collate,
+            outputs,
+            labels_per_class=settings.labels_per_class,
+            steps=settings.fine_tune_steps,
+            learning_rates=settings.fine_tune_learning_rates,
+            draws=settings.draws,
+            batch_size=settings.fine_tune_batch_size,
+            seed=seed,
+        )
+        rows[kind]["fine_tuning"] = _over_draws(score) | {
+            "learning_rate": score.learning_rate,
+            "validation_accuracy": {str(rate): accuracy for rate, accuracy in score.validation_accuracies.items()},
+            "validation_examples": score.validation_examples,
+        }
 
     commonest = np.bincount(labels[0]).argmax()
     results = {
@@ -139,12 +160,12 @@ def write_report(
         "against_raw": {metric: _against_best_raw(rows, raw, metric, len(test)) for metric in METRICS},
         "health": _health(log_history),
     }
-    words = in_words(results)
+    text = report_text(results)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "report.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (run_dir / "report.md").write_text(words, encoding="utf-8")
+    (run_dir / "report.md").write_text(text, encoding="utf-8")
     draw_report(results, log_history).savefig(run_dir / "report.png", dpi=110)
-    print(words)
+    print(text)
     return results
 
 
@@ -179,58 +200,12 @@ def _against_best_raw(rows: Mapping[str, Any], raw: Sequence[str], metric: str, 
     return {"raw": best, "raw_metric": of_raw, **compare(rows["student"][metric], rows[best][of_raw], test_examples)}
 
 
-def _frozen(
-    encoder: PreTrainedModel,
-    train: Sequence[Example],
-    test: Sequence[Example],
-    collate: Collate,
-    settings: ReportArguments,
-    seed: int,
-) -> dict[str, Any]:
-    train_x, train_y = extract_features(encoder, batches_of(train, collate), layer=settings.layer)
-    test_x, test_y = extract_features(encoder, batches_of(test, collate), layer=settings.layer)
-    return _probes(train_x, train_y, test_x, test_y, settings, seed)
-
-
-def _probes(
-    train_x: Features, train_y: np.ndarray, test_x: Features, test_y: np.ndarray, settings: ReportArguments, seed: int
-) -> dict[str, Any]:
-    data = (train_x, train_y, test_x, test_y)
-    few = few_label_accuracy(*data, settings.labels_per_class, settings.draws, seed)
+def _probes(data: tuple[Features, np.ndarray, Features, np.ndarray], settings: ReportArguments, seed: int) -> Any:
+    """Scores of frozen features; `data` is train x, train y, test x, test y."""
     return {
-        "linear_probe": {"accuracy": linear_probe_accuracy(*data, seed=seed)},
+        "linear_probe": {"accuracy": linear_probe(*data, seed=seed).accuracy},
         "knn": {"accuracy": knn_accuracy(*data, k=settings.neighbours)},
-        "few_labels": _over_draws(few),
-    }
-
-
-def _fine_tuned(
-    encoder: PreTrainedModel | None,
-    train: Sequence[Example],
-    test: Sequence[Example],
-    collate: Collate,
-    outputs: int,
-    settings: ReportArguments,
-    seed: int,
-) -> dict[str, Any]:
-    assert encoder is not None
-    score = fine_tune_accuracy(
-        encoder,
-        train,
-        test,
-        collate,
-        outputs,
-        labels_per_class=settings.labels_per_class,
-        steps=settings.fine_tune_steps,
-        learning_rates=settings.fine_tune_learning_rates,
-        draws=settings.draws,
-        batch_size=settings.fine_tune_batch_size,
-        seed=seed,
-    )
-    return _over_draws(score) | {
-        "learning_rate": score.learning_rate,
-        "validation_accuracy": {str(rate): accuracy for rate, accuracy in score.validation_accuracies.items()},
-        "validation_examples": score.validation_examples,
+        "few_labels": _over_draws(few_label_accuracy(*data, settings.labels_per_class, settings.draws, seed)),
     }
 
 
@@ -242,8 +217,8 @@ def _health(log_history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
     """First and last logged value of what tells a healthy run, with their steps; what was not logged is left out."""
     health = {}
     for name in HEALTH:
-        logged = [(log["step"], log[name]) for log in log_history if name in log and math.isfinite(log[name])]
-        if logged:
-            (first_step, first), (last_step, last) = logged[0], logged[-1]
-            health[name] = {"first_step": first_step, "first": first, "last_step": last_step, "last": last}
+        steps, values = series(log_history, name)
+        if steps:
+            ends = {"first_step": steps[0], "first": values[0], "last_step": steps[-1], "last": values[-1]}
+            health[name] = ends
     return health

@@ -23,7 +23,7 @@ from ..checkpoints.storage import StorageError
 from ..console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED
 from ..data.build import PretrainingData
 from ..data.examples import PretrainingDataset
-from ..evaluation.probe import batches_of, evaluating, pooled_features, subset, teacher_encoder
+from ..evaluation.probe import batches_of, extract_features, subset, teacher_encoder
 from ..monitoring.health import FILE
 from ..monitoring.metrics import Moments
 
@@ -201,11 +201,8 @@ def feature_ranks(model: Any, data: PretrainingData) -> dict[str, float]:
     ranks = {}
     for name, encoder in (("student", model.base_model), ("teacher", teacher_encoder(model))):
         wanted = (encoder.main_input_name, "attention_mask")
-        batches = [
-            {key: batch[key] for key in wanted if key in batch} for batch in batches_of(examples, data.collator)
-        ]
-        with evaluating(encoder), torch.no_grad():
-            pooled = [pooled_features(encoder, batch, encoder.device) for batch in batches]
-        features = torch.cat(pooled).cpu()  # (examples, dim)
+        batches = batches_of(examples, data.collator)
+        inputs = ({key: batch[key] for key in wanted if key in batch} for batch in batches)
+        features = torch.from_numpy(extract_features(encoder, inputs)[0])  # (examples, dim)
         ranks[f"feature_rank_{name}"] = Moments.of(features, products=True).effective_rank().item()
     return ranks

@@ -72,7 +72,7 @@ def opened(module_hub, tmp_path_factory) -> dict[str, dict]:
     here = tmp_path_factory.mktemp("published")
     jobs = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(renderer, "draw_sheet", lambda log, columns: None)  # drawn elsewhere
+        patch.setattr(renderer, "draw_curves", lambda log, columns: None)  # drawn elsewhere
         for modality, family in ENCODERS:
             folder = pretrained(here / f"{modality}-{family}", modality, family)
             save_file(example(modality), here / f"{folder.name}.safetensors")

@@ -51,8 +51,10 @@ def ctc(finished_ctc, tmp_path) -> Path:
 def quick_curves(request, monkeypatch) -> None:
     """Drawing takes seconds; one test looks at the real picture."""
     if "real_curves" not in request.fixturenames:
-        draw = command.draw_sheet
-        monkeypatch.setattr(command, "draw_sheet", lambda log, columns: draw(log, keys=["loss"]))
+        draw = command.draw_curves
+        monkeypatch.setattr(
+            command, "draw_curves", lambda log, columns: draw([entry for entry in log if "loss" in entry][:1])
+        )
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModel
 
 from data2vec.finetune.examples import Examples
-from data2vec.finetune.probe.feature_files import FeatureFolder, Part
-from data2vec.finetune.probe.features import PART, Selection, fingerprint, read_pooled, write_features
+from data2vec.finetune.probe import features
+from data2vec.finetune.probe.features import PART, FeatureFolder, Part, fingerprint, write_features
 from data2vec.pretraining.data.collators import pad
 from tests.finetune.encoders import encoder_folder
 
@@ -35,10 +35,10 @@ def collate(examples):
     return batch
 
 
-def write(encoder, examples, path, selection, format="parquet", **how):
+def write(encoder, examples, path, layer, format="parquet", pooled=True, **how):
     folder = FeatureFolder(path, format, {"weights": fingerprint(encoder)})
-    how = {"batch_size": 7, "device": torch.device("cpu"), **how}
-    parts = write_features(encoder, examples, collate, folder, selection, column="text", **how)
+    how = {"layer": layer, "pooled": pooled, "batch_size": 7, "column": "text", **how}
+    parts = write_features(encoder, examples, collate, folder, **how)
     return folder, parts
 
 
@@ -46,24 +46,19 @@ def write(encoder, examples, path, selection, format="parquet", **how):
 @pytest.mark.parametrize("pooled", [True, False])
 def test_features_are_those_of_each_text_alone(tmp_path, encoder, format, pooled):
     rows, labels, examples = texts(46)
-    folder, parts = write(encoder, examples, tmp_path / "f", Selection("all", pooled), format)
+    folder, parts = write(encoder, examples, tmp_path / "f", "all", format, pooled)
     part = folder.read(0)
     assert parts == 1 and list(part.layers) == ["layer_0", "layer_1", "layer_2"]
     np.testing.assert_array_equal(part.ids, np.arange(0, 46, 2))
     np.testing.assert_array_equal(part.labels, labels[::2])
-    start = 0
     for number, row in enumerate(part.ids):
         with torch.no_grad():
             states = encoder(rows[row]["input_ids"][None], output_hidden_states=True).hidden_states
         for layer, values in enumerate(states):
             alone = values[0].numpy()  # (tokens, dim)
-            found = part.layers[f"layer_{layer}"]
-            if pooled:
-                np.testing.assert_allclose(found[number], alone.mean(0), atol=1e-5)
-            else:
-                np.testing.assert_allclose(found[start : start + len(alone)], alone, atol=1e-5)
-        start += len(states[0][0])
-    pooled_layers, pooled_labels = read_pooled(folder, parts)
+            found = part.layers[f"layer_{layer}"][number]
+            np.testing.assert_allclose(found, alone.mean(0) if pooled else alone, atol=1e-5)
+    pooled_layers, pooled_labels = folder.pooled(parts)
     assert pooled_layers["layer_2"].shape == (23, 24)
     np.testing.assert_allclose(pooled_layers["layer_2"][-1], alone.mean(0), atol=1e-5)
     np.testing.assert_array_equal(pooled_labels, labels[::2])
@@ -72,7 +67,7 @@ def test_features_are_those_of_each_text_alone(tmp_path, encoder, format, pooled
 def test_one_layer_the_last_one_and_the_average(tmp_path, encoder):
     _, _, examples = texts(11)
     layers = {
-        str(layer): read_pooled(*write(encoder, examples, tmp_path / str(layer), Selection(layer)))[0]
+        str(layer): FeatureFolder.pooled(*write(encoder, examples, tmp_path / str(layer), layer))[0]
         for layer in ("all", "last", "average", 1)
     }
     every = layers["all"]
@@ -83,7 +78,7 @@ def test_one_layer_the_last_one_and_the_average(tmp_path, encoder):
 
 def test_datasets_opens_the_parquet_files(tmp_path, encoder):
     _, labels, examples = texts(11)
-    write(encoder, examples, tmp_path / "f", Selection("last"))
+    write(encoder, examples, tmp_path / "f", "last")
     opened = datasets.load_dataset("parquet", data_files=str(tmp_path / "f" / "*.parquet"), split="train")
     assert opened.column_names == ["id", "name", "label", "last"]
     assert len(opened[0]["last"]) == 24 and opened["label"][:] == labels[::2].tolist()
@@ -91,7 +86,7 @@ def test_datasets_opens_the_parquet_files(tmp_path, encoder):
 
 def test_a_stopped_job_computes_what_is_missing_and_ranks_share_the_work(tmp_path, encoder, monkeypatch):
     _, _, examples = texts(2 * PART + 70)  # PART + 35 examples: two parts
-    whole, parts = write(encoder, examples, tmp_path / "whole", Selection("last"))
+    whole, parts = write(encoder, examples, tmp_path / "whole", "last")
     assert parts == 2
 
     def stop(path, part):
@@ -99,27 +94,25 @@ def test_a_stopped_job_computes_what_is_missing_and_ranks_share_the_work(tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setitem(
-            __import__("data2vec.finetune.probe.feature_files", fromlist=["WRITERS"]).WRITERS, "parquet", stop
-        )
+        patched.setitem(features.WRITERS, "parquet", stop)
         with pytest.raises(KeyboardInterrupt):
-            write(encoder, examples, tmp_path / "f", Selection("last"))
+            write(encoder, examples, tmp_path / "f", "last")
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["manifest.json"], "no half of a file"
 
-    folder, _ = write(encoder, examples, tmp_path / "f", Selection("last"), process=(1, 2))
+    folder, _ = write(encoder, examples, tmp_path / "f", "last", process=(1, 2))
     assert [folder.file(number).is_file() for number in (0, 1)] == [False, True]
     written = folder.file(1).stat().st_mtime_ns
     read = []
     monkeypatch.setattr(examples, "read", lambda row, _: read.append(row) or dict(row))
-    write(encoder, examples, tmp_path / "f", Selection("last"))
+    write(encoder, examples, tmp_path / "f", "last")
     assert len(read) == PART and folder.file(1).stat().st_mtime_ns == written, "the part that was there is left alone"
-    for mine, expected in zip(read_pooled(folder, 2), read_pooled(whole, 2), strict=True):
+    for mine, expected in zip(folder.pooled(2), whole.pooled(2), strict=True):
         np.testing.assert_equal(mine, expected)
 
 
 def test_features_of_other_weights_are_not_mixed_in(tmp_path, encoder):
     folder = FeatureFolder(tmp_path / "f", "parquet", {"weights": fingerprint(encoder)})
-    folder.write(0, Part(np.arange(2), np.arange(2), ["a", ""], {"last": np.ones((2, 3), np.float32)}))
+    folder.write(0, Part(np.arange(2), np.arange(2), ["a", ""], {"last": list(np.ones((2, 3), np.float32))}))
     other = type(encoder)(encoder.config)
     with pytest.raises(ValueError, match="holds features with another weights"):
         FeatureFolder(tmp_path / "f", "parquet", {"weights": fingerprint(other)})

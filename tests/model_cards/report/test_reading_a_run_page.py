@@ -6,8 +6,8 @@ import re
 import pytest
 from PIL import Image
 
-from data2vec.model_cards.report.curves import PANELS
 from data2vec.model_cards.report.page_pictures import SECTIONS
+from data2vec.pretraining.evaluation.plots import PANELS
 from tests.code_blocks import ROOT, blocks_of, run_block
 
 

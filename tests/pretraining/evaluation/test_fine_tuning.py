@@ -16,9 +16,6 @@ from data2vec.pretraining.evaluation.fine_tuning import Classifier, fine_tune_ac
 from data2vec.pretraining.evaluation.probe import draw_labelled, pooled_features
 
 
-CPU = torch.device("cpu")
-
-
 def encoder(seed=0) -> Data2VecVisionModel:
     torch.manual_seed(seed)
     config = Data2VecVisionConfig(
@@ -66,7 +63,7 @@ def test_it_learns_what_is_there_and_nothing_from_shuffled_labels():
 def test_a_pretrained_encoder_beats_the_same_network_from_scratch():
     scratch, test = encoder(), patterns(90, seed=2, noise=2.0)
     torch.manual_seed(0)
-    teacher = Classifier(scratch, 3, CPU).train()
+    teacher = Classifier(scratch, 3).train()
     optimizer = torch.optim.AdamW(teacher.parameters(), 3e-3)
     for step in range(120):  # "pretraining": many labelled examples
         batch = collate(patterns(33, seed=100 + step, noise=2.0))
@@ -124,7 +121,7 @@ def test_nothing_outside_is_touched_and_the_seed_decides():
 
 
 def test_every_weight_of_the_encoder_is_trained():
-    model = Classifier(encoder(), 3, CPU)
+    model = Classifier(encoder(), 3)
     batch = collate(patterns(9, seed=1))
     cross_entropy(model(batch), batch["labels"]).backward()
     still = {name for name, parameter in model.encoder.named_parameters() if parameter.grad is None}
@@ -140,9 +137,9 @@ def test_spec_augment_is_off():
     )  # fmt: skip
     audio = Data2VecAudioModel(config)
     batch = {"input_values": torch.randn(3, 211)}
-    model = Classifier(audio, 3, CPU).train()
-    expected = pooled_features(copy.deepcopy(audio).eval(), batch, CPU)
-    torch.testing.assert_close(pooled_features(model.encoder, batch, CPU), expected)
+    model = Classifier(audio, 3).train()
+    expected = pooled_features(copy.deepcopy(audio).eval(), batch)
+    torch.testing.assert_close(pooled_features(model.encoder, batch), expected)
     assert getattr(audio.config, "apply_spec_augment", True)  # of the copy only
 
 

@@ -166,8 +166,8 @@ def test_the_encoder_is_left_as_it_was():
 
 def test_modes_come_back_after_an_error():
     encoder = text_encoder().train()
-    with pytest.raises(KeyError):
-        probe.extract_features(encoder, [{"input_ids": torch.ones(2, 3, dtype=torch.long)}])  # no labels
+    with pytest.raises((KeyError, ValueError)):
+        probe.extract_features(encoder, [{"input_ids": torch.ones(2, 3, dtype=torch.long)}, {}])  # no input
     assert encoder.training
 
 
@@ -311,16 +311,16 @@ def test_linear_probe_chooses_its_penalty_on_a_part_of_the_training_examples():
     best = max(scores, key=scores.get)
     x, final_x = standardized(train_x, test_x)
     expected = LogisticRegression(C=best, max_iter=1000).fit(x, train_y).score(final_x, test_y)
-    assert probe.linear_probe_accuracy(train_x, train_y, test_x, test_y, seed=5) == pytest.approx(expected)
+    assert probe.linear_probe(train_x, train_y, test_x, test_y, seed=5).accuracy == pytest.approx(expected)
     assert 0.6 < expected < 1
 
 
 def test_linear_probe_finds_a_planted_direction_and_nothing_in_noise():
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((600, 17)), rng.integers(2, size=600)
-    noise = probe.linear_probe_accuracy(x[:300], labels[:300], x[300:], labels[300:])
+    noise = probe.linear_probe(x[:300], labels[:300], x[300:], labels[300:]).accuracy
     x[:, 5] += 3 * labels
-    planted = probe.linear_probe_accuracy(x[:300], labels[:300], x[300:], labels[300:])
+    planted = probe.linear_probe(x[:300], labels[:300], x[300:], labels[300:]).accuracy
     assert abs(noise - 0.5) < 0.1
     assert planted > 0.9
 
@@ -357,7 +357,7 @@ def test_seeds_decide_everything():
     for accuracy in (
         lambda seed: probe.few_label_accuracy(*data, labels_per_class=3, seed=seed).accuracies,
         lambda seed: [draw.tolist() for draw in probe.draw_labelled(data[1], 3, 4, seed)[0]],
-        lambda seed: probe.linear_probe_accuracy(*data, seed=seed),
+        lambda seed: probe.linear_probe(*data, seed=seed),
     ):
         assert accuracy(1) == accuracy(1)
     assert probe.few_label_accuracy(*data, 3, seed=1) != probe.few_label_accuracy(*data, 3, seed=2)

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import Data2VecVisionConfig, Data2VecVisionModel
 
 from data2vec.pretraining.evaluation.report import ReportArguments, compare, write_report
-from data2vec.pretraining.evaluation.report_text import aligned, in_words
+from data2vec.pretraining.evaluation.report_text import markdown_table, report_text
 
 
 PATTERNS = torch.tensor([[[1.0, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]])
@@ -252,7 +252,7 @@ def test_words_follow_the_verdict(finished, verdict, said):
             name: value | {"verdict": verdict} for name, value in results["against_untrained"].items()
         }
     }
-    words = in_words(changed)
+    words = report_text(changed)
     assert words.startswith(f"# What this run learnt\n\n{said}")
     others = {
         "better": "is better than",
@@ -263,7 +263,7 @@ def test_words_follow_the_verdict(finished, verdict, said):
 
 
 def test_tables_are_aligned():
-    assert aligned([["a", "long head"], ["longer", "1"]]).splitlines() == [
+    assert markdown_table(["a", "long head"], [["longer", "1"]]).splitlines() == [
         "| a      | long head |",
         "| ------ | --------: |",
         "| longer |         1 |",

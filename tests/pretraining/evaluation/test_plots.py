@@ -7,7 +7,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from data2vec.model_cards.report.curves import INK, PANELS, draw_curves, draw_sheet, png_of, svg_of
+from data2vec.model_cards.report.figures import png_of, svg_of
+from data2vec.pretraining.evaluation.plots import INK, PANELS, draw_curves, draw_panels
 
 
 LOG = [
@@ -27,7 +28,7 @@ def lines(figure):
 
 
 def test_what_was_logged_is_drawn_and_nothing_else():
-    figures = draw_curves({"run": LOG})
+    figures = draw_panels({"run": LOG})
     assert list(figures) == ["loss", "spread", "probe", "ema_decay"]
     assert lines(figures["loss"]) == {"training": ([7, 21], [3.1, 1.7])}, "a loss that is not finite is left out"
     assert set(lines(figures["spread"])) == {"targets", "predictions", "targets, across samples"}
@@ -36,7 +37,7 @@ def test_what_was_logged_is_drawn_and_nothing_else():
 
 
 def test_two_runs_share_a_figure_of_each_quantity():
-    figures = draw_curves({"one": LOG, "other": OTHER})
+    figures = draw_panels({"one": LOG, "other": OTHER})
     assert lines(figures["loss"]) == {"one": ([7, 21], [3.1, 1.7]), "other": ([5, 11], [2.9, 2.2])}
     assert lines(figures["spread.target_std"])["other"] == ([5, 11], [0.4, 0.5])
     assert set(lines(figures["spread.prediction_std"])) == {"one"}
@@ -46,25 +47,22 @@ def test_two_runs_share_a_figure_of_each_quantity():
 
 
 def test_axes_do_not_exaggerate():
-    axes = {key: figure.axes[0] for key, figure in draw_curves({"run": LOG}).items()}
+    axes = {key: figure.axes[0] for key, figure in draw_panels({"run": LOG}).items()}
     assert axes["loss"].get_ylim()[0] == 0 and axes["spread"].get_ylim()[0] == 0
     low, high = axes["ema_decay"].get_ylim()
     assert low < 0.985 and 0.99 < high <= 1.0, "a constant is drawn flat, and no decay is above 1"
 
 
 def test_one_sheet_holds_every_panel_of_a_run():
-    titles = [axes.get_title(loc="left") for axes in draw_sheet(LOG).axes]
+    titles = [axes.get_title(loc="left") for axes in draw_curves(LOG).axes]
     assert titles == [PANELS[key].title for key in ("loss", "spread", "probe", "ema_decay")]
-    assert [axes.get_title(loc="left") for axes in draw_sheet(LOG, ["probe", "grad_norm"]).axes] == [
-        PANELS["probe"].title
-    ]
-    assert draw_sheet([]) is None and draw_sheet([{"step": 1, "train_runtime": 2.0}]) is None
-    with Image.open(BytesIO(png_of(draw_sheet(LOG), dpi=50))) as picture:
+    assert draw_curves([]) is None and draw_curves([{"step": 1, "train_runtime": 2.0}]) is None
+    with Image.open(BytesIO(png_of(draw_curves(LOG), dpi=50))) as picture:
         assert picture.format == "PNG" and picture.width > 300
 
 
 def test_svg_takes_the_colours_of_its_page_and_says_what_it_is():
-    figures = draw_curves({"run": LOG})
+    figures = draw_panels({"run": LOG})
     text = svg_of(figures["spread"], 'spread, "targets" < & predictions', "spread")
     root = ElementTree.fromstring(text)
     assert root.get("aria-label") == 'spread, "targets" < & predictions' and root.get("role") == "img"
@@ -75,7 +73,7 @@ def test_svg_takes_the_colours_of_its_page_and_says_what_it_is():
 
 def test_names_in_two_svgs_of_a_page_differ():
     names = []
-    for key, figure in draw_curves({"run": LOG}).items():
+    for key, figure in draw_panels({"run": LOG}).items():
         root = ElementTree.fromstring(svg_of(figure, key, key))
         names += [node.get("id") for node in root.iter() if node.get("id")]
     assert names and len(names) == len(set(names))
