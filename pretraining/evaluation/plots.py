@@ -287,7 +287,13 @@ def _bars(axes: Axes, report: Mapping[str, Any]) -> None:
                 left + place, height, 0.86, yerr=error or None, ecolor=INK, capsize=3, color=colours[kind]
             )
             where: Any = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-            axes.annotate(f"{height:.3g}", (left + place, height + error), fontsize=9, color=INK, **where)
+            axes.annotate(
+                "100" if height == 100 else f"{height:.1f}",
+                (left + place, height + error),
+                fontsize=9,
+                color=INK,
+                **where,
+            )
         ticks.append(left + (len(kinds) - 1) / 2)
         left += len(kinds) + 0.9
     chance = axes.axhline(100 * report["commonest_class"], color=INK, linewidth=1, linestyle=":")

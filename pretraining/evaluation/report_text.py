@@ -42,8 +42,8 @@ def report_text(report: Mapping[str, Any], part: Literal["learnt", "findings"] |
     heads = ["accuracy in %", "linear probe", "k-NN", f"{labels} labels a class", "fine-tuned on them"]
     rows = [[row["name"], *(accuracy(row.get(metric)) for metric in METRIC_NAMES)] for row in report["rows"].values()]
     logged = [
-        [HEALTH[name], *(f"{value[when]:.3g}" for when in ("first", "first_step", "last", "last_step"))]
-        for name, value in report["health"].items()
+        [HEALTH[name], f"{of['first']:.3g}", str(of["first_step"]), f"{of['last']:.3g}", str(of["last_step"])]
+        for name, of in report["health"].items()
     ]
     context = template.new_context({
         **report,
@@ -85,11 +85,11 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, padde
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def _fill(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 110, break_on_hyphens=False, break_long_words=False)
+def _paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 110, break_on_hyphens=False, break_long_words=False) + "\n\n"
 
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-TEMPLATES.filters |= {"fill": _fill, "percent": percent, "short": "{:g}".format, "tojson": json.dumps}
+TEMPLATES.filters |= {"paragraph": _paragraph, "percent": percent, "short": "{:g}".format, "tojson": json.dumps}

@@ -2,15 +2,18 @@
 
     recipe -> space -> trials (run-0/, run-1/, ...: each a run of run.py) -> sweep.json, best.yaml
 
-Optuna draws the values, through `Trainer.hyperparameter_search`. Started again with the same command, an interrupted
-sweep continues, the trial that was running included; what it draws does not depend on the interruption. A trial that
-is refused, fails, collapses or diverges is recorded and the sweep goes on. One process on one device, and one sweep in
-a folder. Exit codes as run.py's: 0 done; 2 refused, or no trial finished; 4 preempted; 5 could not be written.
+Optuna draws the values. Started again with the same command, an interrupted sweep continues, the trial that was
+running included; what it draws does not depend on the interruption. A trial that is refused, fails, collapses or
+diverges is recorded and the sweep goes on. One process on one device, and one sweep in a folder.
+
+Exit codes as run.py's: 0 done; 2 refused, or no trial finished; 4 preempted; 5 could not be written.
 """
 
 import contextlib
 import dataclasses
 import json
+import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -25,6 +28,8 @@ from data2vec.pretraining.arguments import RECIPES, Run, field_names, resolve
 from data2vec.pretraining.checkpoints.run_folder import DISK_ERRORS, check_same_recipe, identity_of, write_run_files
 from data2vec.pretraining.checkpoints.storage import StorageError, claimed, write_text
 from data2vec.pretraining.console.help import (
+    EXIT_COLLAPSED,
+    EXIT_DIVERGED,
     EXIT_PREEMPTED,
     EXIT_REFUSED,
     EXIT_STORAGE,
@@ -34,6 +39,7 @@ from data2vec.pretraining.console.help import (
 )
 from data2vec.pretraining.console.redact import mask_secrets
 from data2vec.pretraining.engine.launch_check import check_launch
+from data2vec.pretraining.monitoring.health import FILE as HEALTH
 from data2vec.pretraining.run import open_data, prepare, pretrain
 from data2vec.pretraining.sweep.arguments import SweepArguments
 from data2vec.pretraining.sweep.trials import (
@@ -44,14 +50,16 @@ from data2vec.pretraining.sweep.trials import (
     RUNNING,
     STATE,
     SweepPreempted,
-    SweepTrainer,
     TrialFailed,
+    Watch,
 )
 
 
 if TYPE_CHECKING:
     import optuna
 
+
+logger = logging.getLogger(__name__)
 
 SECTION, STORAGE, RESULTS, BEST = "sweep", "optuna.db", "sweep.json", "best.yaml"
 SECTIONS = ("model", "objective", "data", "training", SECTION)
@@ -167,60 +175,74 @@ class Sweep:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # how a trial ended is said by the run and in sweep.json
         study = self.study()
-        self._give_back(study)
+        self._requeue_interrupted(study)
         self.write_results(study)
-        trainer = SweepTrainer(
-            self.trial_run({}, self.folder).training,
-            self.trial_run,
-            prepare,
-            pretrain,
-            measure=self.plan.measure,
-            pruning=self.plan.pruner is not None,
-        )
         for _ in range(self.plan.trials - len(ended_trials(study))):
-            number = len({trial.user_attrs.get(RUN) for trial in study.trials} - {None})
-            ended = len(ended_trials(study))
-            try:
-                self._next(trainer, number)
-            except ValueError:  # `hyperparameter_search` asks for the best, also where no trial has finished
-                if len(ended_trials(study)) == ended:
-                    raise
+            # a sampler of its own: what a trial draws depends on its number and the trials before alone
+            number = len(newest_of_each_run(study))
+            seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
+            random = self.plan.sampler == "random"
+            study.sampler = optuna.samplers.RandomSampler(seed) if random else optuna.samplers.TPESampler(seed=seed)
+            trial = study.ask()
+            trial.set_user_attr(RUN, trial.user_attrs.get(RUN, f"run-{number}"))
+            self._carry_out(study, trial)
             self.write_results(study)
 
     def study(self) -> "optuna.Study":
         import optuna
 
-        return optuna.create_study(**self._study_arguments())
-
-    def _study_arguments(self) -> dict[str, Any]:
+        pruner: Any = optuna.pruners.NopPruner()
+        if self.plan.pruner is not None:
+            pruner = optuna.pruners.MedianPruner(n_warmup_steps=1)
         storage = f"sqlite:///{(self.folder / STORAGE).resolve()}"
-        return {"study_name": SECTION, "storage": storage, "load_if_exists": True, "direction": self.plan.direction}
+        kept: Any = {"study_name": SECTION, "storage": storage, "load_if_exists": True}
+        return optuna.create_study(**kept, direction=self.plan.direction, pruner=pruner)
 
-    def _next(self, trainer: SweepTrainer, number: int) -> None:
-        """One trial, with a sampler of its own: what it draws depends on its number and the trials before alone."""
-        import optuna
+    def _carry_out(self, study: "optuna.Study", trial: "optuna.Trial") -> None:
+        """Run a trial to its end, or from where it was interrupted, and record how it ended."""
+        from optuna import TrialPruned
+        from optuna.trial import TrialState
 
-        def hp_space(trial: optuna.Trial) -> dict[str, Any]:
-            if RUN not in trial.user_attrs:
-                trial.set_user_attr(RUN, f"run-{number}")
-            return {name: draw(trial, name, values) for name, values in self.plan.space.items()}
+        values = {name: draw(trial, name, space) for name, space in self.plan.space.items()}
+        watch = Watch(self.plan.measure, None if self.plan.pruner is None else trial)
+        name, state, message = trial.user_attrs[RUN], RUNNING, None  # what a kill leaves
+        trial.set_user_attr(STATE, state)
+        told: dict[str, Any] = {"state": TrialState.FAIL}
+        try:
+            self._train(values, self.folder / name, watch)
+            state, told = "finished", {"values": watch.measures[self.plan.measure]}
+        except TrialPruned as pruned:
+            state, message, told = "pruned", str(pruned), {"state": TrialState.PRUNED}
+        except TrialFailed as failed:
+            state, message = failed.state, str(failed)
+        except SweepPreempted:
+            state = PREEMPTED
+            raise
+        except Exception as error:
+            if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in DISK_ERRORS):
+                raise
+            state, message = "failed", f"{type(error).__name__}: {error}"
+            logger.warning("%s failed", name, exc_info=not isinstance(error, ValueError))
+        finally:
+            for key, value in ((STATE, state), (MESSAGE, message), (MEASURES, watch.measures)):
+                trial.set_user_attr(key, value)
+        study.tell(trial, **told)
 
-        seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
-        random = self.plan.sampler == "random"
-        trainer.hyperparameter_search(
-            hp_space=hp_space,
-            compute_objective=lambda measures: measures[self.plan.measure],
-            n_trials=1,
-            backend="optuna",
-            catch=(TrialFailed,),
-            sampler=optuna.samplers.RandomSampler(seed) if random else optuna.samplers.TPESampler(seed=seed),
-            pruner=optuna.pruners.NopPruner()
-            if self.plan.pruner is None
-            else optuna.pruners.MedianPruner(n_warmup_steps=1),
-            **self._study_arguments(),
-        )
+    def _train(self, values: Mapping[str, Any], folder: Path, watch: Watch) -> None:
+        run = self.trial_run(values, folder)
+        with contextlib.ExitStack() as stack:
+            watch.data, checkpoint = prepare(run, stack)
+            code = pretrain(run, watch.data, checkpoint, (watch,))
+        if code == EXIT_PREEMPTED:
+            raise SweepPreempted("Stopped by a signal. The same command continues.")
+        if code:
+            message = json.loads((folder / HEALTH).read_text(encoding="utf-8"))["message"]
+            raise TrialFailed(message, {EXIT_COLLAPSED: "collapsed", EXIT_DIVERGED: "diverged"}[code])
+        if not math.isfinite(watch.measures.get(self.plan.measure, math.nan)):
+            found = ", ".join(f"{name} {value:.4g}" for name, value in watch.measures.items())
+            raise TrialFailed(f"The run has no finite {self.plan.measure}. It has {found}.")
 
-    def _give_back(self, study: "optuna.Study") -> None:
+    def _requeue_interrupted(self, study: "optuna.Study") -> None:
         """Queue the trial that was interrupted again, with its values and its run folder."""
         import optuna
 

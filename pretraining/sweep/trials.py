@@ -1,30 +1,14 @@
-"""The trials of a sweep: each is a whole run of run.py, started by `Trainer.hyperparameter_search`.
+"""A trial of a sweep: what is recorded of it while it runs, and how it can end."""
 
-`hyperparameter_search` sets attributes of `TrainingArguments` and calls `train` once a trial. The fields of a sweep
-also change the model, the objective and the masks, so `SweepTrainer.train` makes everything anew, as run.py does.
-"""
-
-import contextlib
-import json
-import logging
-import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import TrainOutput
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..arguments import Run
-from ..checkpoints.run_folder import DISK_ERRORS
-from ..checkpoints.storage import StorageError
-from ..console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED
 from ..data.build import PretrainingData
 from ..data.examples import PretrainingDataset
 from ..evaluation.probe import batches_of, extract_features, subset, teacher_encoder
-from ..monitoring.health import FILE
 from ..monitoring.metrics import Moments
 
 
@@ -32,10 +16,7 @@ if TYPE_CHECKING:
     import optuna
 
 
-logger = logging.getLogger(__name__)
-
 FEATURES_OF, AT_ONCE = 1000, 16  # training examples whose features are compared at the end of a trial
-ENDED = {EXIT_COLLAPSED: "collapsed", EXIT_DIVERGED: "diverged"}
 # The keys of what is kept of a trial, beside its parameters and its value.
 RUN, STATE, MESSAGE, MEASURES = "run", "state", "message", "measures"
 RUNNING, PREEMPTED = "running", "preempted"  # states of a trial that is continued when the sweep is
@@ -51,88 +32,6 @@ class TrialFailed(RuntimeError):
 
 class SweepPreempted(RuntimeError):
     """A signal ended the trial, and with it the sweep."""
-
-
-class SweepTrainer(Trainer):
-    """`Trainer` of which only `hyperparameter_search` is called; its `train` is one trial.
-
-    Args:
-        arguments: of a run of the sweep, with the folder of the sweep; they say which device.
-        resolve: values of a trial and its run folder -> the checked recipe.
-        prepare, pretrain: of run.py.
-        measure: what the trials are compared by.
-        pruning: whether trials are reported to the pruner.
-    """
-
-    objective: float | None  # of the newest trial; `hyperparameter_search` reads it
-
-    def __init__(
-        self,
-        arguments: TrainingArguments,
-        resolve: Callable[[Mapping[str, Any], Path], Run],
-        prepare: Callable[[Run, contextlib.ExitStack], tuple[PretrainingData, str | None]],
-        pretrain: Callable[..., int],
-        *,
-        measure: str,
-        pruning: bool,
-    ):
-        none: Any = nn.Module()  # each run builds its own
-        super().__init__(args=arguments, model_init=lambda: none)
-        self.folder, self.resolve, self.prepare, self.pretrain = (
-            Path(str(arguments.output_dir)),
-            resolve,
-            prepare,
-            pretrain,
-        )
-        self.measure, self.pruning = measure, pruning
-
-    def train(self, resume_from_checkpoint: Any = None, trial: Any = None, **kwargs: Any) -> TrainOutput:  # type: ignore[override]
-        """Run a trial to its end, or from where it was interrupted; leaves its value in `self.objective`."""
-        import optuna
-
-        values = self.hp_space(trial)
-        watch = Watch(self.measure, trial if self.pruning else None)
-        trial.set_user_attr(STATE, RUNNING)
-        state, message = RUNNING, None  # what a kill leaves
-        try:
-            self._run(values, self.folder / trial.user_attrs[RUN], watch)
-            self.objective = self.compute_objective(watch.measures)
-            state = "finished"
-        except optuna.TrialPruned as pruned:
-            state, message = "pruned", str(pruned)
-            raise
-        except SweepPreempted:
-            state = PREEMPTED
-            raise
-        except StorageError:
-            raise
-        except TrialFailed as failed:
-            state, message = failed.state, str(failed)
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-                raise
-            state, message = "failed", f"{type(error).__name__}: {error}"
-            logger.warning("%s failed", trial.user_attrs[RUN], exc_info=not isinstance(error, ValueError))
-            raise TrialFailed(message) from error
-        finally:
-            for key, value in ((STATE, state), (MESSAGE, message), (MEASURES, watch.measures)):
-                trial.set_user_attr(key, value)
-        return TrainOutput(0, 0.0, watch.measures)
-
-    def _run(self, values: Mapping[str, Any], folder: Path, watch: "Watch") -> None:
-        run = self.resolve(values, folder)
-        with contextlib.ExitStack() as stack:
-            data, checkpoint = self.prepare(run, stack)
-            watch.data = data
-            code = self.pretrain(run, data, checkpoint, (watch,))
-        if code == EXIT_PREEMPTED:
-            raise SweepPreempted("Stopped by a signal. The same command continues.")
-        if code:
-            raise TrialFailed(json.loads((folder / FILE).read_text(encoding="utf-8"))["message"], ENDED[code])
-        if not math.isfinite(watch.measures.get(self.measure, math.nan)):
-            found = ", ".join(f"{name} {value:.4g}" for name, value in watch.measures.items())
-            raise TrialFailed(f"The run has no finite {self.measure}. It has {found}.")
 
 
 class Watch(TrainerCallback):

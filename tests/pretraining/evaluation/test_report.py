@@ -25,9 +25,9 @@ SETTINGS = {
 LOG = [
     {"step": 0, "probe/knn_student": 0.41, "probe/knn_teacher": 0.41},
     {"step": 10, "loss": 1.234, "target_std": 0.91, "prediction_std": 0.11, "position_std": 0.7},
-    {"step": 20, "loss": 0.567, "target_std": 0.93, "prediction_std": 0.52, "position_std": math.nan},
-    {"step": 20, "probe/knn_student": 0.61, "probe/knn_teacher": 0.51, "effective_rank": 9.87},
-    {"step": 20, "train_runtime": 12.3},
+    {"step": 1800, "loss": 0.567, "target_std": 0.93, "prediction_std": 0.52, "position_std": math.nan},
+    {"step": 1800, "probe/knn_student": 0.61, "probe/knn_teacher": 0.51, "effective_rank": 9.87},
+    {"step": 1800, "train_runtime": 12.3},
 ]
 
 
@@ -143,9 +143,9 @@ def test_what_was_measured_on_is_said(finished):
 
 def test_health_over_the_run(finished):
     _, results, words = finished
-    assert results["health"]["loss"] == {"first_step": 10, "first": 1.234, "last_step": 20, "last": 0.567}
+    assert results["health"]["loss"] == {"first_step": 10, "first": 1.234, "last_step": 1800, "last": 0.567}
     assert results["health"]["position_std"]["last_step"] == 10  # NaN is not a measurement
-    assert re.search(r"\| loss +\| +1\.23 \| +10 \| +0\.567 \| +20 \|", words)
+    assert re.search(r"\| loss +\| +1\.23 \| +10 \| +0\.567 \| +1800 \|", words)
     assert "spread of targets across samples" in words
 
 

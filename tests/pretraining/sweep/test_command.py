@@ -19,7 +19,6 @@ from data2vec.pretraining.arguments import parse_arguments
 from data2vec.pretraining.console.help import EXIT_PREEMPTED, EXIT_REFUSED
 from data2vec.pretraining.monitoring.callbacks import CollapseGuard
 from data2vec.pretraining.sweep import command as sweep
-from data2vec.pretraining.sweep import trials as sweep_trials
 
 
 optuna = pytest.importorskip("optuna", reason="needs the extra `sweep`")
@@ -131,13 +130,13 @@ def test_the_best_recipe_repeats_the_best_trial(finished):
 def test_an_interrupted_sweep_continues_as_if_it_had_not_been(finished, tmp_path, monkeypatch):
     folder = tmp_path / "sweep"
 
-    class Interrupted(sweep_trials.Watch):
+    class Interrupted(sweep.Watch):
         def on_log(self, args, state, control, **kwargs):
             super().on_log(args, state, control, **kwargs)
             if args.output_dir.endswith("run-1") and state.global_step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(sweep_trials, "Watch", Interrupted)
+    monkeypatch.setattr(sweep, "Watch", Interrupted)
     assert start(folder) == EXIT_PREEMPTED
     monkeypatch.undo()
     assert [trial["run"] for trial in results(folder)["trials"]] == ["run-0"]
@@ -161,7 +160,6 @@ def test_a_killed_trial_is_run_again_with_its_values(finished, tmp_path, monkeyp
 
     folder = tmp_path / "sweep"
     monkeypatch.setattr(sweep, "prepare", die)
-    monkeypatch.setattr(optuna.Study, "tell", die)
     with pytest.raises(Killed):
         start(folder, trials=1)
     monkeypatch.undo()
