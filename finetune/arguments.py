@@ -4,7 +4,8 @@ A recipe is a YAML file with the sections `model`, `data`, `task` and `training`
 `--learning_rate 1e-3`, `--model.hidden_dropout 0.1` or, inside a field, `--train.split train`. Values are YAML.
 
     model      model_name_or_path: the folder of a pretraining run, or a Hub id; from_scratch: true for its shape with
-               random weights; any other field is one of the model's configuration and overrides it
+               random weights; original_padding, of speech: let padding change the frames beside it, as the original
+               does; any other field is one of the model's configuration and overrides it
     data       train, validation and test, and the task's fields
     task       how the task is trained and measured
     training   transformers' TrainingArguments and those of FineTuneArguments
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.trainer_utils import IntervalStrategy
 
 from ..pretraining import recipe as recipe_file
@@ -30,7 +31,7 @@ from .training_arguments import FineTuneArguments
 
 
 SECTIONS = ("model", "data", "task", "training")
-MODEL_FIELDS = ("model_name_or_path", "from_scratch")
+MODEL_FIELDS = ("model_name_or_path", "from_scratch", "original_padding")
 
 
 class RecipeFields(Protocol):
@@ -51,6 +52,7 @@ class FineTuneRun:
         from_scratch: take the shape of `checkpoint` and random weights.
         config: that of the checkpoint, with the recipe's overrides.
         config_overrides: the fields of `model` that override the checkpoint's configuration.
+        original_padding: what `model` says, else the checkpoint's objective, else False.
         data, task: of the task's `data_class` and `arguments_class`.
     """
 
@@ -59,6 +61,7 @@ class FineTuneRun:
     from_scratch: bool
     config: PreTrainedConfig
     config_overrides: dict[str, Any]
+    original_padding: bool
     data: Any
     task: Any
     training: FineTuneArguments
@@ -66,6 +69,14 @@ class FineTuneRun:
     @property
     def folder(self) -> Path:
         return Path(str(self.training.output_dir))
+
+    def set_padding(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Keep padding out of real frames, unless `original_padding`; data2vec 2.0 reads its configuration."""
+        if self.config.model_type == "data2vec-audio" and not self.original_padding:
+            from ..modeling.modeling_data2vec_audio import make_padding_independent
+
+            make_padding_independent(model)
+        return model
 
 
 def parse(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> FineTuneRun:
@@ -141,18 +152,35 @@ def resolve(recipe: Mapping[str, Any], task_class: type[RecipeFields]) -> FineTu
     checkpoint, from_scratch = overrides.pop("model_name_or_path"), overrides.pop("from_scratch", False)
     if not isinstance(from_scratch, bool):
         raise ValueError(f"model.from_scratch = {from_scratch!r} is not possible: use true or false.")
+    asked = overrides.pop("original_padding", None)
     run = FineTuneRun(
         recipe=recipe,
         checkpoint=checkpoint,
         from_scratch=from_scratch,
         config=load_config(checkpoint, **overrides),
         config_overrides=overrides,
+        original_padding=bool(asked),
         data=task_class.data_class.from_dict(recipe["data"]),
         task=task_class.arguments_class.from_dict(recipe["task"]),
         training=_build_training(recipe["training"]),
     )
+    _choose_padding(run, asked)
     _check_evaluation(run)
     return run
+
+
+def _choose_padding(run: FineTuneRun, asked: Any) -> None:
+    config: Any = run.config
+    objective = getattr(config, "objective", None) or {}
+    if asked is None:
+        run.original_padding = objective.get("original_padding", False)
+    elif not isinstance(asked, bool) or not hasattr(config, "conv_stride"):
+        raise ValueError(
+            f"model.original_padding = {asked!r} is not possible: use true or false for a speech encoder, and leave "
+            "it out for any other."
+        )
+    elif objective:
+        config.objective = run.config_overrides["objective"] = {**objective, "original_padding": asked}
 
 
 def load_config(checkpoint: str, **overrides: Any) -> PreTrainedConfig:

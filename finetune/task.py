@@ -105,16 +105,17 @@ class Task(ABC, Generic[Arguments, Data]):
         for name, value in data.model_kwargs.items():
             setattr(config, name, value)
         if self.run.from_scratch:
-            return self.auto_class.from_config(config)
+            return self.run.set_padding(self.auto_class.from_config(config))
         # fp32 whatever the checkpoint was saved in: training in half precision is autocast's, not the weights'
         try:
-            return self.auto_class.from_pretrained(self.run.checkpoint, config=config, dtype=torch.float32)
+            model = self.auto_class.from_pretrained(self.run.checkpoint, config=config, dtype=torch.float32)
         except RuntimeError as error:
             raise ValueError(
                 f"model.model_name_or_path = {self.run.checkpoint!r}: its weights do not fit this recipe's model, "
                 "since its head is for other labels, or a field of model changes a shape. Start from the encoder that "
                 f"it was made from, or remove the field. {error}"
             ) from error
+        return self.run.set_padding(model)
 
     def loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
         """Mean loss of a batch, and the model's output. By default the model's own loss."""

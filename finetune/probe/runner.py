@@ -35,6 +35,7 @@ from ...pretraining.data.build import modality_of
 from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import Modality
 from ...pretraining.data.sources import load_source, open_source
+from ...pretraining.data.tokenizer import max_tokens
 from ...pretraining.evaluation.probe import teacher_encoder, untrained_encoder
 from ...pretraining.evaluation.raw_features import raw_features
 from ...pretraining.trainer import WHOLE_MODEL
@@ -76,7 +77,8 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
     seed = run.training.seed
     encoders = {"pretrained": pretrained_encoder(run)}
     untrained = [f"untrained{number}" for number in range(args.untrained if args.probes else 0)]
-    encoders |= {name: untrained_encoder(run.config, seed + number) for number, name in enumerate(untrained)}
+    for number, name in enumerate(untrained):
+        encoders[name] = run.set_padding(untrained_encoder(run.config, seed + number))
     found = {name: _features(run, modality, name, encoder, splits, names) for name, encoder in encoders.items()}
     PartialState().wait_for_everyone()
     if not main:
@@ -118,7 +120,8 @@ def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.training.seed)  # a pooler that no checkpoint has would differ in every process
         if run.task.weights == "student":
-            return AutoModel.from_pretrained(run.checkpoint, config=copy.deepcopy(run.config), **how).eval()
+            encoder = AutoModel.from_pretrained(run.checkpoint, config=copy.deepcopy(run.config), **how)
+            return run.set_padding(encoder).eval()
         for place in ({}, {"subfolder": WHOLE_MODEL}):  # of student, teacher and decoder
             try:
                 config = AutoConfig.from_pretrained(run.checkpoint, trust_remote_code=False, **place)
@@ -126,7 +129,7 @@ def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
                 continue
             if any(name.endswith("ForPreTraining") for name in config.architectures or []):
                 how |= {**place, **run.config_overrides}
-                return teacher_encoder(AutoModelForPreTraining.from_pretrained(run.checkpoint, **how))
+                return run.set_padding(teacher_encoder(AutoModelForPreTraining.from_pretrained(run.checkpoint, **how)))
     raise ValueError(
         f"task.weights = 'teacher' is not possible: {run.checkpoint} holds an encoder alone. Name the folder of a "
         f"pretraining run with its sub-folder {WHOLE_MODEL}, or use weights: student."
@@ -138,8 +141,7 @@ def open_modality(run: FineTuneRun) -> Modality[Any]:
     data: ProbeData = run.data
     modality_class = modality_of(run.config)
     config: Any = run.config
-    positions = getattr(config, "max_position_embeddings", None)
-    longest = LONGEST_TEXT if positions is None else min(LONGEST_TEXT, positions - config.pad_token_id - 1)
+    longest = min(LONGEST_TEXT, max_tokens(config)) if hasattr(config, "max_position_embeddings") else LONGEST_TEXT
     limits: dict[str, Any] = {"max_seconds": data.max_seconds, "min_seconds": 0.0}
     limits["block_size"] = data.max_tokens or longest
     known = {field.name for field in dataclasses.fields(modality_class.arguments_class)}

@@ -15,6 +15,7 @@ from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.collators import TextCollator
 from ...pretraining.data.labels import Labels, number_labels, read_numbers
 from ...pretraining.data.sources import LABEL
+from ...pretraining.data.tokenizer import max_tokens
 from ..arguments import FineTuneRun
 from ..data_arguments import LabelledSource
 from ..examples import Examples
@@ -81,7 +82,7 @@ class TextClassification(Task[TextArguments, TextDataArguments]):
 
     def build_data(self) -> TaskData:
         args, config = self.data_args, self.run.config
-        positions = config.max_position_embeddings - config.pad_token_id - 1  # RoBERTa counts from pad_token_id + 1
+        positions = max_tokens(config)
         self.max_tokens = positions if args.max_tokens is None else args.max_tokens
         args.require(self.max_tokens <= positions, "max_tokens", f"the encoder has positions for {positions} tokens")
         self.tokenizer = open_tokenizer(args.tokenizer or self.run.checkpoint, config)

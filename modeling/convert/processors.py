@@ -94,4 +94,5 @@ def text_tokenizer(dictionary: Path, config: PreTrainedConfig) -> RobertaTokeniz
     vocabulary["<mask>"] = config.vocab_size - 1
     lines = [line for line in merges.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     pairs: Any = [tuple(line.split()) for line in lines]  # annotated as strings there, wanted as pairs
-    return RobertaTokenizer(vocab=vocabulary, merges=pairs)
+    longest = config.max_position_embeddings - config.pad_token_id - 1  # what a pipeline cuts to
+    return RobertaTokenizer(vocab=vocabulary, merges=pairs, model_max_length=longest)

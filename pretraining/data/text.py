@@ -23,7 +23,7 @@ from .collators import TextCollator
 from .modality import Modality, Row, Rows, Survey
 from .sources import load_sources
 from .text_rows import TEXT, DocumentRows, PackedRows, RowLayout, documents_of, rows_of_stream, tokenize
-from .tokenizer import train_tokenizer
+from .tokenizer import max_tokens, train_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class TextData(Modality[TextDataArguments]):
             fix = f"name a folder or a Hub name that AutoTokenizer opens, e.g. roberta-base, or {TRAINED_HERE}"
             args.require(args.tokenizer is not None, "tokenizer", fix)
             processor = self._train_tokenizer() if args.tokenizer == TRAINED_HERE else _open_tokenizer(args)
+        processor.model_max_length = max_tokens(config)  # so that a pipeline can cut what is too long
         self.processor = processor
         self.layout = RowLayout(args.block_size, *_border_ids(processor))
         self._check_vocabulary()
@@ -167,14 +168,12 @@ class TextData(Modality[TextDataArguments]):
                 f"The encoder's pad_token_id = {config.pad_token_id} is not the tokenizer's, "
                 f"{tokenizer.pad_token_id}: set it to that (positions are counted from it)."
             )
-        # RoBERTa numbers positions from pad_token_id + 1.
-        first = config.pad_token_id + 1
-        if self.args.block_size > config.max_position_embeddings - first:
-            self.args.refuse(
-                "block_size",
-                f"the encoder has positions for {config.max_position_embeddings - first} tokens, use that or less, or "
-                f"set its max_position_embeddings to {self.args.block_size + first}",
-            )
+        self.args.require(
+            self.args.block_size <= max_tokens(config),
+            "block_size",
+            f"the encoder has positions for {max_tokens(config)} tokens, use that or less, or set its "
+            f"max_position_embeddings to {self.args.block_size + config.pad_token_id + 1}",
+        )
 
 
 def _open_tokenizer(args: TextDataArguments) -> PreTrainedTokenizerBase:

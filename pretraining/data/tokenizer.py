@@ -5,11 +5,16 @@ import sys
 from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, RobertaTokenizer
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, RobertaTokenizer
 
 
 FIRST_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]  # ids 0 to 3, as RoBERTa's; <mask> comes last
 ALPHABET = 256  # every byte is a token, so nothing is unknown
+
+
+def max_tokens(config: PreTrainedConfig) -> int:
+    """The most tokens, special ones included, that an encoder has positions for; the first is pad_token_id + 1."""
+    return int(config.max_position_embeddings - config.pad_token_id - 1)
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

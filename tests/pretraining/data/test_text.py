@@ -7,8 +7,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, Data2VecTextConfig
+from transformers import AutoTokenizer, Data2VecTextConfig, pipeline
 
+from data2vec.modeling import Data2Vec2TextForPreTraining, Data2VecTextForPreTraining
 from data2vec.modeling.configuration_objective import ObjectiveConfig
 from data2vec.pretraining import train_tokenizer as command
 from data2vec.pretraining.data.examples import PretrainingDataset
@@ -158,6 +159,21 @@ def test_a_recipe_can_have_its_tokenizer_trained_on_the_sources(tmp_path):
     modality = TextData(TextDataArguments(**arguments, batch_tokens=100), config())
     assert len(modality.processor) == VOCABULARY
     assert modality.processor.get_vocab() == train_tokenizer(sentences(200), VOCABULARY).get_vocab()
+
+
+@pytest.mark.parametrize("encoder_class", [Data2VecTextForPreTraining, Data2Vec2TextForPreTraining])
+def test_a_pipeline_cuts_what_is_too_long_for_the_encoder(tokenizer, encoder_class, tmp_path):
+    """Of what a pretraining run saves: the encoder, and the processor of its data."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    encoder = encoder_class.config_class(
+        vocab_size=VOCABULARY, max_position_embeddings=26, pad_token_id=1, **sizes,
+        objective={**encoder_class.default_objective, "top_k_layers": 1},
+    )  # fmt: skip
+    modality = TextData(TextDataArguments(sources=[{"path": "unused"}], block_size=24), encoder, tokenizer)
+    encoder_class(encoder).save_encoder(str(tmp_path))
+    modality.processor.save_pretrained(tmp_path)
+    features = pipeline("feature-extraction", str(tmp_path))("word1 " * 400, truncation=True)
+    assert len(features[0]) == 24
 
 
 @pytest.mark.parametrize(
