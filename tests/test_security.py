@@ -23,7 +23,7 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
 
 # file -> what it may use, and why
 ALLOWED = {
-    "modeling/convert/checkpoint.py": {"pickle"},  # an unpickler that makes stand-ins and refuses any other name
+    "modeling/convert/pickles.py": {"pickle"},  # an unpickler that makes stand-ins and refuses any other name
     "pretraining/consolidate.py": {"pickle"},  # an unpickler that makes descriptions of tensors and nothing else
     "pretraining/data/builtin.py": {"subprocess"},  # the package's own script, a list of words, no shell
     "pretraining/checkpoints/environment.py": {"subprocess"},  # git, of its own checkout, a list of words, no shell
