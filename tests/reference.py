@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data2vec.modeling.convert.checkpoint import flatten
-from data2vec.modeling.convert.keys import FAMILIES, reshaped, to_ours, translated
+from data2vec.modeling.convert.fairseq_multi_keys import shaped as reshaped
+from data2vec.modeling.convert.keys import to_ours, translated
+from data2vec.modeling.convert.sources import SOURCES
 
 
 __all__ = ["GOLDEN", "SAMPLES", "SHARED", "flatten", "load_case", "need", "part", "rename", "renamed", "reshaped"]
@@ -36,12 +38,12 @@ def load_case(name: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, A
 
 def rename(name: str, kind: str) -> str:
     """Our name of an original's tensor; the original's where we have none."""
-    return translated(name, FAMILIES[kind]) or name
+    return translated(name, SOURCES[kind].rows) or name
 
 
 def renamed(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Tensors under our names and in our shapes, and those that we have no name for."""
-    ours, left = to_ours(tensors, kind, FAMILIES[kind])
+    ours, left = to_ours(tensors, SOURCES[kind].rows, SOURCES[kind].shaped)
     return ours | left
 
 

@@ -25,7 +25,7 @@ MODULES = {
     "data2vec.pretraining.train_tokenizer": ORDINARY,
     "data2vec.pretraining.consolidate": ORDINARY,
     "data2vec.finetune.train_ngram": ORDINARY,
-    "data2vec.modeling.convert_fairseq": ORDINARY,
+    "data2vec.modeling.convert": ORDINARY,
     **{f"data2vec.model_cards.{name}": ORDINARY for name in ("report", "render", "push", "export", "space")},
 }
 

@@ -114,6 +114,8 @@ def _tensors(stored: dict[str, Any], path: Path) -> dict[str, Tensor]:
         if not isinstance(tensor, Stored):
             kind = tensor.name if isinstance(tensor, StandIn) else type(tensor).__name__
             raise Refused(f"holds a {kind} as model.{name}, not a tensor.")
+        if 0 in tensor.size:
+            raise Refused(f"holds an empty tensor, model.{name}.")
     size = path.stat().st_size
     if sum(tensor.nbytes for tensor in stored.values()) > MOST_SHARED * size:
         raise Refused(

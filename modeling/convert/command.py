@@ -1,9 +1,9 @@
 """The published weights open here: a checkpoint of the original code -> a folder for `from_pretrained`, and back.
 
-    python -m data2vec.modeling.convert_fairseq CHECKPOINT OUT_DIR [--encoder-only] [--dict DICT] [--check CASE]
-    python -m data2vec.modeling.convert_fairseq FOLDER OUT.pt --to-fairseq
+    python -m data2vec.modeling.convert CHECKPOINT OUT_DIR [--encoder-only] [--dict DICT] [--check CASE]
+    python -m data2vec.modeling.convert FOLDER OUT.pt --to-fairseq
 
-fairseq is not needed, and nothing of the checkpoint is run: see `fairseq_checkpoint`.
+fairseq is not needed, and nothing of the checkpoint is run: see `pickles`.
 """
 
 import argparse
@@ -13,21 +13,22 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import load_state_dict_from_file, save_torch_state_dict
-from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils.tqdm import tqdm
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedModel
 from transformers.utils import logging
 
 from .check import differences
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .export import exported
-from .kinds import Kind, kind_of
-from .processors import ctc_processor, feature_extractor, image_processor, text_tokenizer
+from .original import check_numbers
+from .processors import save_processor
+from .sources import source_of
 from .weights import load
 
 
@@ -46,12 +47,12 @@ documentation:
   docs/converting.md
 """
 UNUSED_FILE = "fairseq_unused.safetensors"
-DICTIONARIES = {"audio": "dict.ltr.txt", "audio2": "dict.ltr.txt", "text": "dict.txt", "text2": "dict.txt"}
+LONGEST_LINE = 800  # letters of an error
 
 
 def convert(
     checkpoint: Path, folder: Path, encoder_only: bool = False, dictionary: Path | None = None
-) -> tuple[PreTrainedModel, Kind, list[str]]:
+) -> tuple[PreTrainedModel, str, list[str]]:
     """Write the folder, whole or not at all.
 
     Args:
@@ -71,28 +72,32 @@ def convert(
 
 def _convert(
     checkpoint: Path, folder: Path, encoder_only: bool, dictionary: Path | None, bar: Any
-) -> tuple[PreTrainedModel, Kind, list[str]]:
+) -> tuple[PreTrainedModel, str, list[str]]:
     """In three steps: read, build and fill, write."""
-    source = read_checkpoint(checkpoint)
+    read = read_checkpoint(checkpoint)
     bar.update()
-    kind = kind_of(source)
-    try:
-        config, notes = kind.config(source)
-        config.num_updates = source.num_updates
-        model, unused = load(source, kind, config, encoder_only)
-        bar.update()
-    except StrictDataclassError as error:
-        raise ValueError(f"the checkpoint's configuration does not fit: {error.__cause__ or error}") from error
-    except (TypeError, LookupError, AttributeError, ArithmeticError, SyntaxError, RuntimeError) as error:
-        # a value of another type or range than anything the original wrote
-        raise ValueError(f"the checkpoint's configuration cannot be read: {type(error).__name__}: {error}") from error
+    source, tuned = source_of(read)
+    words = f"{source.words}, {'fine-tuned' if tuned else 'pretrained'}"
+    configure = source.tuned.config if tuned and source.tuned else source.config
     with _in_one_go(folder) as unfinished:
+        try:
+            config, notes = configure(read.cfg, read.tensors)
+            check_numbers(config.to_dict())
+            config.num_updates = read.num_updates
+            model, unused = load(read.tensors, source, tuned, config, encoder_only)
+            bar.update()
+            notes = notes + save_processor(source, tuned, read, model.config, dictionary, unfinished)
+        except (ValueError, OSError):
+            raise
+        except Exception as error:  # values of another type or range than anything that the original wrote
+            reason = f"{type(error).__name__}: {error.__cause__ or error}"
+            raise ValueError(f"the checkpoint's configuration does not fit: {reason}") from error
         model.save_pretrained(unfinished)
         if unused and not encoder_only:
             save_torch_state_dict(unused, unfinished, filename_pattern=UNUSED_FILE)
-        notes = notes + _save_processor(kind, source, model.config, dictionary, unfinished)
-        (unfinished / "README.md").write_text(_card(source, kind, encoder_only, notes), encoding="utf-8")
-    return model, kind, notes
+        card = _card(read, f"{words}{', encoder only' if encoder_only else ''}", notes)
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+    return model, words, notes
 
 
 def convert_back(folder: Path, checkpoint: Path) -> list[str]:
@@ -108,14 +113,23 @@ def convert_back(folder: Path, checkpoint: Path) -> list[str]:
         raise ValueError(f"{checkpoint} is there already: give a new file.")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json: give a folder that save_pretrained wrote.")
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    name = (getattr(config, "architectures", None) or ["?"])[0]
-    if not name.endswith("ForPreTraining") or getattr(config, "objective", None) is None:
-        raise ValueError(f"{folder} holds a {name}: only a ...ForPreTraining, which has the teacher, can be written.")
-    model = AutoModelForPreTraining.from_pretrained(folder, dtype="float32", trust_remote_code=False)
-    unused = folder / UNUSED_FILE
-    kept: dict[str, Tensor] = dict(load_state_dict_from_file(unused)) if unused.is_file() else {}
-    content, notes = exported(model, kept, getattr(config, "num_updates", None) or 0)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        name = (getattr(config, "architectures", None) or ["?"])[0]
+        if not name.endswith("ForPreTraining") or getattr(config, "objective", None) is None:
+            raise ValueError(
+                f"{folder} holds a {name}: only a ...ForPreTraining, which has the teacher, can be written."
+            )
+        check_numbers(config.to_dict())
+        model = AutoModelForPreTraining.from_pretrained(folder, dtype="float32", trust_remote_code=False)
+        unused = folder / UNUSED_FILE
+        kept: dict[str, Tensor] = dict(load_state_dict_from_file(unused)) if unused.is_file() else {}
+        content, notes = exported(model, kept, getattr(config, "num_updates", None) or 0)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # whatever a stranger's configuration or weights lead to
+        reason = f"{type(error).__name__}: {error.__cause__ or error}"
+        raise ValueError(f"{folder} cannot be written as a checkpoint: {reason}") from error
     write_checkpoint(content, checkpoint)
     return notes
 
@@ -146,45 +160,20 @@ def _umask() -> int:
     return mask
 
 
-def _save_processor(
-    kind: Kind, source: Checkpoint, config: PreTrainedConfig, dictionary: Path | None, folder: Path
-) -> list[str]:
-    task: dict[str, Any] = source.cfg.get("task") or {}
-    if "vision" in kind.family or kind.family == "beit":
-        # the published images are scaled to -1 .. 1 unless this switch is on
-        halves = kind.family == "beit" and not source.cfg["model"].get("imagenet_default_mean_and_std", False)
-        image_processor(config, task, halves).save_pretrained(folder)
-        return []
-    if dictionary is None and kind.family in DICTIONARIES:
-        beside = source.path.parent / DICTIONARIES[kind.family]
-        dictionary = beside if beside.is_file() else None
-    if "audio" in kind.family:
-        if not kind.tuned or dictionary is None or not hasattr(config, "vocab_size"):
-            feature_extractor(task).save_pretrained(folder)
-            return ["no tokenizer: give the letters with --dict dict.ltr.txt."] if kind.tuned else []
-        ctc_processor(dictionary, config, task, folder).save_pretrained(folder)
-        return []
-    tokenizer = None if dictionary is None else text_tokenizer(dictionary, config)
-    if tokenizer is None:
-        return ["no tokenizer: give --dict dict.txt, with GPT-2's encoder.json and vocab.bpe beside it."]
-    tokenizer.save_pretrained(folder)
-    return []
-
-
-def _card(source: Checkpoint, kind: Kind, encoder_only: bool, notes: list[str]) -> str:
+def _card(read: Checkpoint, words: str, notes: list[str]) -> str:
     """A model card to start from, which names the source."""
-    version = "2212.07525" if "2.0" in kind.words else "2202.03555"
-    updates = "not recorded" if source.num_updates is None else str(source.num_updates)
+    version = "2212.07525" if "2.0" in words else "2202.03555"
+    updates = "not recorded" if read.num_updates is None else str(read.num_updates)
     lines = [
         "---",
         "library_name: transformers",
         "tags: [data2vec]",
         "---",
         "",
-        f"# {source.path.stem}",
+        f"# {escape(read.path.stem)}",
         "",
-        f"{kind.words[0].upper()}{kind.words[1:]}{', encoder only' if encoder_only else ''}; converted with",
-        f"`data2vec.modeling.convert_fairseq` from the checkpoint `{source.path.name}` of the original code",
+        f"{words[0].upper()}{words[1:]}; converted with",
+        f"`data2vec.modeling.convert` from the checkpoint `{escape(read.path.name)}` of the original code",
         f"(arXiv [{version}](https://arxiv.org/abs/{version})). Updates: {updates}.",
         "",
         "The weights keep the licence of their source.",
@@ -212,8 +201,8 @@ def _run(given: argparse.Namespace) -> None:
         notes = convert_back(given.source, given.out)
         print("\n".join([f"wrote {given.out}", *[f"note: {note}" for note in notes]]))
         return
-    model, kind, notes = convert(given.source, given.out, given.encoder_only, given.dict)
-    print(f"wrote {given.out}: {kind.words}, {type(model).__name__}")
+    model, words, notes = convert(given.source, given.out, given.encoder_only, given.dict)
+    print(f"wrote {given.out}: {words}, {type(model).__name__}")
     for note in notes:
         print(f"note: {note}")
     if given.check is not None:
@@ -243,7 +232,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _run(parser.parse_args(arguments))
     except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        words = " ".join(str(error).split())  # some of them a stranger's: no escapes for the terminal, no novels
+        print("error: " + "".join(c if c.isprintable() else "?" for c in words)[:LONGEST_LINE], file=sys.stderr)
         return 2
     return 0
 

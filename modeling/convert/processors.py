@@ -13,16 +13,50 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
+from .checkpoint import Checkpoint
+from .original import number, optional_part
+from .source import Source
+
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 HALVES = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]  # in front of every dictionary of the original
 
 
+DICTIONARIES = {"input_values": "dict.ltr.txt", "input_ids": "dict.txt"}
+LARGEST = 32 << 20  # bytes of a dictionary
+
+
+def save_processor(
+    source: Source, tuned: bool, read: Checkpoint, config: Any, dictionary: Path | None, folder: Path
+) -> list[str]:
+    """What turns a clip, an image or a text into the model's inputs, and notes on what is missing."""
+    task = optional_part(read.cfg, "task")
+    inputs = source.pretrained.main_input_name
+    if inputs == "pixel_values":
+        halves = source.halves and not read.cfg["model"].get("imagenet_default_mean_and_std", False)
+        image_processor(config, task, halves).save_pretrained(folder)
+        return []
+    if dictionary is None:
+        beside = read.path.parent / DICTIONARIES[inputs]
+        dictionary = beside if beside.is_file() else None
+    if inputs == "input_values":
+        if not tuned or dictionary is None or not hasattr(config, "vocab_size"):
+            feature_extractor(task).save_pretrained(folder)
+            return ["no tokenizer: give the letters with --dict dict.ltr.txt."] if tuned else []
+        ctc_processor(dictionary, config, task, folder).save_pretrained(folder)
+        return []
+    tokenizer = None if dictionary is None else text_tokenizer(dictionary, config)
+    if tokenizer is None:
+        return ["no tokenizer: give --dict dict.txt, with GPT-2's encoder.json and vocab.bpe beside it."]
+    tokenizer.save_pretrained(folder)
+    return []
+
+
 def feature_extractor(task: dict[str, Any]) -> Wav2Vec2FeatureExtractor:
     return Wav2Vec2FeatureExtractor(
         feature_size=1,
-        sampling_rate=task.get("sample_rate", 16_000),
+        sampling_rate=number(task, "sample_rate", "task", 16_000),
         padding_value=0.0,
         do_normalize=bool(task.get("normalize", True)),
         return_attention_mask=True,
@@ -37,18 +71,26 @@ def image_processor(config: PreTrainedConfig, task: dict[str, Any], halves: bool
         size={"height": size, "width": size},
         do_center_crop=False,
         do_reduce_labels=False,
-        image_mean=task.get("normalization_mean", mean),
-        image_std=task.get("normalization_std", std),
+        image_mean=[number({"mean": value}, "mean", "task") for value in task.get("normalization_mean") or mean],
+        image_std=[number({"std": value}, "std", "task") for value in task.get("normalization_std") or std],
     )
 
 
 def symbols(path: Path) -> list[str]:
     """The symbols of a dictionary of the original: one a line, each with its count."""
+    found = [line.rsplit(" ", 1)[0] for line in read_lines(path) if line.strip()]
+    if len(set(found)) != len(found):
+        raise ValueError(f"{path} has an entry twice: it is no dictionary of the original.")
+    return found
+
+
+def read_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST} bytes")
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a dictionary: {error}") from error
-    return [line.rsplit(" ", 1)[0] for line in lines if line.strip()]
 
 
 def ctc_processor(dictionary: Path, config: PreTrainedConfig, task: dict[str, Any], folder: Path) -> Wav2Vec2Processor:
@@ -88,11 +130,15 @@ def text_tokenizer(dictionary: Path, config: PreTrainedConfig) -> RobertaTokeniz
             f"{dictionary} has {len(lines)} entries, the model has {config.vocab_size - len(SPECIALS) - 1} beside "
             f"{len(SPECIALS) + 1} special tokens: it is another model's dictionary."
         )
-    words = {str(number): word for word, number in json.loads(encoder.read_text(encoding="utf-8")).items()}
+    try:
+        words = {str(place): str(word) for word, place in json.loads("\n".join(read_lines(encoder))).items()}
+    except (AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(f"{encoder} is not GPT-2's vocabulary, a word and its number each: {error}") from error
     vocabulary = {special: number for number, special in enumerate(SPECIALS)}
     vocabulary |= {words.get(line, line): number for number, line in enumerate(lines, len(SPECIALS))}
     vocabulary["<mask>"] = config.vocab_size - 1
-    lines = [line for line in merges.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    pairs: Any = [tuple(line.split()) for line in lines]  # annotated as strings there, wanted as pairs
+    pairs: Any = [tuple(line.split()) for line in read_lines(merges) if line and not line.startswith("#")]
+    if any(len(pair) != 2 for pair in pairs):  # annotated as strings there, wanted as pairs
+        raise ValueError(f"{merges} is not GPT-2's list of merges, two parts a line.")
     longest = config.max_position_embeddings - config.pad_token_id - 1  # what a pipeline cuts to
     return RobertaTokenizer(vocab=vocabulary, merges=pairs, model_max_length=longest)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data2vec.modeling import ObjectiveConfig
-from data2vec.modeling.convert.fairseq_objective import check_expressible
+from data2vec.modeling.convert.original import check_expressible
 from data2vec.tests.modeling import test_data2vec as data2vec
 from data2vec.tests.modeling import tiny_data2vec2 as data2vec2
 

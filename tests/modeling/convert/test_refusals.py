@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data2vec.modeling.convert import command as convert_fairseq
-from data2vec.modeling.convert.fairseq_v1 import conv_layers
+from data2vec.modeling.convert.original import conv_layers
 from data2vec.tests.modeling.fairseq_cases import checkpoint_of, refusal
 
 
