@@ -31,6 +31,8 @@ from ..pretraining.checkpoints.run_folder import (
 )
 from ..pretraining.checkpoints.storage import StorageError, claimed, write_text
 from ..pretraining.console.help import EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
+from ..pretraining.console.libraries import quiet_libraries
+from ..pretraining.monitoring.run_summary import RunSummary
 from .arguments import SECTIONS, FineTuneRun, parse
 from .predictions import write_rows
 from .task import VALIDATION, Task, TaskData
@@ -64,6 +66,7 @@ def run(
 def command(work: Callable[[], Any]) -> int:
     """Do what a command line asked for; returns the exit code, and says why where that is not 0."""
     code = 0
+    quiet_libraries()
     try:
         work()
     except Preempted as error:
@@ -108,6 +111,7 @@ def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, A
     _choose_best_by(task, data, run)
     model = task.build_model(data)
     trainer = FineTuneTrainer(model, run.training, task, data)
+    trainer.add_callback(RunSummary({"data": f"{len(data.train):,} training examples", "weights": task.weights}))
     trainer.identity = identity
     with claimed(run.folder) if trainer.is_world_process_zero() else contextlib.nullcontext():
         return _train_and_evaluate(trainer, task, data, run)

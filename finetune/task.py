@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalPrediction
 
+from ..pretraining.console.libraries import new_weights
 from ..pretraining.data.arguments import CheckedArguments
 from .arguments import FineTuneRun
 from .data_arguments import FineTuneDataArguments
@@ -71,6 +72,7 @@ class Task(ABC, Generic[Arguments, Data]):
         auto_class: the Auto class that opens the result.
         main_metric: the one that checkpoints and sweeps are chosen by, of those that `compute_metrics` returns.
         greater_is_better: of it.
+        weights: where the model's weights are from, in words; set by `build_model`.
     """
 
     name: ClassVar[str]
@@ -85,6 +87,7 @@ class Task(ABC, Generic[Arguments, Data]):
         self.run = run
         self.args: Arguments = run.task
         self.data_args: Data = run.data
+        self.weights = "random"
 
     @abstractmethod
     def build_data(self) -> TaskData:
@@ -108,13 +111,16 @@ class Task(ABC, Generic[Arguments, Data]):
             return self.run.set_padding(self.auto_class.from_config(config))
         # fp32 whatever the checkpoint was saved in: training in half precision is autocast's, not the weights'
         try:
-            model = self.auto_class.from_pretrained(self.run.checkpoint, config=config, dtype=torch.float32)
+            model, loading = self.auto_class.from_pretrained(
+                self.run.checkpoint, config=config, dtype=torch.float32, output_loading_info=True
+            )
         except RuntimeError as error:
             raise ValueError(
                 f"model.model_name_or_path = {self.run.checkpoint!r}: its weights do not fit this recipe's model, "
                 "since its head is for other labels, or a field of model changes a shape. Start from the encoder that "
                 f"it was made from, or remove the field. {error}"
             ) from error
+        self.weights = new_weights(loading, str(self.run.checkpoint)) or f"all from {self.run.checkpoint}"
         return self.run.set_padding(model)
 
     def loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Any]:

@@ -28,12 +28,14 @@ from data2vec.pretraining.checkpoints.run_folder import (
 )
 from data2vec.pretraining.checkpoints.storage import StorageError, claimed
 from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
+from data2vec.pretraining.console.libraries import new_weights, quiet_libraries
 from data2vec.pretraining.data.build import BadExample, PretrainingData, build_data
 from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.evaluation.online_probe import ProbeCallback
 from data2vec.pretraining.evaluation.probe import teacher_encoder
 from data2vec.pretraining.evaluation.report import write_report
 from data2vec.pretraining.monitoring.health import Health, logged_to
+from data2vec.pretraining.monitoring.run_summary import RunSummary
 from data2vec.pretraining.trainer import Data2VecTrainer
 
 
@@ -87,11 +89,12 @@ def pretrain(
     run: Run, data: PretrainingData, checkpoint: str | None, callbacks: Sequence[TrainerCallback] = ()
 ) -> int:
     """Train to the end of the run, from a checkpoint or from the start; returns the exit code."""
-    args = run.training
+    args, facts = run.training, {"data": data.describe()}
     if run.checkpoint is None:
         model = run.model_class(run.config)
     else:
-        model = run.model_class.from_pretrained(run.checkpoint, config=run.config)
+        model, loading = run.model_class.from_pretrained(run.checkpoint, config=run.config, output_loading_info=True)
+        facts |= {"weights": new_weights(loading, run.checkpoint) or f"all from {run.checkpoint}"}
     untrained: Any = None
     if run.report is not None:  # what the report compares with has the same weights as at the start, or random ones
         untrained = (
@@ -104,7 +107,7 @@ def pretrain(
     if args.probe_steps:
         trainer.add_callback(ProbeCallback(trainer, *probe, probe_steps=args.probe_steps, clock=trainer.clock))
     health = Health(run.folder, data.skipped)
-    for callback in (health, *callbacks):
+    for callback in (health, RunSummary(facts), *callbacks):
         trainer.add_callback(callback)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -134,6 +137,9 @@ def pretrain(
     line = health.finish(STATES[code], message)
     if trainer.is_world_process_zero():
         print(line)
+        if code == 0:
+            print(f"See it with:        python -m data2vec.model_cards.report {run.folder}")
+            print(f"Fine-tune it with:  accelerate launch finetune/run_*.py RECIPE --model_name_or_path {run.folder}")
     return code
 
 
@@ -149,6 +155,7 @@ def how_it_ended(trainer: Data2VecTrainer) -> tuple[int, str | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    quiet_libraries()
     with contextlib.ExitStack() as stack:
         try:
             run = parse_arguments(argv)

@@ -82,6 +82,12 @@ class PretrainingData:
         batches = {"batch_size": None} if self.batch_sampler is None else {"batch_sampler": self.batch_sampler}
         return {**batches, "collate_fn": self.collator}
 
+    def describe(self) -> str:
+        """What is trained on, in a line."""
+        if isinstance(self.train_dataset, StreamingBatches):
+            return "a stream"
+        return f"{len(self.train_dataset):,} training examples"
+
     def record_skipped(self, folder: Path, rank: int) -> None:
         """Name unusable files in the run folder, `skipped.jsonl`, from now on. Call it before a loader starts."""
         for ledger in self._ledgers().values():

@@ -27,6 +27,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from ..console.libraries import save_to_disk
+
 
 def load_builtin(name: str, config: str | None = None, split: str = "train") -> datasets.Dataset:
     """One split of `builtin:name`, or several joined by "+". Raises ValueError for an unknown name or split."""
@@ -80,13 +82,13 @@ def python_docs(config: str | None) -> datasets.DatasetDict:
         parts = {"train": (place != 0) & (place != 10), "validation": place == 10, "test": place == 0}
         everything = datasets.Dataset.from_list(documents)
         splits = {name: everything.select(np.flatnonzero(part)) for name, part in parts.items()}
-        datasets.DatasetDict(splits).save_to_disk(str(folder))
+        save_to_disk(datasets.DatasetDict(splits), str(folder))
 
     of_version = f"1-{platform.python_version()}"
     prose = _cached(f"python-docs-{of_version}", make)
     if config is None:
         return prose
-    return _cached(f"python-docs-spelling-{of_version}", lambda folder: _spelling(prose).save_to_disk(str(folder)))
+    return _cached(f"python-docs-spelling-{of_version}", lambda folder: save_to_disk(_spelling(prose), str(folder)))
 
 
 def espeak_digits(config: str | None) -> datasets.DatasetDict:
