@@ -183,7 +183,7 @@ def plain_attention(model: nn.Module) -> nn.Module:
     """Attention through `transformers`' interface, everywhere."""
     for module in model.modules():
         if isinstance(module, Data2Vec2Encoder):
-            module._spells_out = lambda hidden: False
+            module._computes_explicitly = lambda hidden: False
     return model
 
 

@@ -60,7 +60,7 @@ def compute_dtype(hidden: Tensor) -> torch.dtype:
 
 
 class Data2Vec2Attention(nn.Module):
-    """Multi-head self-attention, spelt out or through `transformers`' attention interface."""
+    """Multi-head self-attention, explicit or through `transformers`' attention interface."""
 
     is_causal = False
 
@@ -74,15 +74,15 @@ class Data2Vec2Attention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
-        self, hidden: Tensor, bias: Tensor | None, slopes: Tensor | None, attention_mask: Any, spelt_out: bool
+        self, hidden: Tensor, bias: Tensor | None, slopes: Tensor | None, attention_mask: Any, explicit: bool
     ) -> tuple[Tensor, Tensor | None]:
         """
         Args:
             hidden: `(rows, time, dim)`.
-            bias: spelt out, distances `(rows or 1, 1, time, time)`; else what is added to the scores,
+            bias: explicit, distances `(rows or 1, 1, time, time)`; else what is added to the scores,
                 `(rows or 1, heads, time, time)`.
-            slopes: `(heads,)`, what distances are multiplied with; spelt out only.
-            attention_mask: spelt out, bool `(rows, 1, 1, time)`, True = attended to; else of a type that the
+            slopes: `(heads,)`, what distances are multiplied with; explicit only.
+            attention_mask: explicit, bool `(rows, 1, 1, time)`, True = attended to; else of a type that the
                 interface wants.
 
         Returns:
@@ -90,7 +90,7 @@ class Data2Vec2Attention(nn.Module):
         """
         heads = self.qkv(hidden).unflatten(-1, (3, -1, self.head_dim))  # (rows, time, 3, heads, head_dim)
         dropout = self.config.attention_dropout if self.training else 0.0
-        if spelt_out:
+        if explicit:
             heads = heads.permute(2, 0, 3, 1, 4).contiguous()  # one copy, not three
             query, key, value = heads.unbind(0)  # (rows, heads, time, head_dim) each
             weights = attention_weights(query, key, self.scaling, bias, slopes, attention_mask)

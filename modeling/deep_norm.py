@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from transformers import initialization as init
 
 
 FOLDED = ("attention.out_proj.", "feed_forward.output_dense.")  # the last layers of the two branches, in speech
@@ -42,5 +43,5 @@ def start_deep_norm(layers: Iterable[Any], blocks: int) -> None:
             (ffn.output_dense, gain * fold),
         ]
         for linear, scale in gains:
-            nn.init.xavier_normal_(linear.weight, gain=scale)
-            nn.init.zeros_(linear.bias)
+            init.xavier_normal_(linear.weight, gain=scale)
+            init.zeros_(linear.bias)

@@ -7,7 +7,22 @@ import torch
 from torch import Tensor, nn
 
 
+HALF = (torch.float16, torch.bfloat16)
 Held = Callable[[Tensor], Tensor]  # a parameter or buffer -> what this rank has of it
+
+
+class Teacher(nn.Module):
+    """A teacher's weights. They stay in fp32 whatever the rest of the model is cast to, however that is done.
+
+    In half precision an average with a decay of 0.999 and more does not move.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
+        def keep_precision(tensor: Tensor) -> Tensor:
+            applied = fn(tensor)
+            return tensor.to(applied.device) if applied.dtype in HALF else applied
+
+        return super()._apply(keep_precision, recurse)
 
 
 def _local(tensor: Tensor) -> Tensor:

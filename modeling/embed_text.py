@@ -1,5 +1,6 @@
 """Text: token embeddings and learned positions of data2vec 2.0 (arXiv 2212.07525, section 4.3)."""
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
@@ -15,19 +16,31 @@ class TextEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, dim, padding_idx=padding)
         self.layer_norm = nn.LayerNorm(dim)
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """`(batch, tokens)` long -> `(batch, tokens, dim)` and the grid (tokens,).
+    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, tuple[int, ...]]:
+        """Ids or their embeddings -> `(batch, tokens, dim)` and the grid (tokens,).
+
+        Args:
+            inputs: `(batch, tokens)` long, or `(batch, tokens, dim)` float in place of the token embeddings.
+            attention_mask: `(batch, tokens)`, 1 = real, which embeddings take their positions from: ids say
+                themselves what is padding.
 
         Raises:
-            ValueError: not two axes, or more tokens than positions.
+            ValueError: other axes, or more tokens than positions.
         """
+        embedded = inputs.is_floating_point()
         most = self.position_embeddings.num_embeddings - self.padding - 1
-        if input_ids.dim() != 2 or input_ids.shape[1] > most:
+        if inputs.dim() != (3 if embedded else 2) or inputs.shape[1] > most:
+            name, shape = ("inputs_embeds", "(batch, tokens, dim)") if embedded else ("input_ids", "(batch, tokens)")
             raise ValueError(
-                f"input_ids has shape {tuple(input_ids.shape)}: pass (batch, tokens) with at most {most} tokens, "
-                "which is max_position_embeddings - pad_token_id - 1."
+                f"{name} has shape {tuple(inputs.shape)}: pass {shape} with at most {most} tokens, which is "
+                "max_position_embeddings - pad_token_id - 1."
             )
-        real = input_ids.ne(self.padding)
+        if not embedded:
+            real = inputs.ne(self.padding)
+        elif attention_mask is not None:
+            real = attention_mask.bool()
+        else:
+            real = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
         positions = real.cumsum(1) * real + self.padding  # (batch, tokens)
-        tokens = self.layer_norm(self.word_embeddings(input_ids) + self.position_embeddings(positions))
-        return tokens, (tokens.shape[1],)
+        words = inputs if embedded else self.word_embeddings(inputs)
+        return self.layer_norm(words + self.position_embeddings(positions)), (inputs.shape[1],)

@@ -7,11 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging
 
 from .attention import Alibi, Data2Vec2Attention, alibi_bias, compute_dtype
 from .recompute import recompute_activation
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of, window_mask
+
+
+logger = logging.get_logger(__name__)
 
 
 class EncoderOutput(NamedTuple):
@@ -64,17 +68,18 @@ class Data2Vec2Encoder(nn.Module):
             window: how far a token reads in every block of a full sequence, see [`window.window_mask`].
 
         Raises:
-            ValueError: `kept_layers` is not one a block; `output_attentions` without the eager attention.
+            ValueError: `kept_layers` is not one a block.
         """
         blocks = [*self.prenet, *self.layers]
         kept_layers = self._kept_layers(kept_layers, len(blocks))
         if output_attentions and self.config._attn_implementation != "eager":
-            raise ValueError(
-                f"output_attentions = True is not possible with attn_implementation = "
-                f"{self.config._attn_implementation!r}, which makes no attention matrix: load with 'eager'."
+            logger.warning_once(
+                "output_attentions = True: attention is computed as with attn_implementation = 'eager', because "
+                f"{self.config._attn_implementation!r} makes no attention matrix."
             )
         hidden = self._enter(tokens)
-        position, attention = self._attention_inputs(hidden, real, index, window)
+        explicit = output_attentions or self._computes_explicitly(hidden)
+        position, attention = self._attention_inputs(hidden, real, index, window, explicit)
         states, weights = [hidden], []
         for number, (block, kept) in enumerate(zip(blocks, kept_layers, strict=True)):
             if kept:
@@ -112,7 +117,7 @@ class Data2Vec2Encoder(nn.Module):
         return self.dropout(hidden)
 
     def _attention_inputs(
-        self, hidden: Tensor, real: Tensor | None, index: Tensor | None, window: int | None
+        self, hidden: Tensor, real: Tensor | None, index: Tensor | None, window: int | None, explicit: bool
     ) -> tuple[tuple[Tensor | None, Tensor | None], dict[str, Any]]:
         """What all blocks' attention reads, see [`attention.Data2Vec2Attention`]: (bias, slopes), and the rest."""
         extra = 0 if self.extra_tokens is None else self.extra_tokens.shape[1]
@@ -123,27 +128,27 @@ class Data2Vec2Encoder(nn.Module):
             if index is None:
                 index = torch.arange(time, device=hidden.device).unsqueeze(0)  # (1, time)
             distance, slopes = self.alibi(index, extra)
-        if self._spells_out(hidden):
+        if explicit:
             mask = None if real is None else real[:, None, None]  # (rows, 1, 1, extra + time)
             if window is not None:
                 seen = None if real is None else real[:, extra:]
                 mask = window_mask(time, window, extra, seen, hidden.device)  # (rows or 1, 1, extra + time, ...)
-            return (distance, slopes), {"attention_mask": mask, "spelt_out": True}
+            return (distance, slopes), {"attention_mask": mask, "explicit": True}
 
         attention_mask: Any = None  # of a type that the attention implementation chooses
         if real is not None or window is not None:
             attention_mask = attention_mask_of(self.config, hidden, real, window, extra)
         if distance is None or slopes is None:
-            return (None, None), {"attention_mask": attention_mask, "spelt_out": False}
+            return (None, None), {"attention_mask": attention_mask, "explicit": False}
         bias = alibi_bias(distance, slopes).to(compute_dtype(hidden))  # (rows or 1, heads, extra + time, extra + time)
         if self.config._attn_implementation == "flex_attention":
             bias = bias.expand(hidden.shape[0], -1, -1, -1)
         elif attention_mask is not None:  # one additive mask for all blocks, so that none of them has to join the two
             bias, attention_mask = torch.where(attention_mask, bias, torch.finfo(bias.dtype).min), None
-        return (bias, None), {"attention_mask": attention_mask, "spelt_out": False}
+        return (bias, None), {"attention_mask": attention_mask, "explicit": False}
 
-    def _spells_out(self, hidden: Tensor) -> bool:
-        """Whether attention is spelt out: "eager", and in training on a CPU where "sdpa" is slower.
+    def _computes_explicitly(self, hidden: Tensor) -> bool:
+        """Whether attention matrices are computed: "eager", and in training on a CPU where "sdpa" is slower.
 
         That is with a learned bias, for which it has no kernel there, and in half precision (backward).
         """
@@ -180,14 +185,14 @@ class Data2Vec2Block(GradientCheckpointingLayer):
         bias: Tensor | None = None,
         slopes: Tensor | None = None,
         attention_mask: Any = None,
-        spelt_out: bool = True,
+        explicit: bool = True,
     ) -> tuple[Tensor | None, ...]:
-        """`(rows, time, dim)` -> the four [`targets.BlockFeatures`] and, spelt out, the attention.
+        """`(rows, time, dim)` -> the four [`targets.BlockFeatures`] and, explicit, the attention.
 
         The other arguments are those of [`attention.Data2Vec2Attention`]. Arguments and the tuple are flat:
         checkpointing of the reentrant kind loses the gradient of anything nested.
         """
-        attended, weights = self.attention(hidden, bias, slopes, attention_mask, spelt_out)
+        attended, weights = self.attention(hidden, bias, slopes, attention_mask, explicit)
         hidden = self.attention_norm(hidden + self._drop_path(attended))
         again = not self.gradient_checkpointing and self.activation_dropout.p == 0
         with recompute_activation(F.gelu, self.intermediate(hidden), enabled=again) as activated:

@@ -1,5 +1,7 @@
 """data2vec 2.0 encoders with a task's head, as `transformers` has them for data2vec 1."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,9 +20,11 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .modeling_data2vec2 import (
     Data2Vec2AudioModel,
+    Data2Vec2AudioPreTrainedModel,
     Data2Vec2PreTrainedModel,
     Data2Vec2TextModel,
     Data2Vec2VisionModel,
+    EncoderOptions,
 )
 from .targets import mean_over_time
 
@@ -51,12 +55,8 @@ def head_dropout(config: PreTrainedConfig) -> nn.Dropout:
     return nn.Dropout(config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout)
 
 
-class Data2Vec2AudioHead(Data2Vec2PreTrainedModel):
+class Data2Vec2AudioHead(Data2Vec2AudioPreTrainedModel):
     """An encoder of speech whose outputs a head reads, one frame after the other."""
-
-    config: Data2Vec2AudioConfig
-    main_input_name = "input_values"
-    input_modalities = "audio"
 
     def __init__(self, config: Data2Vec2AudioConfig):
         super().__init__(config)
@@ -65,38 +65,24 @@ class Data2Vec2AudioHead(Data2Vec2PreTrainedModel):
             blocks = config.num_prenet_layers + config.num_hidden_layers
             self.layer_weights = nn.Parameter(torch.zeros(blocks + 1))  # the first one's input counts as well
 
-    def freeze_feature_encoder(self) -> None:
-        """No gradient for the convolutional front end."""
-        embeddings = self.data2vec2.embeddings
-        for module in (embeddings.first_conv, embeddings.convs, embeddings.conv_norms):
-            module.requires_grad_(False)
-
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, Data2Vec2AudioHead) and self.config.use_weighted_layer_sum:
             init.zeros_(module.layer_weights)
 
     def _frames(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None,
-        output_hidden_states: bool | None,
-        output_attentions: bool | None,
+        self, input_values: Tensor, attention_mask: Tensor | None, options: EncoderOptions
     ) -> tuple[Tensor, Tensor | None, BaseModelOutput]:
         """Outputs without the extra tokens `(batch, frames, dim)`, which of them are real, and all that came out."""
-        weighted = self.config.use_weighted_layer_sum
-        outputs = self.data2vec2(
-            input_values,
-            attention_mask,
-            output_hidden_states=True if weighted else output_hidden_states,
-            output_attentions=output_attentions,
-            return_dict=True,
-        )
+        weighted, states_asked = self.config.use_weighted_layer_sum, options.get("output_hidden_states")
+        if weighted:
+            options = options | {"output_hidden_states": True}
+        outputs = self.data2vec2(input_values, attention_mask, **options, return_dict=True)
         hidden = outputs.last_hidden_state
         if weighted:
             shares = self.layer_weights.softmax(0)
             hidden = torch.stack(outputs.hidden_states, dim=-1) @ shares
-            if not output_hidden_states:
+            if not (self.config.output_hidden_states if states_asked is None else states_asked):
                 outputs.hidden_states = None
         hidden = hidden[:, self.config.num_extra_tokens :]  # (batch, frames, dim)
         return hidden, self.data2vec2.real_tokens(attention_mask, hidden.shape[1]), outputs
@@ -119,22 +105,22 @@ class Data2Vec2AudioForCTC(Data2Vec2AudioHead):
         input_values: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[EncoderOptions],
     ) -> CausalLMOutput:
         """
         Args:
             input_values, attention_mask: as in [`Data2Vec2AudioModel`].
-            labels: `(batch, characters)` long, -100 as padding.
+            labels: `(batch, characters)` long, -100 as padding; nothing was said in a row that holds no other.
+            options: see [`EncoderOptions`].
 
         Raises:
             ValueError: a label outside the vocabulary.
         """
-        hidden, real, outputs = self._frames(input_values, attention_mask, output_hidden_states, output_attentions)
+        hidden, real, outputs = self._frames(input_values, attention_mask, options)
         logits = self.lm_head(self.dropout(hidden))  # (batch, frames, vocabulary)
         loss = None
         if labels is not None:
-            if labels.max() >= (vocabulary := self.config.vocab_size):
+            if labels.numel() and labels.max() >= (vocabulary := self.config.vocab_size):
                 raise ValueError(f"labels holds {int(labels.max())}: vocab_size = {vocabulary} is too small.")
             said = labels >= 0
             frames = torch.ones_like(logits[..., 0], dtype=torch.bool) if real is None else real  # (batch, frames)
@@ -167,11 +153,10 @@ class Data2Vec2AudioForSequenceClassification(Data2Vec2AudioHead):
         input_values: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[EncoderOptions],
     ) -> SequenceClassifierOutput:
         """`labels` `(batch,)` long, or see [`classification_loss`]; the rest as in [`Data2Vec2AudioModel`]."""
-        hidden, real, outputs = self._frames(input_values, attention_mask, output_hidden_states, output_attentions)
+        hidden, real, outputs = self._frames(input_values, attention_mask, options)
         logits = self.classifier(mean_over_time(self.projector(hidden), real))  # (batch, labels)
         loss = classification_loss(logits, labels, self.config)
         return SequenceClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)
@@ -193,11 +178,10 @@ class Data2Vec2AudioForAudioFrameClassification(Data2Vec2AudioHead):
         input_values: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[EncoderOptions],
     ) -> TokenClassifierOutput:
         """`labels` `(batch, frames)` long, -100 as padding, or `(batch, frames, labels)`: long one-hot, or float."""
-        hidden, _, outputs = self._frames(input_values, attention_mask, output_hidden_states, output_attentions)
+        hidden, _, outputs = self._frames(input_values, attention_mask, options)
         logits = self.classifier(hidden)  # (batch, frames, labels)
         if labels is not None and labels.dim() == 3 and not labels.is_floating_point():
             labels = labels.argmax(-1)
@@ -226,12 +210,10 @@ class Data2Vec2VisionForImageClassification(Data2Vec2PreTrainedModel):
         self,
         pixel_values: Tensor,
         labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[EncoderOptions],
     ) -> ImageClassifierOutput:
         """`labels` `(batch,)` long, or see [`classification_loss`]; the rest as in [`Data2Vec2VisionModel`]."""
-        flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        outputs = self.data2vec2(pixel_values, **flags, return_dict=True)
+        outputs = self.data2vec2(pixel_values, **options, return_dict=True)
         hidden, extra = outputs.last_hidden_state, self.config.num_extra_tokens
         pooled = hidden[:, extra:].mean(1) if self.config.use_mean_pooling else hidden[:, extra - 1]  # (batch, dim)
         logits = self.classifier(self.dropout(self.norm(pooled)))
@@ -266,15 +248,15 @@ class Data2Vec2TextForSequenceClassification(Data2Vec2TextHead):
     @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **options: Unpack[EncoderOptions],
     ) -> SequenceClassifierOutput:
         """`labels` `(batch,)` long, or see [`classification_loss`]; the rest as in [`Data2Vec2TextModel`]."""
-        flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        outputs = self.data2vec2(input_ids, attention_mask, **flags, return_dict=True)
+        outputs = self.data2vec2(input_ids, attention_mask, inputs_embeds=inputs_embeds, **options, return_dict=True)
         first = self.dropout(outputs.last_hidden_state[:, 0])  # (batch, dim)
         logits = self.classifier(self.dropout(torch.tanh(self.dense(first))))
         loss = classification_loss(logits, labels, self.config)
@@ -294,15 +276,15 @@ class Data2Vec2TextForTokenClassification(Data2Vec2TextHead):
     @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **options: Unpack[EncoderOptions],
     ) -> TokenClassifierOutput:
         """`labels` `(batch, tokens)` long, -100 where there is none; the rest as in [`Data2Vec2TextModel`]."""
-        flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        outputs = self.data2vec2(input_ids, attention_mask, **flags, return_dict=True)
+        outputs = self.data2vec2(input_ids, attention_mask, inputs_embeds=inputs_embeds, **options, return_dict=True)
         logits = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, tokens, labels)
         loss = classification_loss(logits, labels, self.config)
         return TokenClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)
@@ -321,21 +303,21 @@ class Data2Vec2TextForQuestionAnswering(Data2Vec2TextHead):
     @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **options: Unpack[EncoderOptions],
     ) -> QuestionAnsweringModelOutput:
-        """`start_positions`, `end_positions` `(batch,)` long; one outside the text does not count."""
-        flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        outputs = self.data2vec2(input_ids, attention_mask, **flags, return_dict=True)
+        """`start_positions`, `end_positions` `(batch,)` or `(batch, 1)` long; one outside the text does not count."""
+        outputs = self.data2vec2(input_ids, attention_mask, inputs_embeds=inputs_embeds, **options, return_dict=True)
         start, end = self.classifier(outputs.last_hidden_state).unbind(-1)  # (batch, tokens) each
         loss = None
         if start_positions is not None and end_positions is not None:
-            tokens = input_ids.shape[1]
-            pairs = ((start, start_positions), (end, end_positions))
+            tokens = start.shape[1]
+            pairs = ((start, start_positions.flatten()), (end, end_positions.flatten()))
             parts = [F.cross_entropy(x, y.clamp(0, tokens), ignore_index=tokens) for x, y in pairs]
             loss = torch.stack(parts).mean()
         return QuestionAnsweringModelOutput(loss, start, end, outputs.hidden_states, outputs.attentions)

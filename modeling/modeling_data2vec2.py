@@ -1,5 +1,7 @@
 """The encoders of data2vec 2.0: a modality's embeddings and positions in front of the encoder that all share."""
 
+from typing import Any, TypedDict, Unpack
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
@@ -46,6 +48,18 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
 
+class EncoderOptions(TypedDict, total=False):
+    """What every encoder, and every head on one, takes by name.
+
+    Attributes:
+        output_hidden_states: also return the input of the first block and the output of each.
+        output_attentions: also return the attention of each block, which is computed as eager attention does.
+    """
+
+    output_hidden_states: bool | None
+    output_attentions: bool | None
+
+
 class Data2Vec2Model(Data2Vec2PreTrainedModel):
     """Embeddings, positions and encoder; a modality says which and names its inputs.
 
@@ -69,17 +83,14 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):
 
     def _encode(
         self,
-        inputs: Tensor,
+        tokens: Tensor,
+        grid: tuple[int, ...],
         attention_mask: Tensor | None = None,
-        zeroed: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> BaseModelOutput:
-        """Inputs -> `(batch, extra + time, dim)`; `zeroed`, bool `(batch, time, dim)`, is SpecAugment's."""
-        tokens, grid = self.embeddings(inputs)
+        """Embedded tokens `(batch, time, dim)` -> `(batch, extra + time, dim)`."""
         real = self.real_tokens(attention_mask, tokens.shape[1])
-        if zeroed is not None:
-            tokens = tokens.masked_fill(zeroed, 0)
         if self.positions is not None:
             tokens = tokens + self.positions(tokens, grid, real)
         output = self.encoder(
@@ -95,12 +106,35 @@ def _either(asked: bool | None, default: bool | None) -> bool:
     return bool(default if asked is None else asked)
 
 
-class Data2Vec2AudioModel(Data2Vec2Model):
-    """data2vec 2.0 in speech (arXiv 2212.07525, section 4.2)."""
+class Data2Vec2AudioPreTrainedModel(Data2Vec2PreTrainedModel):
+    """What all models of speech have, by the names of `transformers`' speech encoders."""
 
     config: Data2Vec2AudioConfig
     main_input_name = "input_values"
     input_modalities = "audio"
+
+    def freeze_feature_encoder(self) -> None:
+        """No gradient for the convolutional front end."""
+        embeddings = self.base_model.embeddings
+        for module in (embeddings.first_conv, embeddings.convs, embeddings.conv_norms):
+            module.requires_grad_(False)
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Any, add_adapter: bool | None = None) -> Any:
+        """Frames made of so many samples; there is no adapter."""
+        return self.base_model.embeddings.num_frames(input_lengths)
+
+    def _get_feature_vector_attention_mask(
+        self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
+    ) -> Tensor:
+        """Which of so many outputs are real frames; the extra tokens in front are none."""
+        extra = self.config.num_extra_tokens
+        frames = self.base_model.real_tokens(attention_mask, feature_vector_length - extra)  # (batch, frames)
+        return nn.functional.pad(frames, (extra, 0), value=False)
+
+
+class Data2Vec2AudioModel(Data2Vec2AudioPreTrainedModel, Data2Vec2Model):
+    """data2vec 2.0 in speech (arXiv 2212.07525, section 4.2)."""
+
     embeddings_class = AudioEmbeddings
     embeddings: AudioEmbeddings
     positions_class = ConvolutionalPositions
@@ -114,19 +148,11 @@ class Data2Vec2AudioModel(Data2Vec2Model):
         frames = self.embeddings.num_frames(attention_mask.sum(-1))  # (batch,)
         return torch.arange(time, device=frames.device) < frames.unsqueeze(-1)
 
-    def _get_feature_vector_attention_mask(self, time: int, attention_mask: Tensor) -> Tensor:
-        """Which of `time` outputs are real frames, by the name that `transformers`' speech encoders have for it."""
-        extra = self.config.num_extra_tokens
-        frames = self.real_tokens(attention_mask, time - extra)  # (batch, frames)
-        assert frames is not None
-        return nn.functional.pad(frames, (extra, 0), value=False)
-
-    def _spec_augment(self, tokens_shape: tuple[int, int], attention_mask: Tensor | None) -> Tensor | None:
-        """Spans of frames and of channels to zero in training, `(batch, time, dim)`; `None` where both are off."""
-        config, (batch, time) = self.config, tokens_shape
+    def _spec_augment(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Tokens `(batch, time, dim)`, of which spans of frames and of channels are zero in training."""
+        config, (batch, time) = self.config, tokens.shape[:2]
         if not self.training or not (config.mask_time_prob or config.mask_feature_prob):
-            return None
-        zeroed = torch.zeros(batch, time, config.hidden_size, dtype=torch.bool, device=self.device)
+            return tokens
         lengths = None if attention_mask is None else self.embeddings.num_frames(attention_mask.sum(-1)).cpu()
         for prob, length, size, limits, axis in (
             (config.mask_time_prob, config.mask_time_length, time, lengths, -1),
@@ -135,27 +161,21 @@ class Data2Vec2AudioModel(Data2Vec2Model):
             if prob:
                 seeds = mask_seeds(int(torch.randint(2**31, ())), 0, range(batch), 1)
                 spans = SpanMasking(prob=prob, length=length).sample((size,), seeds, limits).squeeze(1)
-                zeroed |= spans.to(zeroed.device).unsqueeze(axis)
-        return zeroed
+                tokens = tokens.masked_fill(spans.to(tokens.device).unsqueeze(axis), 0)
+        return tokens
 
     @can_return_tuple
     def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        self, input_values: Tensor, attention_mask: Tensor | None = None, **options: Unpack[EncoderOptions]
     ) -> BaseModelOutput:
         """
         Args:
             input_values: `(batch, samples)` float, 16 kHz, zero mean and unit variance per clip, zeros as padding.
             attention_mask: `(batch, samples)`, 1 = real; `None` if nothing is padded.
-            output_hidden_states: also return the input of the first block and the output of each.
-            output_attentions: also return the attention of each block; eager attention only.
+            options: see [`EncoderOptions`].
         """
-        frames = self.embeddings.num_frames(input_values.shape[-1])
-        zeroed = self._spec_augment((input_values.shape[0], frames), attention_mask)
-        return self._encode(input_values, attention_mask, zeroed, output_hidden_states, output_attentions)
+        tokens, grid = self.embeddings(input_values)
+        return self._encode(self._spec_augment(tokens, attention_mask), grid, attention_mask, **options)
 
 
 class Data2Vec2VisionModel(Data2Vec2Model):
@@ -172,21 +192,14 @@ class Data2Vec2VisionModel(Data2Vec2Model):
         return self.embeddings.projection
 
     @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-    ) -> BaseModelOutput:
+    def forward(self, pixel_values: Tensor, **options: Unpack[EncoderOptions]) -> BaseModelOutput:
         """
         Args:
             pixel_values: `(batch, channels, height, width)` float, normalised; any size of whole patches.
-            output_hidden_states: also return the input of the first block and the output of each.
-            output_attentions: also return the attention of each block; eager attention only.
+            options: see [`EncoderOptions`].
         """
-        return self._encode(
-            pixel_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
-        )
+        tokens, grid = self.embeddings(pixel_values)
+        return self._encode(tokens, grid, **options)
 
 
 class Data2Vec2TextModel(Data2Vec2Model):
@@ -207,21 +220,25 @@ class Data2Vec2TextModel(Data2Vec2Model):
     @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **options: Unpack[EncoderOptions],
     ) -> BaseModelOutput:
         """
         Args:
             input_ids: `(batch, tokens)` long.
             attention_mask: `(batch, tokens)`, 1 = real; `None` if nothing is padded.
-            output_hidden_states: also return the input of the first block and the output of each.
-            output_attentions: also return the attention of each block; eager attention only.
+            token_type_ids: not read, because data2vec has no embedding of segments; tokenizers like BERT's make them.
+            inputs_embeds: `(batch, tokens, dim)` float, read instead of `input_ids` and their embeddings.
+            options: see [`EncoderOptions`].
+
+        Raises:
+            ValueError: both or none of `input_ids` and `inputs_embeds`.
         """
-        return self._encode(
-            input_ids,
-            attention_mask,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-        )
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass either input_ids or inputs_embeds.")
+        inputs = input_ids if inputs_embeds is None else inputs_embeds
+        tokens, grid = self.embeddings(inputs, attention_mask)
+        return self._encode(tokens, grid, attention_mask, **options)

@@ -4,19 +4,24 @@ A sample is embedded once and hidden in several ways (views). The student encode
 decoder fills in the rest, and the teacher, which sees everything, is run once for all views.
 """
 
+from typing import TypedDict, Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_objective import ObjectiveConfig
 from .decoder import Data2Vec2Decoder
+from .ema import Teacher
 from .encoder import Data2Vec2Encoder
 from .gather import gather, masked_indices, scatter, select_visible
 from .initialization import DefaultLinear
 from .modeling_data2vec2 import (
     Data2Vec2AudioModel,
+    Data2Vec2AudioPreTrainedModel,
     Data2Vec2Model,
     Data2Vec2PreTrainedModel,
     Data2Vec2TextModel,
@@ -26,7 +31,28 @@ from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import TopKAverage
 
 
-class Data2Vec2Teacher(nn.Module):
+class PreTrainingOptions(TypedDict, total=False):
+    """What all three modalities take by name in pretraining.
+
+    Attributes:
+        mask_noise: `(batch, views, time, dim)`, what the decoder reads where `masked`; drawn if not given.
+        kept_layers: one bool a block, the prenet's first, False = dropped (LayerDrop); drawn with `config.layerdrop`
+            if not given.
+        num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
+        output_teacher_layers: also return the taps of all blocks.
+        output_decoder_states: also return the decoder's input and its output at all positions.
+        mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device; counted if not given.
+    """
+
+    mask_noise: Tensor | None
+    kept_layers: list[bool] | None
+    num_items_in_batch: Tensor | int | None
+    output_teacher_layers: bool
+    output_decoder_states: bool
+    mask_counts: tuple[int, int, int] | None
+
+
+class Data2Vec2Teacher(Teacher):
     """The parts of an encoder that the teacher owns, parameters named as in the student's."""
 
     def __init__(self, config: PreTrainedConfig, model: type[Data2Vec2Model], own_embeddings: bool):
@@ -171,11 +197,11 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         inputs: Tensor,
         attention_mask: Tensor | None,
         masked: Tensor | None,
-        mask_noise: Tensor | None,
-        kept_layers: list[bool] | None,
-        num_items_in_batch: Tensor | int | None,
-        output_teacher_layers: bool,
-        output_decoder_states: bool,
+        mask_noise: Tensor | None = None,
+        kept_layers: list[bool] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        output_teacher_layers: bool = False,
+        output_decoder_states: bool = False,
         mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
         tokens, grid = self.data2vec2.embeddings(inputs)  # (batch, time, dim)
@@ -216,12 +242,9 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         return output
 
 
-class Data2Vec2AudioForPreTraining(Data2Vec2ForPreTraining):
+class Data2Vec2AudioForPreTraining(Data2Vec2AudioPreTrainedModel, Data2Vec2ForPreTraining):
     """data2vec 2.0 in speech (arXiv 2212.07525, section 4.2)."""
 
-    config: Data2Vec2AudioConfig
-    main_input_name = "input_values"
-    input_modalities = "audio"
     base_class = Data2Vec2AudioModel
     default_objective = Data2Vec2AudioConfig.default_objective
 
@@ -229,42 +252,22 @@ class Data2Vec2AudioForPreTraining(Data2Vec2ForPreTraining):
         """Frames that the front end makes of so many samples (320 samples a frame at the default strides)."""
         return self.data2vec2.embeddings.num_frames(samples)
 
+    @can_return_tuple
     def forward(
         self,
         input_values: Tensor,
         attention_mask: Tensor | None = None,
         masked: Tensor | None = None,
-        mask_noise: Tensor | None = None,
-        kept_layers: list[bool] | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        output_teacher_layers: bool = False,
-        output_decoder_states: bool = False,
-        mask_counts: tuple[int, int, int] | None = None,
+        **options: Unpack[PreTrainingOptions],
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
             input_values: `(batch, samples)` float, 16 kHz, zero mean and unit variance per clip, zeros as padding.
             attention_mask: `(batch, samples)`, 1 = real; `None` if nothing is padded.
             masked: bool `(batch, views, time)`, True = hidden from the student; sampled from the objective if `None`.
-            mask_noise: `(batch, views, time, dim)`, what the decoder reads where `masked`; drawn if `None`.
-            kept_layers: one bool a block, the prenet's first, False = dropped (LayerDrop); drawn with
-                `config.layerdrop` if `None`.
-            num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
-            output_teacher_layers: also return the taps of all blocks.
-            output_decoder_states: also return the decoder's input and its output at all positions.
-            mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device; counted if `None`.
+            options: see [`PreTrainingOptions`].
         """
-        return self._pretrain(
-            input_values,
-            attention_mask,
-            masked,
-            mask_noise,
-            kept_layers,
-            num_items_in_batch,
-            output_teacher_layers,
-            output_decoder_states,
-            mask_counts,
-        )
+        return self._pretrain(input_values, attention_mask, masked, **options)
 
 
 class Data2Vec2VisionForPreTraining(Data2Vec2ForPreTraining):
@@ -276,35 +279,21 @@ class Data2Vec2VisionForPreTraining(Data2Vec2ForPreTraining):
     base_class = Data2Vec2VisionModel
     default_objective = Data2Vec2VisionConfig.default_objective
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
         masked: Tensor | None = None,
-        mask_noise: Tensor | None = None,
-        kept_layers: list[bool] | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        output_teacher_layers: bool = False,
-        output_decoder_states: bool = False,
-        mask_counts: tuple[int, int, int] | None = None,
+        **options: Unpack[PreTrainingOptions],
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
             pixel_values: `(batch, channels, height, width)` float, normalised.
             masked: bool `(batch, views, patches)`, row-major over the patch grid, True = hidden from the student;
                 sampled from the objective if `None`.
-            mask_noise and all others: as in speech.
+            options: see [`PreTrainingOptions`].
         """
-        return self._pretrain(
-            pixel_values,
-            None,
-            masked,
-            mask_noise,
-            kept_layers,
-            num_items_in_batch,
-            output_teacher_layers,
-            output_decoder_states,
-            mask_counts,
-        )
+        return self._pretrain(pixel_values, None, masked, **options)
 
 
 class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
@@ -317,17 +306,13 @@ class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
     default_objective = Data2Vec2TextConfig.default_objective
     head_linear = nn.Linear
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         masked: Tensor | None = None,
-        mask_noise: Tensor | None = None,
-        kept_layers: list[bool] | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        output_teacher_layers: bool = False,
-        output_decoder_states: bool = False,
-        mask_counts: tuple[int, int, int] | None = None,
+        **options: Unpack[PreTrainingOptions],
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
@@ -335,16 +320,6 @@ class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
             attention_mask: `(batch, tokens)`, 1 = real; `None` if nothing is padded.
             masked: bool `(batch, views, tokens)`, True = hidden from the student; sampled from the objective among
                 real tokens if `None`.
-            mask_noise and all others: as in speech.
+            options: see [`PreTrainingOptions`].
         """
-        return self._pretrain(
-            input_ids,
-            attention_mask,
-            masked,
-            mask_noise,
-            kept_layers,
-            num_items_in_batch,
-            output_teacher_layers,
-            output_decoder_states,
-            mask_counts,
-        )
+        return self._pretrain(input_ids, attention_mask, masked, **options)

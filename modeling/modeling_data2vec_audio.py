@@ -10,9 +10,11 @@ from transformers.models.data2vec.modeling_data2vec_audio import (
     Data2VecAudioPositionalConvEmbedding,
     Data2VecAudioPreTrainedModel,
 )
+from transformers.utils.generic import can_return_tuple
 
 from .conv import set_channels_last
 from .deep_norm import FOLDED, alpha, start_deep_norm
+from .ema import Teacher
 from .gather import masked_indices
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
@@ -87,7 +89,7 @@ class Data2VecAudioTeacherEncoder(nn.Module):
         self.layers = nn.ModuleList([Data2VecAudioTeacherLayer(config) for _ in range(config.num_hidden_layers)])
 
 
-class Data2VecAudioTeacher(nn.Module):
+class Data2VecAudioTeacher(Teacher):
     def __init__(self, config: Data2VecAudioConfig):
         super().__init__()
         self.encoder = Data2VecAudioTeacherEncoder(config)
@@ -137,9 +139,13 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         set_channels_last(self, True)
         recompute_in(self, RECOMPUTING)
         self.post_init()
-        if self.uses_deep_norm and self.device.type != "meta":  # else `from_pretrained` fills the blocks
-            start_deep_norm(self.data2vec_audio.encoder.layers, config.num_hidden_layers)
         self.post_init_teacher()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and self.uses_deep_norm:
+            start_deep_norm(self.data2vec_audio.encoder.layers, self.config.num_hidden_layers)
 
     @property
     def uses_deep_norm(self) -> bool:
@@ -187,6 +193,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
     ) -> TopKAverage:
         return self._add_targets(self.targets(real, keep_layers), tokens.detach(), real)
 
+    @can_return_tuple
     def forward(
         self,
         input_values: Tensor,

@@ -1,5 +1,7 @@
 """data2vec 1 in language: `transformers`' Data2VecTextModel as the student, with its teacher and head."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import Data2VecTextConfig, Data2VecTextModel
@@ -8,7 +10,9 @@ from transformers.models.data2vec.modeling_data2vec_text import (
     Data2VecTextLayer,
     Data2VecTextPreTrainedModel,
 )
+from transformers.utils.generic import can_return_tuple
 
+from .ema import Teacher
 from .gather import masked_indices
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
@@ -38,7 +42,7 @@ class Data2VecTextTeacherEncoder(nn.Module):
         self.layer = nn.ModuleList([Data2VecTextTeacherLayer(config) for _ in range(config.num_hidden_layers)])
 
 
-class Data2VecTextTeacher(nn.Module):
+class Data2VecTextTeacher(Teacher):
     def __init__(self, config: Data2VecTextConfig):
         super().__init__()
         self.embeddings = Data2VecTextEmbeddings(config)
@@ -90,6 +94,14 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         self.post_init()
         self.post_init_teacher()
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        if new_num_tokens is not None and new_num_tokens <= (mask := self.config.mask_token_id):
+            raise ValueError(
+                f"new_num_tokens = {new_num_tokens} leaves out mask_token_id = {mask}, which pretraining needs: use "
+                f"{mask + 1} or more, or set config.mask_token_id to a token that stays."
+            )
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
     def _add_targets(self, targets: TopKAverage, hidden: Tensor, real: Tensor | None) -> TopKAverage:
         teacher = self.teacher.encoder
         mask = attention_mask_of(self.config, hidden, real, self.objective.teacher_window)
@@ -101,6 +113,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
     ) -> TopKAverage:
         return self._add_targets(self.targets(real, keep_layers), _embed(self.teacher.embeddings, inputs), real)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,

@@ -3,13 +3,16 @@
 import torch
 from torch import Tensor, nn
 from transformers import Data2VecVisionConfig, Data2VecVisionModel
+from transformers import initialization as init
 from transformers.models.data2vec.modeling_data2vec_vision import (
     Data2VecVisionEmbeddings,
     Data2VecVisionLayer,
     Data2VecVisionPreTrainedModel,
     Data2VecVisionRelativePositionBias,
 )
+from transformers.utils.generic import can_return_tuple
 
+from .ema import Teacher
 from .gather import masked_indices
 from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
@@ -49,7 +52,7 @@ class Data2VecVisionTeacherEncoder(nn.Module):
         )
 
 
-class Data2VecVisionTeacher(nn.Module):
+class Data2VecVisionTeacher(Teacher):
     def __init__(self, config: Data2VecVisionConfig, window_size: tuple[int, int], own_embeddings: bool):
         super().__init__()
         self.embeddings = Data2VecVisionEmbeddings(config) if own_embeddings else None
@@ -97,16 +100,17 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         window_size = self.data2vec_vision.embeddings.patch_embeddings.patch_shape
         self.teacher = Data2VecVisionTeacher(config, window_size, own_embeddings=self.objective.ema_scope == "all")
         self.post_init()
-        if self.device.type != "meta":  # else `from_pretrained` fills them
-            self._init_tokens()
         self.post_init_teacher()
 
-    def _init_tokens(self) -> None:
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
         """Start these at random, as BEiT does: the stock encoder's zeros are slow to learn where a patch is."""
-        embeddings = self.data2vec_vision.embeddings
-        for token in (embeddings.cls_token, embeddings.mask_token, embeddings.position_embeddings):
-            if token is not None:
-                nn.init.trunc_normal_(token, std=self.config.initializer_range)
+        super()._init_weights(module)
+        if module is self:
+            embeddings = self.data2vec_vision.embeddings
+            for token in (embeddings.cls_token, embeddings.mask_token, embeddings.position_embeddings):
+                if token is not None:
+                    init.trunc_normal_(token, std=self.config.initializer_range)
 
     def _position_bias(self, encoder: nn.Module, resolution: tuple[int, int], time: int) -> Tensor | None:
         """The bias that all blocks share, made once a pass: `(1, heads, 1 + time, 1 + time)`."""
@@ -121,7 +125,8 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
             self._position_bias(encoder, resolution, hidden.shape[1]) if encoder.has_relative_position_bias else None
         )
         for layer in encoder.layer:
-            hidden = layer(hidden, relative_position_bias=bias, resolution=resolution)[0]
+            # by position: checkpointing of the reentrant kind loses the gradient of what is passed by name
+            hidden = layer(hidden, False, bias, False, resolution)[0]
         return hidden
 
     def _add_targets(self, targets: TopKAverage, hidden: Tensor, resolution: tuple[int, int]) -> TopKAverage:
@@ -146,6 +151,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
             unmasked = _add_cls(own, own.patch_embeddings(inputs)[0], resolution)
         return self._add_targets(self.targets(real, keep_layers, in_front=1), unmasked, resolution)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,

@@ -14,7 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from .configuration_objective import ObjectiveConfig
-from .ema import copy_student, ema_update
+from .ema import Teacher, copy_student, ema_update
 from .loss import regression_loss, spread
 from .masking import mask_seeds
 from .targets import BlockFeatures, TopKAverage, mean_over_time
@@ -68,11 +68,10 @@ class PreTrainingMixin(PreTrainedModel):
     ema_scopes: dict[str, tuple[str, ...]]  # scope -> prefixes of the teacher's tensors that are averaged
     config_fields: tuple[str, ...] = ()  # of the configuration, beside those that its class declares
     objective: ObjectiveConfig
-    teacher: nn.Module
+    teacher: Teacher
 
     # the Trainer passes `num_items_in_batch` and leaves the division to the model
     accepts_loss_kwargs = True
-    # an average with decay 0.999 and more does not move in half precision
     _keep_in_fp32_modules_strict = {"teacher"}
 
     def init_objective(self) -> None:
@@ -94,13 +93,21 @@ class PreTrainingMixin(PreTrainedModel):
                 )
 
     def post_init_teacher(self) -> None:
-        self.teacher.requires_grad_(False)
+        self.teacher.requires_grad_(False).float()  # it may have been built in another default dtype
         if next(self.teacher.parameters()).device.type != "meta":  # else `from_pretrained` fills it
             self.reset_teacher()
 
     def reset_teacher(self) -> None:
         """Start the teacher anew as a copy of the student."""
         copy_student(self.teacher, self.base_model)
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No, so that what a checkpoint lacks starts as in `__init__`.
+
+        In custom code `transformers` passes over modules without tensors of their own, which initialise their parts.
+        """
+        return False
 
     def update_teacher(self, decay: float, **kwargs: Any) -> None:
         """Move the teacher once: to be called after each optimizer step, with `objective.decay_at(step)`.
@@ -110,23 +117,21 @@ class PreTrainingMixin(PreTrainedModel):
         """
         ema_update(self.teacher, self.base_model, decay, self.ema_scopes[self.objective.ema_scope], **kwargs)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """As in `transformers`, with the teacher's: its tokens stay, the new ones start as the student's."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        student = dict(self.base_model.named_modules())
+        for name, own in self.teacher.named_modules():
+            if isinstance(own, nn.Embedding) and own.weight.shape != student[name].weight.shape:
+                weight = student[name].weight.detach().to(own.weight, copy=True)
+                kept = min(len(weight), len(own.weight))
+                weight[:kept] = own.weight[:kept]
+                own.weight, own.num_embeddings = nn.Parameter(weight, requires_grad=False), len(weight)
+        return embeddings
+
     def rate_factor(self, name: str) -> float:
         """At what share of the learning rate the parameter of this name learns."""
         return 1.0
-
-    def half(self) -> "PreTrainingMixin":
-        """All but the teacher in fp16."""
-        return self._cast("half")
-
-    def bfloat16(self) -> "PreTrainingMixin":
-        """All but the teacher in bf16."""
-        return self._cast("bfloat16")
-
-    def _cast(self, method: str) -> "PreTrainingMixin":
-        for child in self.children():
-            if child is not self.teacher:
-                getattr(child, method)()
-        return self
 
     def train(self, mode: bool = True) -> "PreTrainingMixin":
         super().train(mode)

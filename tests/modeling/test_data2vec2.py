@@ -189,12 +189,6 @@ def test_hidden_states_and_attentions(model_class):
     assert isinstance(run(model, kind, return_dict=False), tuple)
 
 
-@ENCODERS
-def test_attention_matrices_need_the_eager_attention(model_class):
-    with pytest.raises(ValueError, match="output_attentions.*'sdpa'.*'eager'"):
-        run(build(model_class, attn_implementation="sdpa"), MODELS[model_class], output_attentions=True)
-
-
 @EVERY
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_gradient_checkpointing_changes_nothing(model_class, reentrant):

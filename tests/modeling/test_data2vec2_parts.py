@@ -176,7 +176,7 @@ def test_attention_by_hand():
     torch.manual_seed(0)
     block = Data2Vec2Block(text_config(attn_implementation="eager"), drop_path_rate=0.0).eval()
     hidden, distance, slopes = torch.randn(2, 5, 24), torch.rand(2, 1, 5, 5), torch.rand(3)
-    attended, weights = block.attention(hidden, distance, slopes, None, spelt_out=True)
+    attended, weights = block.attention(hidden, distance, slopes, None, explicit=True)
     bias = alibi_bias(distance, slopes)
     query, key, value = (
         F.linear(hidden, w, b)

@@ -36,6 +36,14 @@ def test_ctc_reads_real_frames_only():
         model(**inputs("audio"), labels=torch.full((3, 4), 11))
 
 
+@pytest.mark.parametrize("empty", [torch.zeros(2, 0, dtype=torch.long), torch.full((2, 4), -100)])
+def test_clips_without_words_are_all_blank(empty):
+    model, batch = build(Data2Vec2AudioForCTC), {"input_values": inputs("audio")["input_values"][:2]}
+    output = model(**batch, labels=empty)
+    blanks = output.logits.log_softmax(-1)[..., model.config.pad_token_id]
+    same(output.loss, -blanks.sum())
+
+
 def test_clip_is_the_mean_of_its_frames():
     model = build(Data2Vec2AudioForSequenceClassification, num_labels=5)
     padded, labels = inputs("audio", padded=True), torch.tensor([4, 0, 2])
@@ -78,7 +86,7 @@ def test_spec_augment_zeroes_spans_in_training_only():
     padded = inputs("audio", padded=True)
     same(model(**padded).last_hidden_state, plain(**padded).last_hidden_state, 0.0)
     torch.manual_seed(0)
-    zeroed = model.train()._spec_augment((3, 30), padded["attention_mask"])
+    zeroed = model.train()._spec_augment(torch.ones(3, 30, 24), padded["attention_mask"]) == 0
     whole_frames, whole_channels = zeroed.all(2), zeroed.all(1)
     assert whole_frames.any(1).all() and whole_channels.any(1).all()
     assert (zeroed == whole_frames.unsqueeze(2) | whole_channels.unsqueeze(1)).all()
@@ -142,3 +150,5 @@ def test_answers():
     known = torch.tensor([0, 2])
     expected = F.cross_entropy(output.start_logits[known], start[known]) + F.cross_entropy(output.end_logits, end)
     same(output.loss, expected / 2)
+    columns = model(**inputs("text"), start_positions=start.unsqueeze(1), end_positions=end.unsqueeze(1))
+    same(columns.loss, output.loss)

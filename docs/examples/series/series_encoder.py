@@ -3,18 +3,20 @@
 Nothing of the encoder, the decoder, the objective or the teacher is here: only what turns the input into tokens.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.generic import can_return_tuple
 
 from data2vec.modeling.configuration_data2vec2 import Data2Vec2Config
 from data2vec.modeling.embed_audio import ConvolutionalPositions
 from data2vec.modeling.initialization import DefaultLinear
-from data2vec.modeling.modeling_data2vec2 import Data2Vec2Model
-from data2vec.modeling.modeling_data2vec2_pretraining import Data2Vec2ForPreTraining
+from data2vec.modeling.modeling_data2vec2 import Data2Vec2Model, EncoderOptions
+from data2vec.modeling.modeling_data2vec2_pretraining import Data2Vec2ForPreTraining, PreTrainingOptions
+from data2vec.modeling.modeling_pretraining import Data2VecForPreTrainingOutput
 
 
 @strict
@@ -92,15 +94,13 @@ class SeriesModel(Data2Vec2Model):
         tokens = attention_mask.sum(-1) // self.config.patch_steps  # (batch,)
         return torch.arange(time, device=tokens.device) < tokens.unsqueeze(-1)
 
+    @can_return_tuple
     def forward(
-        self,
-        series_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        self, series_values: Tensor, attention_mask: Tensor | None = None, **options: Unpack[EncoderOptions]
     ) -> BaseModelOutput:
         """`(batch, steps, channels)` float, and which steps are real `(batch, steps)`."""
-        return self._encode(series_values, attention_mask, None, output_hidden_states, output_attentions)
+        tokens, grid = self.embeddings(series_values)
+        return self._encode(tokens, grid, attention_mask, **options)
 
 
 class SeriesForPreTraining(Data2Vec2ForPreTraining):
@@ -111,25 +111,13 @@ class SeriesForPreTraining(Data2Vec2ForPreTraining):
     base_class = SeriesModel
     default_objective = SeriesConfig.default_objective
 
+    @can_return_tuple
     def forward(
         self,
         series_values: Tensor,
         attention_mask: Tensor | None = None,
         masked: Tensor | None = None,
-        mask_noise: Tensor | None = None,
-        kept_layers: list[bool] | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        output_teacher_layers: bool = False,
-        output_decoder_states: bool = False,
-    ) -> Any:
+        **options: Unpack[PreTrainingOptions],
+    ) -> Data2VecForPreTrainingOutput:
         """As in the other modalities; `masked` is bool `(batch, views, time)`, True = hidden from the student."""
-        return self._pretrain(
-            series_values,
-            attention_mask,
-            masked,
-            mask_noise,
-            kept_layers,
-            num_items_in_batch,
-            output_teacher_layers,
-            output_decoder_states,
-        )
+        return self._pretrain(series_values, attention_mask, masked, **options)

@@ -1,0 +1,226 @@
+"""What holds for every class of both families."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from data2vec import modeling
+from tests.modeling import test_data2vec as data2vec1
+from tests.modeling import tiny_data2vec2
+
+
+FAMILY_1 = {model_class: kind for kind, (model_class, _, _) in data2vec1.KINDS.items()}
+KINDS: dict[Any, str] = FAMILY_1 | tiny_data2vec2.MODELS
+PRETRAINING = [model_class for model_class in KINDS if "ForPreTraining" in model_class.__name__]
+EVERY = pytest.mark.parametrize("model_class", KINDS, ids=lambda c: c.__name__)
+PRETRAINERS = pytest.mark.parametrize("model_class", PRETRAINING, ids=lambda c: c.__name__)
+
+
+def config_of(model_class: Any, **fields: Any) -> Any:
+    kind = KINDS[model_class]
+    return (data2vec1.KINDS[kind][2] if model_class in FAMILY_1 else tiny_data2vec2.CONFIGS[kind])(**fields)
+
+
+def inputs_of(model_class: Any, rows: int = 3) -> dict[str, Tensor]:
+    kind = KINDS[model_class]
+    return data2vec1.inputs(kind, rows) if model_class in FAMILY_1 else tiny_data2vec2.inputs(kind)
+
+
+def build(model_class: Any, **fields: Any) -> Any:
+    torch.manual_seed(0)
+    return model_class(config_of(model_class, **fields)).eval()
+
+
+@contextmanager
+def equal_draws() -> Iterator[None]:
+    """Every module is initialised with the same seed, whatever was initialised before it."""
+    original = PreTrainedModel._initialize_weights
+
+    def seeded(self: Any, *args: Any) -> None:
+        torch.manual_seed(0)
+        original(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PreTrainedModel, "_initialize_weights", seeded)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("model_class", "fields"),
+    [(model_class, {}) for model_class in KINDS]
+    + [
+        (modeling.Data2VecAudioForPreTraining, {"deep_norm": True}),
+        (modeling.Data2VecVisionForPreTraining, {"use_absolute_position_embeddings": True}),
+        (modeling.Data2Vec2AudioForSequenceClassification, {"use_weighted_layer_sum": True}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or "".join(value),
+)
+def test_a_tensor_that_a_checkpoint_lacks_starts_as_in_init(model_class, fields):
+    config = config_of(model_class, **fields)
+    with equal_draws():
+        built = model_class(copy.deepcopy(config)).state_dict()
+        loaded = model_class.from_pretrained(None, config=copy.deepcopy(config), state_dict={}).state_dict()
+    assert built.keys() == loaded.keys()
+    assert not [name for name, tensor in built.items() if not torch.equal(tensor, loaded[name])]
+
+
+def test_a_mask_token_that_an_image_encoder_lacks_is_not_zero(tmp_path):
+    encoder = data2vec1.Data2VecVisionModel(data2vec1.vision_config(use_mask_token=False))
+    encoder.save_pretrained(tmp_path)
+    embeddings = modeling.Data2VecVisionForPreTraining.from_pretrained(tmp_path).data2vec_vision.embeddings
+    assert embeddings.mask_token.std() > 0
+    assert torch.equal(embeddings.cls_token, encoder.embeddings.cls_token)
+
+
+CASTS = {
+    "to": lambda model: model.to(torch.bfloat16),
+    "type": lambda model: model.type(torch.bfloat16),
+    "half": lambda model: model.half(),
+    "bfloat16": lambda model: model.bfloat16(),
+    "teacher.to": lambda model: (model.to(torch.bfloat16), model.teacher.to(torch.bfloat16)) and model,
+    "_apply": lambda model: model._apply(lambda t: t.bfloat16() if t.is_floating_point() else t),
+    "from_config": lambda model: type(model)._from_config(model.config, dtype=torch.bfloat16),
+    "there and back": lambda model: model.to(torch.bfloat16).float(),
+}
+
+
+@PRETRAINERS
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_no_cast_reaches_the_teacher(model_class, cast):
+    model = build(model_class)
+    before = copy.deepcopy(model.teacher.state_dict())
+    there_and_back = cast is CASTS["there and back"]
+    student, model = model.base_model, cast(model)
+    assert model.base_model.dtype == (torch.float32 if there_and_back else model.dtype) != torch.float64
+    tensors = dict(model.teacher.named_parameters()) | dict(model.teacher.named_buffers())
+    assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
+    if model.base_model is student:
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.teacher.state_dict().items())
+
+
+@PRETRAINERS
+def test_a_teacher_that_a_checkpoint_lacks_is_fp32(model_class, tmp_path):
+    build(model_class).save_encoder(tmp_path)
+    model = model_class.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {p.dtype for p in model.teacher.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.base_model.parameters()} == {torch.bfloat16}
+
+
+@EVERY
+def test_a_tuple_on_request(model_class):
+    model = build(model_class)
+    torch.manual_seed(0)
+    output = model(**inputs_of(model_class))
+    torch.manual_seed(0)
+    values = model(**inputs_of(model_class), return_dict=False)
+    assert isinstance(values, tuple) and len(values) == len(output.to_tuple())
+    assert torch.equal(values[0], output[0])
+
+
+@pytest.mark.parametrize("model_class", [c for c in KINDS if c not in PRETRAINING], ids=lambda c: c.__name__)
+def test_attention_matrices_are_those_of_eager_attention(model_class):
+    batch, models = inputs_of(model_class), {}
+    for implementation in ("eager", "sdpa"):
+        models[implementation] = build(model_class, attn_implementation=implementation)
+    eager, sdpa = (model(**batch, output_attentions=True) for model in models.values())
+    assert len(sdpa.attentions) == models["sdpa"].config.num_hidden_layers + models["sdpa"].config.num_prenet_layers
+    torch.testing.assert_close(sdpa.attentions, eager.attentions)
+    torch.testing.assert_close(sdpa[0], models["sdpa"](**batch)[0])
+
+
+@pytest.mark.parametrize("scope", ["blocks", "all"])
+@pytest.mark.parametrize(
+    "model_class",
+    [modeling.Data2VecTextForPreTraining, modeling.Data2Vec2TextForPreTraining],
+    ids=lambda c: c.__name__,
+)
+def test_new_tokens_reach_the_teacher(model_class, scope, tmp_path):
+    config = config_of(model_class)
+    config.objective["ema_scope"], config.mask_token_id = scope, 5
+    model = model_class(config)
+    old = config.vocab_size
+    with torch.no_grad():
+        for parameter in model.teacher.parameters():  # a teacher that has moved
+            parameter.add_(0.1)
+    before = copy.deepcopy(model.teacher.state_dict())
+    for tokens in (old + 4, old - 6):
+        model.resize_token_embeddings(tokens)
+        assert model.config.vocab_size == tokens
+        embeddings = {name: t for name, t in model.teacher.state_dict().items() if "word_embeddings" in name}
+        assert len(embeddings) == (scope == "all" or model_class in FAMILY_1)
+        for name, weight in embeddings.items():
+            student = model.base_model.get_input_embeddings().weight
+            known = min(old, tokens)
+            assert weight.shape == student.shape and torch.equal(weight[:known], before[name][:known])
+            assert (
+                torch.equal(weight[old:], student[old:]) and not model.get_parameter(f"teacher.{name}").requires_grad
+            )
+        model.zero_grad()
+        model(input_ids=torch.full((2, 11), tokens - 1)).loss.backward()
+    model.save_pretrained(tmp_path)
+    loaded, info = model_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+def test_a_mask_token_is_not_cut_off():
+    with pytest.raises(ValueError, match="new_num_tokens = 52 leaves out mask_token_id = 52"):
+        build(modeling.Data2VecTextForPreTraining).resize_token_embeddings(52)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_the_gradient_of_a_shared_position_bias_survives_checkpointing(reentrant):
+    gradients = []
+    for checkpointing in (False, True):
+        model = build(modeling.Data2VecVisionForPreTraining, drop_path_rate=0.0).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model(**inputs_of(type(model))).loss.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    name = "data2vec_vision.encoder.relative_position_bias.relative_position_bias_table"
+    assert gradients[0][name].abs().max() > 0
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+TEXT = [model_class for model_class, kind in tiny_data2vec2.MODELS.items() if kind == "text"]
+TEXT_CLASSES = [model_class for model_class in TEXT if model_class not in PRETRAINING]
+
+
+@pytest.mark.parametrize("model_class", TEXT_CLASSES, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("padded", [False, True])
+def test_text_as_embeddings_and_with_segments(model_class, padded):
+    """What PEFT and tokenizers like BERT's pass."""
+    model, batch = build(model_class), tiny_data2vec2.inputs("text", padded)
+    ids = batch.pop("input_ids")
+    expected = model(input_ids=ids, **batch)[0]
+    torch.testing.assert_close(
+        model(input_ids=ids, token_type_ids=torch.ones_like(ids), inputs_embeds=None, **batch)[0], expected
+    )
+    embeds = model.get_input_embeddings()(ids)
+    torch.testing.assert_close(model(inputs_embeds=embeds, **batch)[0], expected)
+    for wrong in ({}, {"input_ids": ids, "inputs_embeds": embeds}):
+        with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+            model(**wrong, **batch)
+    with pytest.raises(ValueError, match=r"inputs_embeds has shape \(3, 24, 24\).*at most 21"):
+        model(inputs_embeds=torch.zeros(3, 24, 24))
+
+
+@pytest.mark.parametrize(
+    "model_class", [c for c, kind in tiny_data2vec2.MODELS.items() if kind == "audio"], ids=lambda c: c.__name__
+)
+def test_speech_has_the_methods_of_speech_encoders(model_class):
+    model = build(model_class)
+    lengths = torch.tensor([313, 229])
+    assert model._get_feat_extract_output_lengths(lengths).tolist() == [30, 22]
+    assert model._get_feat_extract_output_lengths(313) == 30
+    real = model._get_feature_vector_attention_mask(32, (torch.arange(313) < lengths.unsqueeze(1)).long())
+    assert real.sum(1).tolist() == [30, 22] and not real[:, :2].any()  # two extra tokens
+    model.freeze_feature_encoder()
+    frozen = {name for name, p in model.base_model.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, _ in model.base_model.named_parameters() if "embeddings.conv" in n or "first_conv" in n}
