@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .configuration_objective import ObjectiveConfig
+from .ranges import check_ranges, require
 
 
 Sizes = int | list[int] | tuple[int, ...]
@@ -102,18 +103,9 @@ class Data2Vec2Config(PreTrainedConfig):
                 )
 
     def validate_data2vec2(self) -> None:
+        check_ranges(self)
         heads = self.num_attention_heads
-        checks = {
-            "num_attention_heads": (heads >= 1 and self.hidden_size % heads == 0, "use a divisor of hidden_size"),
-            "num_hidden_layers": (self.num_hidden_layers >= 1, "use 1 or more"),
-            "num_prenet_layers": (self.num_prenet_layers >= 0, "use 0 or more"),
-            "num_extra_tokens": (self.num_extra_tokens >= 0, "use 0 or more"),
-            "drop_path_rate": (0 <= self.drop_path_rate < 1, "use 0 to below 1"),
-            "layerdrop": (0 <= self.layerdrop < 1, "use 0 to below 1"),
-        }
-        for name, (holds, fix) in checks.items():
-            if not holds:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not possible: {fix}.")
+        require("", self, {"num_attention_heads": (self.hidden_size % heads == 0, "a divisor of hidden_size")})
 
 
 @strict
@@ -189,14 +181,16 @@ class Data2Vec2AudioConfig(Data2Vec2Config):
         if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride) > 0:
             raise ValueError(
                 f"conv_dim = {self.conv_dim}, conv_kernel = {self.conv_kernel} and conv_stride = {self.conv_stride} "
-                "are not possible: give one number a convolution in each."
+                "must each have one number a convolution."
             )
         groups = self.num_conv_pos_embedding_groups
-        if self.hidden_size % groups:
-            raise ValueError(
-                f"num_conv_pos_embedding_groups = {groups} is not possible: use a divisor of "
-                f"hidden_size = {self.hidden_size}."
-            )
+        divides = groups > 0 and self.hidden_size % groups == 0
+        checks = {
+            "num_conv_pos_embedding_groups": (divides, f"a divisor of hidden_size = {self.hidden_size}"),
+            "pad_token_id": (0 <= self.pad_token_id < self.vocab_size, f"in the vocabulary of {self.vocab_size}"),
+            "ctc_loss_reduction": (self.ctc_loss_reduction in ("sum", "mean"), "'sum' or 'mean'"),
+        }
+        require("", self, checks)
 
 
 @strict
@@ -250,21 +244,15 @@ class Data2Vec2VisionConfig(Data2Vec2Config):
     }
 
     def validate_vision(self) -> None:
-        for name in ("image_size", "patch_size"):
-            size = getattr(self, name)
-            if not isinstance(size, int) and len(size) != 2:
-                raise ValueError(f"{name} = {size} is not possible: give one number, or height and width.")
-        sides = [(s, s) if isinstance(s, int) else s for s in (self.image_size, self.patch_size)]
-        if any(image < 1 or patch < 1 or image % patch for image, patch in zip(*sides, strict=True)):
-            raise ValueError(
-                f"image_size = {self.image_size} is not possible: use a multiple of patch_size = {self.patch_size}."
-            )
-        if self.hidden_size % 4:
-            raise ValueError(
-                f"hidden_size = {self.hidden_size} is not possible: use a multiple of 4 for sine-cosine positions."
-            )
-        if not self.use_mean_pooling and self.num_extra_tokens == 0:
-            raise ValueError("use_mean_pooling = False is not possible: use num_extra_tokens of 1 or more.")
+        sizes = [(s, s) if isinstance(s, int) else tuple(s) for s in (self.image_size, self.patch_size)]
+        whole = len(sizes[0]) == 2 and all(image % patch == 0 for image, patch in zip(*sizes, strict=False))
+        checks = {
+            "patch_size": (len(sizes[1]) == 2, "one number, or height and width"),
+            "image_size": (whole, f"one number, or height and width, in multiples of patch_size = {self.patch_size}"),
+            "hidden_size": (self.hidden_size % 4 == 0, "a multiple of 4 for sine-cosine positions"),
+            "num_extra_tokens": (self.use_mean_pooling or self.num_extra_tokens > 0, "1 or more without mean pooling"),
+        }
+        require("", self, checks)
 
 
 @strict
@@ -324,14 +312,12 @@ class Data2Vec2TextConfig(Data2Vec2Config):
         for name in ("num_prenet_layers", "num_extra_tokens"):
             if getattr(self, name):
                 raise ValueError(f"{name} = {getattr(self, name)} is not built in language: no recipe uses it, use 0.")
-        if self.pad_token_id >= min(self.vocab_size, self.max_position_embeddings - 1):
-            raise ValueError(
-                f"pad_token_id = {self.pad_token_id} is not possible: it must be in the vocabulary of "
-                f"{self.vocab_size} and leave positions of max_position_embeddings = {self.max_position_embeddings}."
-            )
+        most = min(self.vocab_size, self.max_position_embeddings - 1) - 1
+        words = f"at least 0 and at most {most}, in the vocabulary and with positions left behind it"
+        require("", self, {"pad_token_id": (0 <= self.pad_token_id <= most, words)})
 
 
 def _travel_together() -> None:
-    """Never called. A folder with weights carries this code; `transformers` finds the files to copy by such lines."""
+    """Never called: `save_pretrained` copies to a folder only those files of ours that such lines lead to."""
     from .heads import Data2Vec2AudioForCTC  # noqa: F401
     from .modeling_data2vec2_pretraining import Data2Vec2AudioForPreTraining  # noqa: F401

@@ -14,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from .decoder import DecoderConfig, decoder_from_dict
 from .masking import Masking, masking_from_dict
+from .ranges import require
 
 
 TargetTap = Literal["ffn", "ffn_residual", "end_of_block", "self_attention"]
@@ -86,24 +87,22 @@ class ObjectiveConfig:
 
     def validate_ranges(self) -> None:
         checks = {
-            "views": (self.views is None or self.views >= 1, "use 1 or more, or null for data2vec 1"),
-            "top_k_layers": (self.top_k_layers >= 1, "use 1 to the number of blocks"),
+            "views": (self.views is None or self.views >= 1, "1 or more, or null for data2vec 1"),
+            "top_k_layers": (self.top_k_layers >= 1, "1 to the number of blocks"),
             "teacher_window": (
                 self.teacher_window is None or self.teacher_window >= 0,
-                "use the distance that a token attends to, 0 or more, or null for everything",
+                "the distance that a token attends to, 0 or more, or null for everything",
             ),
-            "loss_beta": (self.loss_beta >= 0, "use 0 for the squared error or a positive threshold"),
-            "loss_scale": (self.loss_scale is None or self.loss_scale > 0, "use a positive number or null"),
-            "cls_loss_weight": (self.cls_loss_weight >= 0, "use 0 or more"),
-            "mask_noise_std": (self.mask_noise_std >= 0, "use 0 or more"),
-            "head_layers": (self.head_layers >= 0, "use 0 or more"),
-            "ema_decay": (0 <= self.ema_decay <= 1, "use a decay between 0 and 1"),
-            "ema_end_decay": (self.ema_decay <= self.ema_end_decay <= 1, "use ema_decay <= ema_end_decay <= 1"),
-            "ema_anneal_steps": (self.ema_anneal_steps >= 0, "use 0 or more updates"),
+            "loss_beta": (0 <= self.loss_beta < math.inf, "0 for the squared error, or a positive threshold"),
+            "loss_scale": (self.loss_scale is None or 0 < self.loss_scale < math.inf, "a positive number or null"),
+            "cls_loss_weight": (0 <= self.cls_loss_weight < math.inf, "a number of 0 or more"),
+            "mask_noise_std": (0 <= self.mask_noise_std < math.inf, "a number of 0 or more"),
+            "head_layers": (self.head_layers >= 0, "0 or more"),
+            "ema_decay": (0 <= self.ema_decay <= 1, "between 0 and 1"),
+            "ema_end_decay": (self.ema_decay <= self.ema_end_decay <= 1, "between ema_decay and 1"),
+            "ema_anneal_steps": (self.ema_anneal_steps >= 0, "0 or more updates"),
         }
-        for name, (holds, fix) in checks.items():
-            if not holds:
-                raise ValueError(f"objective.{name} = {getattr(self, name)!r} is not possible: {fix}.")
+        require("objective.", self, checks)
 
     def check_model(self, num_hidden_layers: int, scopes: tuple[str, ...]) -> None:
         """Raise a ValueError where the objective does not fit an encoder of `num_hidden_layers` blocks.
@@ -116,7 +115,7 @@ class ObjectiveConfig:
                 f"{num_hidden_layers}: use {num_hidden_layers} or less, or a deeper encoder."
             )
         if self.ema_scope not in scopes:
-            raise ValueError(f"objective.ema_scope = {self.ema_scope!r} is not offered here: use one of {scopes}.")
+            raise ValueError(f"objective.ema_scope = {self.ema_scope!r}: must be one of {scopes}.")
 
     def decay_at(self, step: int) -> float:
         """Decay of the teacher's move after update `step` (1-based), linear up to `ema_anneal_steps`."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .conv import TokenConv
 from .head import regression_head
+from .ranges import require
 
 
 @strict
@@ -37,15 +38,13 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         divides = self.groups >= 1 and self.dim % self.groups == 0
         checks = {
-            "groups": (self.groups >= 1, "use 1 or more"),
-            "dim": (self.dim >= 1 and divides, f"use a multiple of groups = {self.groups}"),
-            "layers": (self.layers >= 1, "use 1 or more"),
-            "kernel": (self.kernel >= 1, "use 1 or more"),
-            "input_dropout": (0 <= self.input_dropout < 1, "use 0 to below 1"),
+            "groups": (self.groups >= 1, "1 or more"),
+            "dim": (self.dim >= 1 and divides, f"a multiple of groups = {self.groups}"),
+            "layers": (self.layers >= 1, "1 or more"),
+            "kernel": (self.kernel >= 1, "1 or more"),
+            "input_dropout": (0 <= self.input_dropout < 1, "at least 0 and below 1"),
         }
-        for name, (holds, fix) in checks.items():
-            if not holds:
-                raise ValueError(f"objective.decoder.{name} = {getattr(self, name)!r} is not possible: {fix}.")
+        require("objective.decoder.", self, checks)
 
 
 def decoder_from_dict(numbers: Mapping[str, Any]) -> DecoderConfig:

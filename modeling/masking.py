@@ -7,6 +7,7 @@
   maskable tokens, as if the others were not there.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -244,7 +245,8 @@ class BlockMasking(Masking):
     def __post_init__(self) -> None:
         self._require(0 < self.prob < 1, "prob", "must be in (0, 1): it is the share of hidden tokens")
         self._require(self.length >= 2, "length", "must be at least 2 tokens; for single tokens use method 'random'")
-        self._require(self._share + self.adjust > 0, "adjust", f"must be above -{self._share:g}, or there is no block")
+        blocks = 0 < self._share + self.adjust < math.inf
+        self._require(blocks, "adjust", f"must be a number above -{self._share:g}, or there is no block")
 
     @property
     def _share(self) -> float:

@@ -100,15 +100,13 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             name = "views" if objective.views is None else "decoder"
             raise ValueError(f"objective.{name} is missing: data2vec 2.0 needs it, see {cls.__name__}'s default.")
         if dim % decoder.groups:
-            raise ValueError(
-                f"objective.decoder.groups = {decoder.groups} is not possible: use a divisor of hidden_size = {dim}."
-            )
+            raise ValueError(f"objective.decoder.groups = {decoder.groups}: must be a divisor of hidden_size = {dim}.")
         if objective.head_layers == 0:
-            raise ValueError("objective.head_layers = 0 is not possible behind a decoder: use 1 or more.")
+            raise ValueError("objective.head_layers = 0: must be 1 or more behind a decoder.")
         if objective.cls_loss_weight and config.num_extra_tokens == 0:
             raise ValueError(
-                f"objective.cls_loss_weight = {objective.cls_loss_weight} is not possible without an extra token to "
-                "predict with: use 0, or num_extra_tokens of 1 or more."
+                f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 without an extra token, which "
+                "predicts, or set num_extra_tokens to 1 or more."
             )
 
     @torch.no_grad()

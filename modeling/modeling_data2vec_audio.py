@@ -131,7 +131,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
                 "pretraining needs: set mask_time_prob above 0 (it is used in fine-tuning only)."
             )
         if not isinstance(getattr(config, "deep_norm", False), bool):
-            raise ValueError(f"deep_norm = {config.deep_norm!r} is not possible: use true or false.")
+            raise ValueError(f"deep_norm = {config.deep_norm!r}: must be true or false.")
         self.init_objective()
         self.data2vec_audio = Data2VecAudioModel(config)
         self.head = regression_head(config.hidden_size, self.objective.head_layers)

@@ -17,6 +17,7 @@ from .configuration_objective import ObjectiveConfig
 from .ema import Teacher, copy_student, ema_update
 from .loss import regression_loss, spread
 from .masking import mask_seeds
+from .ranges import check_ranges
 from .targets import BlockFeatures, TopKAverage, mean_over_time
 
 
@@ -76,6 +77,7 @@ class PreTrainingMixin(PreTrainedModel):
 
     def init_objective(self) -> None:
         """Read `config.objective`, or write the default there so that it is saved; check it against the encoder."""
+        check_ranges(self.config)
         stored = getattr(self.config, "objective", None)
         self.objective = ObjectiveConfig.from_dict(self.default_objective if stored is None else stored)
         self.check_objective(self.config, self.objective)

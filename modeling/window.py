@@ -49,8 +49,8 @@ def attention_mask_of(
         return create_bidirectional_mask(config=config, inputs_embeds=hidden, attention_mask=real)
     if config._attn_implementation not in TAKES_A_WINDOW:
         raise ValueError(
-            f"objective.teacher_window = {window} is not possible with attn_implementation = "
-            f"{config._attn_implementation!r}, which takes no mask: use one of {TAKES_A_WINDOW}."
+            f"objective.teacher_window = {window}: attn_implementation must be one of {TAKES_A_WINDOW}, not "
+            f"{config._attn_implementation!r}, which takes no mask."
         )
     rows, time = hidden.shape[0], hidden.shape[1] - extra
     allowed = window_mask(time, window, extra, None if real is None else real[:, extra:], hidden.device)

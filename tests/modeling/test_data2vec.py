@@ -332,6 +332,13 @@ def test_taps_are_the_four_of_the_paper(kind, tap):
 def test_configuration_that_cannot_pretrain_is_refused():
     with pytest.raises(ValueError, match="mask_time_prob"):
         build("audio", mask_time_prob=0.0)
+    for value in (2, -0.5, float("nan")):
+        with pytest.raises(ValueError, match=f"drop_path_rate = {value}: must be at least 0 and below 1"):
+            build("vision", drop_path_rate=value)
+    with pytest.raises(ValueError, match="hidden_dropout_prob = inf"):
+        build("text", hidden_dropout_prob=float("inf"))
+    with pytest.raises(ValueError, match="layerdrop = 1"):
+        build("audio", layerdrop=1.0)
     with pytest.raises(ValueError, match="mask_token_id = 53"):
         build("text", mask_token_id=53)
     with pytest.raises(ValueError, match="top_k_layers = 4"):

@@ -370,7 +370,25 @@ def test_default_is_a_valid_published_recipe(config_class, tmp_path):
     assert type(loaded) is config_class and loaded.objective == config.objective == objective.to_dict()
 
 
+NAN, INF = float("nan"), float("inf")
 REFUSED = [
+    *[("vision", {"drop_path_rate": value}, f"drop_path_rate = {value}") for value in (2, 1, -0.1, NAN, INF)],
+    *[("text", {"hidden_dropout": value}, f"hidden_dropout = {value}") for value in (1, NAN)],
+    ("audio", {"mask_time_prob": 1.5}, "mask_time_prob = 1.5"),
+    ("audio", {"conv_stride": (5, 0)}, "conv_stride = (5, 0)"),
+    ("audio", {"num_conv_pos_embedding_groups": 0}, "num_conv_pos_embedding_groups = 0"),
+    ("audio", {"num_conv_pos_embedding_groups": 7}, "num_conv_pos_embedding_groups = 7"),
+    ("audio", {"ctc_loss_reduction": "max"}, "ctc_loss_reduction = 'max'"),
+    ("audio", {"pad_token_id": 11}, "pad_token_id = 11"),
+    ("audio", {"num_attention_heads": 0}, "num_attention_heads = 0"),
+    ("vision", {"image_size": (12, 20, 4)}, "image_size = (12, 20, 4)"),
+    ("vision", {"patch_size": 0}, "patch_size = 0"),
+    ("vision", {"patch_size": (4, 4, 4)}, "patch_size = (4, 4, 4)"),
+    ("vision", {"num_extra_tokens": 0, "use_mean_pooling": False}, "num_extra_tokens = 0"),
+    ("text", {"initializer_range": INF}, "initializer_range = inf"),
+    ("text", {"layer_norm_eps": NAN}, "layer_norm_eps = nan"),
+    ("text", {"pad_token_id": -1}, "pad_token_id = -1"),
+    ("text", {"pad_token_id": 22}, "pad_token_id = 22"),
     ("audio", {"num_attention_heads": 5}, "num_attention_heads = 5"),
     ("audio", {"num_hidden_layers": 0}, "num_hidden_layers = 0"),
     ("audio", {"conv_dim": (4, 5, 6)}, "conv_dim"),

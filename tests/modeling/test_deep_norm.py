@@ -178,5 +178,5 @@ def test_what_is_saved_opens_in_stock_transformers_and_computes_the_same(tmp_pat
 
 
 def test_a_slip_is_refused():
-    with pytest.raises(ValueError, match="deep_norm = 'yes' is not possible"):
+    with pytest.raises(ValueError, match="deep_norm = 'yes': must be true or false"):
         Data2VecAudioForPreTraining(audio_config(deep_norm="yes"))

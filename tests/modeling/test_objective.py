@@ -38,6 +38,9 @@ def average_top_k(stack, settings, real=None) -> torch.Tensor:
     return targets.result()
 
 
+FLOATS = ("loss_beta", "loss_scale", "cls_loss_weight", "mask_noise_std", "ema_decay", "ema_end_decay")
+
+
 class TestConfig:
     def test_round_trip_through_json(self):
         before = objective(ema_decay=0.5, views=3)
@@ -51,7 +54,8 @@ class TestConfig:
             ({"top_k_layers": "two"}, ["top_k_layers", "int"]),
             ({"target_tap": "fc"}, ["target_tap", "ffn"]),
             ({"ema_decay": 0.99, "ema_end_decay": 0.9}, ["ema_end_decay", "0.9"]),
-            ({"loss_beta": -1}, ["loss_beta", "-1"]),
+            *[({name: value}, [name, str(value)]) for name in FLOATS for value in (-1, float("nan"), float("inf"))],
+            ({"masking": {"method": "block", "prob": 0.5, "length": 2, "adjust": float("inf")}}, ["adjust", "inf"]),
             ({"views": 0}, ["views", "0"]),
             ({"masking": {"method": "span", "probability": 0.5}}, ["probability", "prob"]),
             ({"masking": {"method": "spans"}}, ["spans", "span"]),
