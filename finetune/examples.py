@@ -77,7 +77,8 @@ class Examples(Dataset[dict[str, Any]]):
         self.labels = None if labels is None else np.asarray(labels)[self.kept]
         self.lengths = None if lengths is None else np.asarray(lengths)[self.kept]
         if len(self.kept) == 0:
-            raise ValueError(f"data.{name} has no usable example: the log says what was left out.")
+            why = "the log says what was left out" if len(rows) else "there are no rows, name another file or split"
+            raise ValueError(f"data.{name} has no usable example: {why}.")
 
     def __len__(self) -> int:
         return len(self.kept)

@@ -17,7 +17,7 @@ from data2vec.finetune.arguments import field_names, read_command, resolve
 from data2vec.finetune.runner import command, fine_tune
 from data2vec.finetune.task import Task
 from data2vec.finetune.text.glue_sweep import plan, recipe_of_task, run_sweep
-from data2vec.finetune.text.task import TextArguments, TextClassification
+from data2vec.finetune.text.task import TextClassification, TextClassificationArguments
 from data2vec.pretraining.recipe import Recipe, override
 
 
@@ -33,7 +33,7 @@ def run_or_sweep(argv: Sequence[str] | None) -> None:
     recipe, overrides = read_command(argv, TEXT)
     names = field_names(TEXT)
     overridden = override(recipe, overrides, names)
-    sweep = TextArguments.from_dict(overridden["task"]).sweep
+    sweep = TextClassificationArguments.from_dict(overridden["task"]).sweep
     if sweep is None or sweep.tasks is None or one_task_asked_for(recipe, overridden):
         make_run(recipe_of_task(recipe, overrides, names))
         return

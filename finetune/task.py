@@ -18,6 +18,8 @@ from transformers.trainer_utils import EvalPrediction
 
 from ..pretraining.console.libraries import new_weights
 from ..pretraining.data.arguments import CheckedArguments
+from ..pretraining.data.build import modality_of
+from ..pretraining.data.sources import MediaKind
 from .arguments import FineTuneRun
 from .data_arguments import FineTuneDataArguments
 from .examples import Examples
@@ -69,6 +71,7 @@ class Task(ABC, Generic[Arguments, Data]):
         name: as in messages and in results.json.
         script: the file in finetune/ that runs it; its words are in command_words.
         arguments_class, data_class: of a recipe's `task` and `data` sections.
+        kind: what it reads.
         auto_class: the Auto class that opens the result.
         main_metric: the one that checkpoints and sweeps are chosen by, of those that `compute_metrics` returns.
         greater_is_better: of it.
@@ -79,11 +82,19 @@ class Task(ABC, Generic[Arguments, Data]):
     script: ClassVar[str]
     arguments_class: ClassVar[type[CheckedArguments]]
     data_class: ClassVar[type[FineTuneDataArguments]]
+    kind: ClassVar[MediaKind]
     auto_class: Any
     main_metric: str
     greater_is_better: bool = True
 
     def __init__(self, run: FineTuneRun):
+        """Raises ValueError where the encoder reads something else."""
+        reads = modality_of(run.config).kind.column
+        if reads != self.kind.column:
+            raise ValueError(
+                f"model.model_name_or_path = {run.checkpoint!r} is an encoder of {reads} ({run.config.model_type}), "
+                f"and {self.script} needs one of {self.kind.column}: name such an encoder, or use another script."
+            )
         self.run = run
         self.args: Arguments = run.task
         self.data_args: Data = run.data

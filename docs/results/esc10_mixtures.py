@@ -39,7 +39,7 @@ from transformers import AutoModel, set_seed
 from data2vec.finetune import run_audio_classification
 from data2vec.finetune.arguments import parse as parse_fine_tuning
 from data2vec.finetune.audio.task import AudioClassification
-from data2vec.finetune.metrics import MeanAveragePrecision
+from data2vec.finetune.metrics import mean_average_precision
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import parse_arguments
 from data2vec.pretraining.checkpoints.environment import hardware, source_commit
@@ -238,7 +238,7 @@ def linear_probe(layers: Sequence[Sequence[np.ndarray]], labels: Sequence[np.nda
 
 
 def mean_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    return (MeanAveragePrecision().compute(predictions=scores, references=labels) or {})["mAP"]
+    return mean_average_precision(scores, labels)["mAP"]
 
 
 def percent(share: float) -> float:

@@ -1,7 +1,7 @@
 """Audio classification: one label a clip (emotions, words, environmental sounds) or several (AudioSet).
 
 mean            the usual audio-classification model: a linear layer on the mean of the frames
-linear_softmax  a frame-classification model whose frames' probabilities are pooled, see pooling.py (section 5.2 of
+linear_softmax  a frame-classification model whose frames' probabilities are pooled, see heads.py (section 5.2 of
                 arXiv 2202.03555). Such a folder opens with AutoModelForAudioFrameClassification:
 
     p = model(**inputs).logits.sigmoid()  # (batch, frames, labels)
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.metrics import recall_score
+from sklearn.metrics import accuracy_score, recall_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import (
@@ -35,14 +35,12 @@ from ..arguments import FineTuneRun
 from ..data_arguments import FineTuneDataArguments
 from ..examples import Examples
 from ..labels import labelled_examples, open_splits
-from ..metrics import Accuracy, MeanAveragePrecision
+from ..metrics import mean_average_precision
 from ..predictions import SCORES_KEPT, classification_rows, write_confusion
 from ..task import Task, TaskData
-from .examples import ClipCollator, ClipReader, MixedExamples, real_frames
-from .folded_norm import NormedClassifier
+from .examples import ClipCollator, ClipReader, MixedExamples, Mixup, real_frames
 from .folds import holding_out
-from .mixup import Mixup
-from .pooling import linear_softmax_logits
+from .heads import NormedClassifier, linear_softmax_logits
 
 
 @dataclass(kw_only=True)
@@ -102,7 +100,7 @@ class AudioClassificationArguments(CheckedArguments):
         default=False,
         metadata={
             "help": "train with a batch norm in front of the classifier, which becomes part of its weights at the "
-            "end: see folded_norm.py"
+            "end: see heads.py"
         },
     )
     mixup_prob: float = field(default=0.0, metadata={"help": "share of the training clips mixed with another one"})
@@ -125,6 +123,7 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
     script = "run_audio_classification.py"
     arguments_class = AudioClassificationArguments
     data_class = AudioClassificationData
+    kind = AUDIO
 
     def __init__(self, run: FineTuneRun):
         super().__init__(run)
@@ -255,13 +254,11 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
     def compute_metrics(self, predictions: EvalPrediction) -> dict[str, float]:
         logits, labels = np.asarray(predictions.predictions), np.asarray(predictions.label_ids)
         if self.args.multi_label:
-            metric = MeanAveragePrecision().compute(predictions=logits, references=labels)
-            return dict(metric or {})
+            return mean_average_precision(logits, labels)
         predicted, right = logits.argmax(1), labels.argmax(1)
-        accuracy = Accuracy().compute(predictions=predicted, references=right) or {}
         # the mean of the recalls of all classes that the split has
         recall = recall_score(right, predicted, labels=np.unique(right), average="macro", zero_division=0.0)
-        return {**accuracy, "unweighted_accuracy": float(recall)}
+        return {"accuracy": float(accuracy_score(right, predicted)), "unweighted_accuracy": float(recall)}
 
     def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:
         logits, targets = np.asarray(predictions), np.asarray(labels)

@@ -1,4 +1,4 @@
-"""From frame-wise scores to words: greedily, or by a beam search with an n-gram language model.
+"""From frame-wise scores to words, greedily or by a beam search with an n-gram language model, and to word errors.
 
 The search is pyctcdecode's, over a KenLM model. A prefix scores
 
@@ -10,16 +10,17 @@ validation set. Both packages are optional: `make lm` installs them.
 
 import itertools
 import multiprocessing
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import jiwer
 import numpy as np
 from tqdm.auto import tqdm
 from transformers import Wav2Vec2CTCTokenizer
 
-from .errors import utterance_errors
 from .transcripts import DELIMITER
 
 
@@ -150,3 +151,47 @@ def _alphabet(tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     special = {tokenizer.pad_token: "", DELIMITER: " ", tokenizer.unk_token: "\u2047"}
     return [special.get(token, token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
+
+
+@dataclass(frozen=True)
+class UtteranceErrors:
+    """Edits of one utterance; rates are shares of the reference's words or characters and can be above 1."""
+
+    wer: float
+    cer: float
+    edits: list[str]  # "HEAR>HERE" for a substitution, "-THE" for a word that is missing, "+A" for one too many
+
+
+def utterance_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[UtteranceErrors]:
+    """Errors of each utterance; both are normalised texts, of equal number, no reference empty."""
+    if not references:
+        return []
+    words = jiwer.process_words(list(references), list(hypotheses))
+    characters = [
+        jiwer.cer(reference, hypothesis) for reference, hypothesis in zip(references, hypotheses, strict=True)
+    ]
+    errors = []
+    for reference, hypothesis, chunks, cer in zip(
+        words.references, words.hypotheses, words.alignments, characters, strict=True
+    ):
+        edits = [edit for chunk in chunks for edit in _edits(chunk, reference, hypothesis)]
+        errors.append(UtteranceErrors(len(edits) / len(reference), float(cer), edits))
+    return errors
+
+
+def most_frequent(errors: Sequence[UtteranceErrors], count: int = 20) -> list[tuple[str, int]]:
+    """The most frequent edits and how often each occurs; of equal ones, in alphabetical order."""
+    edits = Counter(edit for error in errors for edit in error.edits)
+    return sorted(edits.items(), key=lambda item: (-item[1], item[0]))[:count]
+
+
+def _edits(chunk: Any, reference: Sequence[str], hypothesis: Sequence[str]) -> list[str]:
+    said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+    heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+    if chunk.type == "equal":
+        return []
+    if chunk.type == "delete":
+        return [f"-{word}" for word in said]
+    if chunk.type == "insert":
+        return [f"+{word}" for word in heard]
+    return [f"{a}>{b}" for a, b in zip(said, heard, strict=True)]

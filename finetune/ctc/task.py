@@ -1,9 +1,8 @@
 """Speech recognition: letters by connectionist temporal classification (CTC), as wav2vec 2.0 and both data2vecs do it.
 
-    transcripts -> letters            ctc_text
-    audio and letters -> batches      ctc_data
-    scores -> words                   ctc_decoding
-    words -> word errors              ctc_errors
+    transcripts -> letters                  transcripts.py
+    audio and letters -> batches            data.py
+    scores -> words -> word errors          decoding.py
 
 The loss of an utterance is the sum over its alignments' -log P, not divided by its letters; a batch's is the mean over
 utterances, as in the original's recipes.
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+import jiwer
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,13 @@ from ...pretraining.data.modality import describe
 from ...pretraining.data.sources import LABEL, load_source
 from ..data_arguments import LabelledSource
 from ..examples import Examples
-from ..metrics import CharacterErrorRate, WordErrorRate
 from ..task import Task, TaskData
 from .data import CtcCollator, CtcDataArguments, Speech, decode_labels
-from .decoding import GreedyDecoder, LanguageModelDecoder, Tuning, tune
-from .errors import most_frequent, utterance_errors
+from .decoding import GreedyDecoder, LanguageModelDecoder, Tuning, most_frequent, tune, utterance_errors
 from .transcripts import CASES, PUNCTUATION, letters_of, make_tokenizer
 
 
+TUNED_ON = 500  # utterances of validation that the language model's weights are tried on
 PADDED = -100.0  # what the `Trainer` fills batches of predictions up with; a frame of it alone is padding
 
 
@@ -69,13 +68,11 @@ class CtcArguments(CheckedArguments):
     betas: list[float] = field(
         default_factory=lambda: [-1.0, 0.0, 1.0, 2.0], metadata={"help": "what a word adds, tried with each of alphas"}
     )
-    tune_utterances: int = field(default=500, metadata={"help": "most utterances of validation to try them on"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.letter_case in CASES, "letter_case", f"use one of {', '.join(CASES)}")
         self.require(self.beam_width >= 1, "beam_width", "use 1 or more")
-        self.require(self.tune_utterances >= 1, "tune_utterances", "use 1 or more")
         self.require(bool(self.alphas) and min(self.alphas) >= 0, "alphas", "give at least one, of 0 or more")
         self.require(bool(self.betas), "betas", "give at least one")
         self.require(
@@ -92,6 +89,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
     script = "run_ctc.py"
     arguments_class = CtcArguments
     data_class = CtcDataArguments
+    kind = AUDIO
     auto_class = AutoModelForCTC
     main_metric = "wer"
     greater_is_better = False
@@ -159,9 +157,8 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         metrics: dict[str, float] = {}
         for prefix, texts in (("", greedy), ("lm_", searched)):
             if texts is not None:
-                for metric in (WordErrorRate(), CharacterErrorRate()):
-                    values = metric.compute(predictions=texts, references=references)
-                    metrics |= {prefix + name: value for name, value in values.items()}
+                metrics[f"{prefix}wer"] = float(jiwer.wer(references, texts))
+                metrics[f"{prefix}cer"] = float(jiwer.cer(references, texts))
         return metrics
 
     def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:
@@ -194,9 +191,8 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         assert data.validation is not None  # `_open` saw to it
         self.searching = True
         output = trainer.predict(data.validation, metric_key_prefix="tuning")
-        count = self.args.tune_utterances
-        scores = [_without_padding(row) for row in output.predictions[:count]]
-        references = decode_labels(output.label_ids[:count], self.tokenizer)
+        scores = [_without_padding(row) for row in output.predictions[:TUNED_ON]]
+        references = decode_labels(output.label_ids[:TUNED_ON], self.tokenizer)
         self.tuning = tune(self.language_model, scores, references, self.args.alphas, self.args.betas)
         extractor = data.processor.feature_extractor
         # where `pipeline` looks for it, and where transformers 5.23 does not write it by itself

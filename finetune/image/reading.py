@@ -4,7 +4,7 @@ Evaluation is the saved image processor's own work, so that a pipeline reads an 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,8 @@ from transformers import AutoImageProcessor
 from ...pretraining.data.image import BICUBIC, IMAGE, decode, open_image, random_resized_crop, shift
 from ...pretraining.data.modality import describe
 from ..arguments import FineTuneRun
+from .arguments import ImageClassificationArguments, ImageClassificationData
 from .augment import RandAugment, random_erasing
-
-
-if TYPE_CHECKING:
-    from .task import ImageClassificationArguments, ImageClassificationData
 
 
 class ImageReader:
@@ -34,7 +31,7 @@ class ImageReader:
         ValueError: the checkpoint has no image processor, or the size is not one of whole patches.
     """
 
-    def __init__(self, run: FineTuneRun, args: "ImageClassificationArguments", data: "ImageClassificationData"):
+    def __init__(self, run: FineTuneRun, args: ImageClassificationArguments, data: ImageClassificationData):
         config: Any = run.config
         self.args, self.channels = args, int(config.num_channels)
         self.size = _pair(data.resolution or config.image_size)

@@ -11,7 +11,7 @@ from .glue_tasks import GLUE, GlueTask
 
 
 @dataclass(kw_only=True)
-class TextDataArguments(FineTuneDataArguments):
+class TextClassificationData(FineTuneDataArguments):
     """The fields of text classification and regression.
 
     With `task_name` the sources, columns and labels are those of a GLUE task; each can still be given.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import AutoModelForSequenceClassification
 from transformers.trainer_utils import EvalPrediction
 
@@ -15,15 +16,16 @@ from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.collators import TextCollator
 from ...pretraining.data.labels import Labels, number_labels, read_numbers
 from ...pretraining.data.sources import LABEL
+from ...pretraining.data.text_rows import TEXT
 from ...pretraining.data.tokenizer import max_tokens
 from ..arguments import FineTuneRun
 from ..data_arguments import LabelledSource
 from ..examples import Examples
 from ..labels import labelled_examples
-from ..metrics import F1, Accuracy, MatthewsCorrelation, PearsonSpearman
+from ..metrics import correlations
 from ..predictions import classification_rows, write_confusion, write_rows
 from ..task import VALIDATION, Task, TaskData, softmax
-from .arguments import TextDataArguments
+from .arguments import TextClassificationData
 from .data import (
     empty_texts,
     find_text_columns,
@@ -44,7 +46,7 @@ OWN_CLASSES, OWN_NUMBERS = ("accuracy",), ("pearson", "spearman")  # what your o
 
 
 @dataclass(kw_only=True)
-class TextArguments(CheckedArguments):
+class TextClassificationArguments(CheckedArguments):
     """The `task` section of a text recipe."""
 
     where: ClassVar[str] = "task"
@@ -65,13 +67,14 @@ class TextArguments(CheckedArguments):
             self.require(name in GLUE, "per_task", f"{name!r} is not a task of GLUE, use {', '.join(GLUE)}")
 
 
-class TextClassification(Task[TextArguments, TextDataArguments]):
+class TextClassification(Task[TextClassificationArguments, TextClassificationData]):
     """See `Task`. `main_metric` is `score`: the task's metric, or the mean of its two."""
 
     name = "text-classification"
     script = "run_glue.py"
-    arguments_class = TextArguments
-    data_class = TextDataArguments
+    arguments_class = TextClassificationArguments
+    data_class = TextClassificationData
+    kind = TEXT
     auto_class = AutoModelForSequenceClassification
     main_metric = "score"
 
@@ -150,14 +153,16 @@ class TextClassification(Task[TextArguments, TextDataArguments]):
         references = predictions.label_ids
         if not self.names:
             values = np.asarray(predictions.predictions)[:, 0]  # (examples,)
-            found = PearsonSpearman().compute(predictions=values, references=references)
+            found = correlations(values, references)
             wanted: Sequence[str] = OWN_NUMBERS
         else:
             chosen = np.asarray(predictions.predictions).argmax(-1)  # (examples,)
             average = "binary" if len(self.names) == 2 else "macro"
-            found = Accuracy().compute(predictions=chosen, references=references)
-            found |= F1().compute(predictions=chosen, references=references, average=average)
-            found |= MatthewsCorrelation().compute(predictions=chosen, references=references)
+            found = {
+                "accuracy": float(accuracy_score(references, chosen)),
+                "f1": float(f1_score(references, chosen, average=average, zero_division=0.0)),  # of class 1, as GLUE's
+                "matthews_correlation": float(matthews_corrcoef(references, chosen)),
+            }
             wanted = OWN_CLASSES
         wanted = wanted if self.data_args.task is None else self.data_args.task.metrics
         return found | {"score": float(np.mean([found[name] for name in wanted]))}

@@ -8,7 +8,7 @@ from transformers import Data2VecTextConfig
 
 from data2vec.finetune.data_arguments import LabelledSource
 from data2vec.finetune.examples import Examples
-from data2vec.finetune.text.arguments import TextDataArguments
+from data2vec.finetune.text.arguments import TextClassificationData
 from data2vec.finetune.text.data import (
     empty_texts,
     find_text_columns,
@@ -87,24 +87,26 @@ def test_columns_are_found_by_name_or_asked_for():
 
 
 def test_the_glue_tasks_read_from_the_hub_or_a_folder(tmp_path):
-    on_hub = TextDataArguments(task_name="mnli")
+    on_hub = TextClassificationData(task_name="mnli")
     assert on_hub.train == LabelledSource(path="nyu-mll/glue", name="mnli", split="train")
     assert on_hub.validation == LabelledSource(path="nyu-mll/glue", name="mnli", split="validation_matched")
     assert set(on_hub.further_validation()) == {"validation_mismatched"}
     (tmp_path / "rte").mkdir()
-    here = TextDataArguments(task_name="rte", glue=str(tmp_path))
+    here = TextClassificationData(task_name="rte", glue=str(tmp_path))
     assert here.train == LabelledSource(path=str(tmp_path / "rte"), split="train") and not here.further_validation()
     for name in ("train-00000-of-00001.parquet", "train_of_others.csv"):
         (tmp_path / "rte" / name).touch()
-    assert TextDataArguments(task_name="rte", glue=str(tmp_path)).train.path == str(tmp_path / "rte" / "train[-.]*")
-    own = TextDataArguments.from_dict({"task_name": "mnli", "validation": {"path": "mine.csv"}})
+    assert TextClassificationData(task_name="rte", glue=str(tmp_path)).train.path == str(
+        tmp_path / "rte" / "train[-.]*"
+    )
+    own = TextClassificationData.from_dict({"task_name": "mnli", "validation": {"path": "mine.csv"}})
     assert own.validation is not None and own.validation.path == "mine.csv" and own.further_validation() == {}
     with pytest.raises(ValueError, match="data.task_name = 'cola' is not possible: .* it has rte"):
-        TextDataArguments(task_name="cola", glue=str(tmp_path))
+        TextClassificationData(task_name="cola", glue=str(tmp_path))
     with pytest.raises(ValueError, match="data.task_name = 'colla' is not possible: use one of mnli"):
-        TextDataArguments(task_name="colla")
+        TextClassificationData(task_name="colla")
     with pytest.raises(ValueError, match="data.train = None is not possible: name a source"):
-        TextDataArguments()
+        TextClassificationData()
 
 
 def test_a_licence_in_a_folder_is_no_data(tmp_path):

@@ -1,11 +1,41 @@
-"""The text metrics, against their definitions written out."""
+"""Metrics, against their definitions written out."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from transformers.trainer_utils import EvalPrediction
 
-from data2vec.finetune.metrics import F1, MatthewsCorrelation, PearsonSpearman
+from data2vec.finetune.metrics import correlations, mean_average_precision
+from data2vec.finetune.text.task import TextClassification
+
+
+def average_precision(scores, labels):
+    ranked = labels[np.argsort(-scores)]
+    hits = np.flatnonzero(ranked)
+    return np.mean([(i + 1) / (rank + 1) for i, rank in enumerate(hits)])
+
+
+def test_map_is_the_mean_precision_at_the_positives_over_labels_that_have_some():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(37, 5)), rng.random((37, 5)) < 0.3
+    labels[:, 3], labels[:, 1] = False, True  # nothing to find, nothing to miss
+    expected = np.mean([average_precision(scores[:, i], labels[:, i]) for i in (0, 2, 4)])
+    result = mean_average_precision(scores, labels.astype(float))
+    assert result["mAP"] == pytest.approx(expected, abs=1e-6)
+    assert result["mAP_labels"] == 3
+
+
+def test_map_by_hand():
+    scores = np.array([[0.9], [0.8], [0.7], [0.6]])
+    result = mean_average_precision(scores, np.array([[0.0], [1.0], [0.0], [1.0]]))
+    assert result["mAP"] == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
+def test_a_split_without_positives_is_refused():
+    with pytest.raises(ValueError, match="mAP needs a label"):
+        mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
 
 
 def classes(count: int, number: int, seed: int) -> tuple[list[int], list[int]]:
@@ -31,32 +61,38 @@ def mean_ranks(values: list[float]) -> list[float]:
     return [sum(v < value for v in values) + (1 + sum(v == value for v in values)) / 2 for value in values]
 
 
+def text_metrics(guessed: list[int], labels: list[int], names: tuple[str, ...]) -> dict[str, float]:
+    task = SimpleNamespace(names=names, data_args=SimpleNamespace(task=None))
+    logits = np.eye(len(names))[guessed]
+    return TextClassification.compute_metrics(task, EvalPrediction(logits, np.array(labels)))
+
+
 def test_f1_is_of_the_second_class_or_the_mean_over_classes():
     guessed, labels = classes(53, 2, 0)
-    found = F1().compute(predictions=guessed, references=labels)
+    found = text_metrics(guessed, labels, ("a", "b"))
     assert found["f1"] == pytest.approx(counted_f1(guessed, labels, 1))
     assert found["f1"] != pytest.approx(counted_f1(guessed, labels, 0))
     guessed, labels = classes(53, 3, 1)
-    found = F1().compute(predictions=guessed, references=labels, average="macro")
+    found = text_metrics(guessed, labels, ("a", "b", "c"))
     assert found["f1"] == pytest.approx(sum(counted_f1(guessed, labels, c) for c in range(3)) / 3)
+    assert found["accuracy"] == np.mean(np.array(guessed) == labels) == found["score"]
 
 
 def test_matthews_is_the_correlation_of_two_columns_of_zeros_and_ones():
     guessed, labels = classes(47, 2, 2)
-    found = MatthewsCorrelation().compute(predictions=guessed, references=labels)
+    found = text_metrics(guessed, labels, ("a", "b"))
     assert found["matthews_correlation"] == pytest.approx(correlation(guessed, labels))
-    always = MatthewsCorrelation().compute(predictions=[1] * 47, references=labels)
-    assert always["matthews_correlation"] == 0.0
+    assert text_metrics([1] * 47, labels, ("a", "b"))["matthews_correlation"] == 0.0
 
 
 def test_pearson_and_spearman_with_ties():
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 6, 41).astype(np.float32)  # many ties, as in STS-B
     guessed = (labels**3 + 20 * rng.random(41)).astype(np.float32)
-    found = PearsonSpearman().compute(predictions=guessed, references=labels)
+    found = correlations(guessed, labels)
     assert found["pearson"] == pytest.approx(correlation(guessed.tolist(), labels.tolist()), abs=1e-6)
     ranks = mean_ranks(guessed.tolist()), mean_ranks(labels.tolist())
     assert found["spearman"] == pytest.approx(correlation(*ranks), abs=1e-6)
     assert found["pearson"] != pytest.approx(found["spearman"], abs=1e-3)
-    still = PearsonSpearman().compute(predictions=[2.0] * 41, references=labels)
+    still = correlations([2.0] * 41, labels)
     assert still == {"pearson": 0.0, "spearman": 0.0}  # a number that `load_best_model_at_end` can compare

@@ -5,8 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from data2vec.finetune.audio.examples import ClipCollator, MixedExamples
-from data2vec.finetune.audio.mixup import Mixup, mix, mix_labels
+from data2vec.finetune.audio.examples import ClipCollator, MixedExamples, Mixup, mix, mix_labels
 from data2vec.finetune.examples import Examples
 
 
