@@ -71,7 +71,7 @@ class Task(ABC, Generic[Arguments, Data]):
         name: as in messages and in results.json.
         script: the file in finetune/ that runs it; its words are in command_words.
         arguments_class, data_class: of a recipe's `task` and `data` sections.
-        kind: what it reads.
+        kind, config_fields: what it reads, and what the configuration of an encoder for that has.
         auto_class: the Auto class that opens the result.
         main_metric: the one that checkpoints and sweeps are chosen by, of those that `compute_metrics` returns.
         greater_is_better: of it.
@@ -83,6 +83,7 @@ class Task(ABC, Generic[Arguments, Data]):
     arguments_class: ClassVar[type[CheckedArguments]]
     data_class: ClassVar[type[FineTuneDataArguments]]
     kind: ClassVar[MediaKind]
+    config_fields: ClassVar[tuple[str, ...]]
     auto_class: Any
     main_metric: str
     greater_is_better: bool = True
@@ -94,6 +95,12 @@ class Task(ABC, Generic[Arguments, Data]):
             raise ValueError(
                 f"model.model_name_or_path = {run.checkpoint!r} is an encoder of {reads} ({run.config.model_type}), "
                 f"and {self.script} needs one of {self.kind.column}: name such an encoder, or use another script."
+            )
+        lacking = [name for name in self.config_fields if not hasattr(run.config, name)]
+        if lacking:
+            raise ValueError(
+                f"model.model_name_or_path = {run.checkpoint!r} is a {run.config.model_type}, which has no "
+                f"{lacking[0]}: {self.script} needs an encoder like those of data2vec."
             )
         self.run = run
         self.args: Arguments = run.task

@@ -124,6 +124,7 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
     arguments_class = AudioClassificationArguments
     data_class = AudioClassificationData
     kind = AUDIO
+    config_fields = ("conv_stride", "mask_time_prob")
 
     def __init__(self, run: FineTuneRun):
         super().__init__(run)
@@ -193,11 +194,6 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
 
     def _modality(self) -> AudioData:
         config, args = self.run.config, self.data_args
-        if not hasattr(config, "conv_stride"):
-            raise ValueError(
-                f"model.model_name_or_path = {self.run.checkpoint!r} is a {config.model_type}, which reads no "
-                "waveform: use a speech encoder such as data2vec-audio or data2vec2-audio."
-            )
         try:
             processor = AutoFeatureExtractor.from_pretrained(self.run.checkpoint, trust_remote_code=False)
         except OSError:

@@ -90,6 +90,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
     arguments_class = CtcArguments
     data_class = CtcDataArguments
     kind = AUDIO
+    config_fields = ("conv_stride", "mask_time_prob")
     auto_class = AutoModelForCTC
     main_metric = "wer"
     greater_is_better = False

@@ -32,6 +32,7 @@ class ImageClassification(Task[ImageClassificationArguments, ImageClassification
     arguments_class = ImageClassificationArguments
     data_class = ImageClassificationData
     kind = IMAGE
+    config_fields = ("image_size", "patch_size", "num_channels")
     auto_class = AutoModelForImageClassification
     main_metric = "accuracy"
 

@@ -75,6 +75,7 @@ class TextClassification(Task[TextClassificationArguments, TextClassificationDat
     arguments_class = TextClassificationArguments
     data_class = TextClassificationData
     kind = TEXT
+    config_fields = ("max_position_embeddings", "pad_token_id")
     auto_class = AutoModelForSequenceClassification
     main_metric = "score"
 

@@ -246,13 +246,6 @@ def test_slips_are_refused_before_anything_is_trained(tmp_path, encoders, tones,
     assert not (tmp_path / "run" / "trainer_state.json").exists()
 
 
-def test_an_encoder_that_reads_no_waveform_is_refused(tmp_path, tones, capsys):
-    text = str(encoder_folder(tmp_path / "text", "text", "v1"))
-    sections = {"model": {"model_name_or_path": text}, "data": tones, "task": {}, "training": {"output_dir": "x"}}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
-    assert "reads no waveform" in refused(capsys, [str(tmp_path / "recipe.yaml")])
-
-
 def speakers_of_tones(folder: Path) -> Path:
     """EmoDB's layout: emotions of several speakers, two of whom the recipe holds out."""
     rows = [{"label": label, "speaker_id": speaker} for speaker in ("03", "13", "16") for label in range(4)]

@@ -3,6 +3,7 @@
 import datasets
 import pytest
 import yaml
+from transformers import ASTConfig
 
 from data2vec.finetune import run_audio_classification, run_ctc, run_glue, run_image_classification
 from tests.finetune.encoders import encoder_folder
@@ -43,6 +44,14 @@ def test_an_encoder_of_something_else(script, modality, encoders, tmp_path, caps
         return
     said = refused(script, encoders[modality], {"train": {"path": "/x"}}, tmp_path, capsys)
     assert f"({'data2vec2-' + modality}), and {script}.py needs one of" in said
+
+
+@pytest.mark.parametrize("script", ["run_ctc", "run_audio_classification"])
+def test_an_encoder_of_spectrograms(script, tmp_path, capsys):
+    ASTConfig(hidden_size=8, num_hidden_layers=1).save_pretrained(tmp_path / "ast")
+    assert "audio-spectrogram-transformer, which has no conv_stride" in refused(
+        script, tmp_path / "ast", {"train": {"path": "/x"}}, tmp_path, capsys
+    )
 
 
 @pytest.mark.parametrize("empty", ["train", "test"])
