@@ -48,11 +48,11 @@ def _in_fp32_on_cpu(tokens: Tensor) -> bool:
     return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
-PIECE = 2048  # windows that are made at a time: so many stay in a core's cache, and in memory that is used again
+PIECE = 2048  # windows that are made at a time: few enough to stay in a core's cache
 
 
 class _WindowProduct(torch.autograd.Function):
-    """Windows of tokens times a matrix, piece by piece; the gradient makes them once more, as they are long."""
+    """Windows of tokens times a matrix, piece by piece; backward recomputes the windows, which take much memory."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, matrix: Tensor, stride: int) -> Tensor:

@@ -9,7 +9,6 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from .conv import TokenConv
-from .head import regression_head
 from .ranges import require
 
 
@@ -58,13 +57,28 @@ def decoder_from_dict(numbers: Mapping[str, Any]) -> DecoderConfig:
         ) from error
 
 
+def regression_head(
+    dim: int, num_layers: int, out_dim: int | None = None, linear: type[nn.Linear] = nn.Linear
+) -> nn.Sequential:
+    """The head that predicts: `num_layers` linear layers with GELU in between, 2 * dim wide inside.
+
+    With 0 layers the state itself is the prediction. Speech and vision use 1, text 2 (arXiv 2202.03555, sections
+    4.1-4.3). `out_dim` is `dim` if not given; `linear` is the class of the layers.
+    """
+    widths = [dim] + [2 * dim] * (num_layers - 1) + [dim if out_dim is None else out_dim]
+    layers: list[nn.Module] = []
+    for i in range(num_layers):
+        layers += [linear(widths[i], widths[i + 1]), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
 class Data2Vec2Decoder(nn.Module):
     """Convolutions over the whole grid, then the head that predicts (`projection`).
 
     Args:
         dim: the encoder's width.
         axes: 1 for sequences, 2 for images.
-        num_projections, linear: number and class of the head's layers, see [`head.regression_head`].
+        num_projections, linear: number and class of the head's layers, see [`regression_head`].
     """
 
     def __init__(

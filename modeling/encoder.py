@@ -194,8 +194,8 @@ class Data2Vec2Block(GradientCheckpointingLayer):
         """
         attended, weights = self.attention(hidden, bias, slopes, attention_mask, explicit)
         hidden = self.attention_norm(hidden + self._drop_path(attended))
-        again = not self.gradient_checkpointing and self.activation_dropout.p == 0
-        with recompute_activation(F.gelu, self.intermediate(hidden), enabled=again) as activated:
+        recompute = not self.gradient_checkpointing and self.activation_dropout.p == 0
+        with recompute_activation(F.gelu, self.intermediate(hidden), enabled=recompute) as activated:
             ffn = self.output(self.activation_dropout(activated))
         ffn = self.activation_dropout(ffn)
         residual = hidden + self._drop_path(self.dropout(ffn))

@@ -28,7 +28,7 @@ def count_masks(masked: Tensor, real: Tensor | None = None) -> MaskCounts:
 def masked_indices(masked: Tensor, counts: MaskCounts | tuple[int, int, int] | None) -> Tensor:
     """Where bool `masked`, flattened, is True: `(masked positions,)` long, in order.
 
-    With `counts` nothing waits for the device, which checks them by itself: `RuntimeError` if they are others.
+    With `counts` nothing waits for the device, which checks them: `RuntimeError` if they are wrong.
     """
     if counts is None:
         return masked.flatten().nonzero().squeeze(1)

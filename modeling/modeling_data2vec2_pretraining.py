@@ -223,12 +223,12 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         decoder_input = self.decoder_input(encoded, visible, removed, mask_noise)  # (rows, time, dim)
         decoded = self.decoder(decoder_input, grid, rows_real)  # (rows, time, decoder dim)
 
-        extra, places = self.config.num_extra_tokens, masked_indices(masked, mask_counts)
+        extra, indices = self.config.num_extra_tokens, masked_indices(masked, mask_counts)
         output = self.compare(
-            self.decoder.projection(decoded.flatten(0, 1).index_select(0, places)),  # (masked positions, dim)
+            self.decoder.projection(decoded.flatten(0, 1).index_select(0, indices)),  # (masked positions, dim)
             targets.result(),
             masked,
-            places,
+            indices,
             real=real,
             num_items_in_batch=num_items_in_batch,
             cls_predictions=encoded[:, extra - 1] if self.objective.cls_loss_weight else None,

@@ -6,22 +6,52 @@ import torch
 from torch import Tensor, nn
 from transformers import Data2VecAudioConfig, Data2VecAudioModel
 from transformers.models.data2vec.modeling_data2vec_audio import (
+    Data2VecAudioConvLayer,
     Data2VecAudioEncoderLayer,
     Data2VecAudioPositionalConvEmbedding,
+    Data2VecAudioPositionalConvLayer,
     Data2VecAudioPreTrainedModel,
 )
 from transformers.utils.generic import can_return_tuple
 
-from .conv import set_channels_last
+from .conv import ChannelsLastConv1d, set_channels_last
+from .decoder import regression_head
 from .deep_norm import FOLDED, alpha, start_deep_norm
 from .ema import Teacher
 from .gather import masked_indices
-from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
-from .recompute import recompute_in
-from .recompute_audio import RECOMPUTING
+from .recompute import recompute_in, recompute_norm
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of
+
+
+class RecomputingConvLayer(Data2VecAudioConvLayer):
+    """A layer of the front end, `(batch, channels, samples | frames)` on both sides, that keeps less for the gradient.
+
+    In the plain layout (`set_channels_last(model, False)`) it is the stock one, bit for bit.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        if not isinstance(self.conv, ChannelsLastConv1d):
+            return super().forward(hidden_states)
+        tokens = self.conv(hidden_states).transpose(1, 2)  # (batch, frames, channels)
+        return recompute_norm(self.activation, self.layer_norm, tokens).transpose(1, 2)
+
+
+class RecomputingPositionalConvLayer(Data2VecAudioPositionalConvLayer):
+    """The same of the positions: `(batch, dim, time)` on both sides."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        if not isinstance(self.conv, ChannelsLastConv1d):
+            return super().forward(hidden_states)
+        tokens = self.padding(self.conv(hidden_states)).transpose(1, 2)  # (batch, time, dim)
+        return recompute_norm(self.activation, self.layer_norm, tokens).transpose(1, 2)
+
+
+RECOMPUTING: dict[type[nn.Module], type[nn.Module]] = {
+    Data2VecAudioConvLayer: RecomputingConvLayer,
+    Data2VecAudioPositionalConvLayer: RecomputingPositionalConvLayer,
+}
 
 
 class PaddingIndependentPositions(Data2VecAudioPositionalConvEmbedding):
@@ -234,9 +264,9 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         block_mask = attention_mask_of(self.config, hidden, real)
         hidden = self._student_blocks(hidden, block_mask, kept_layers)  # (batch, time, dim)
 
-        places = masked_indices(masked, mask_counts)
-        predictions = self.head(hidden.flatten(0, 1).index_select(0, places))  # (masked positions, dim)
-        output = self.compare(predictions, targets.result(), masked, places, real, num_items_in_batch)
+        indices = masked_indices(masked, mask_counts)
+        predictions = self.head(hidden.flatten(0, 1).index_select(0, indices))  # (masked positions, dim)
+        output = self.compare(predictions, targets.result(), masked, indices, real, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

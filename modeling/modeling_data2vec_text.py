@@ -12,14 +12,23 @@ from transformers.models.data2vec.modeling_data2vec_text import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from .decoder import regression_head
 from .ema import Teacher
 from .gather import masked_indices
-from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
-from .recompute import recompute_in
-from .recompute_text import RECOMPUTING
+from .recompute import recompute_activation, recompute_in
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of
+
+
+class RecomputingTextLayer(Data2VecTextLayer):
+    """A block of the student that keeps less for the gradient, see [`recompute.recompute_activation`]."""
+
+    def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:
+        activation, wide = self.intermediate.intermediate_act_fn, self.intermediate.dense(attention_output)
+        with recompute_activation(activation, wide, enabled=not self.gradient_checkpointing) as activated:
+            narrow = self.output.dense(activated)
+        return self.output.LayerNorm(self.output.dropout(narrow) + attention_output)
 
 
 class Data2VecTextTeacherLayer(Data2VecTextLayer):
@@ -88,7 +97,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
             )
         self.init_objective()
         self.data2vec_text = Data2VecTextModel(config, add_pooling_layer=False)
-        recompute_in(self, RECOMPUTING)
+        recompute_in(self, {Data2VecTextLayer: RecomputingTextLayer})
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecTextTeacher(config)
         self.post_init()
@@ -151,9 +160,9 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         for layer in self.data2vec_text.encoder.layer:
             hidden = layer(hidden, block_mask)
 
-        places = masked_indices(masked, mask_counts)
-        predictions = self.head(hidden.flatten(0, 1).index_select(0, places))  # (masked positions, dim)
-        output = self.compare(predictions, targets.result(), masked, places, real, num_items_in_batch)
+        indices = masked_indices(masked, mask_counts)
+        predictions = self.head(hidden.flatten(0, 1).index_select(0, indices))  # (masked positions, dim)
+        output = self.compare(predictions, targets.result(), masked, indices, real, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

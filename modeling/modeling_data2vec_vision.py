@@ -12,9 +12,9 @@ from transformers.models.data2vec.modeling_data2vec_vision import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from .decoder import regression_head
 from .ema import Teacher
 from .gather import masked_indices
-from .head import regression_head
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
 from .window import window_mask
@@ -181,10 +181,10 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         hidden = embeddings.dropout(_add_cls(embeddings, hidden, resolution))  # (batch, 1 + patches, dim)
         hidden = self.data2vec_vision.layernorm(self._student_blocks(hidden, resolution))
 
-        places = masked_indices(masked, mask_counts)
-        rows = places + places // masked.shape[1] + 1  # of the hidden states, each sample with CLS in front
+        indices = masked_indices(masked, mask_counts)
+        rows = indices + indices // masked.shape[1] + 1  # of the hidden states, each sample with CLS in front
         predictions = self.head(hidden.flatten(0, 1).index_select(0, rows))  # (masked positions, dim)
-        output = self.compare(predictions, targets.result(), masked, places, None, num_items_in_batch)
+        output = self.compare(predictions, targets.result(), masked, indices, None, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

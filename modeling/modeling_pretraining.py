@@ -100,7 +100,7 @@ class PreTrainingMixin(PreTrainedModel):
             self.reset_teacher()
 
     def reset_teacher(self) -> None:
-        """Start the teacher anew as a copy of the student."""
+        """Restart the teacher as a copy of the student."""
         copy_student(self.teacher, self.base_model)
 
     @classmethod
@@ -200,7 +200,7 @@ class PreTrainingMixin(PreTrainedModel):
         predictions: Tensor,
         all_targets: Tensor,
         masked: Tensor,
-        places: Tensor,
+        indices: Tensor,
         real: Tensor | None,
         num_items_in_batch: Tensor | int | None,
         cls_predictions: Tensor | None = None,
@@ -211,7 +211,7 @@ class PreTrainingMixin(PreTrainedModel):
             predictions: `(masked positions, dim)`, rows in row-major order of `masked`.
             all_targets: `(batch, time, dim)` fp32, without gradient.
             masked: bool, where the loss is taken: `(batch, time)`, or `(batch, views, time)` in data2vec 2.0.
-            places: `(masked positions,)` long, where `masked`, flattened, is True, see [`gather.masked_indices`].
+            indices: `(masked positions,)` long, where `masked`, flattened, is True, see [`gather.masked_indices`].
             real: bool `(batch, time)`.
             num_items_in_batch: masked positions of the whole effective batch; `None` takes this batch's.
             cls_predictions: `(batch * views, dim)`, the student's guess at the mean over time of a sample's targets.
@@ -219,7 +219,7 @@ class PreTrainingMixin(PreTrainedModel):
         objective = self.objective
         batch, time = all_targets.shape[:2]
         views = masked.numel() // (batch * time)
-        rows = places // (views * time) * time + places % time  # of the targets, which all views share
+        rows = indices // (views * time) * time + indices % time  # of the targets, which all views share
         targets = all_targets.flatten(0, 1).index_select(0, rows)  # (masked positions, dim)
         total = self.summed_loss(predictions, targets)
         cls_targets = None

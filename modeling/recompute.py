@@ -1,4 +1,4 @@
-"""Less kept for the gradient: what is cheap to make is made once more there."""
+"""Activation recomputation: what is cheap to compute is recomputed in backward instead of kept."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ def recompute_in(module: nn.Module, replacements: Mapping[Any, type[nn.Module]])
 
 
 def recompute_norm(activation: Callable[[Tensor], Tensor], norm: nn.Module, tokens: Tensor) -> Tensor:
-    """`activation(norm(tokens))`, which keeps `tokens` alone for the gradient: the norm is taken once more there.
+    """`activation(norm(tokens))`, which keeps only `tokens` for backward and recomputes the norm there.
 
     Behind convolutions over every sample of a clip that is a tenth of a step's memory, for 1 % of its time.
     """
@@ -43,7 +43,7 @@ class _Keep(torch.autograd.Function):
 def recompute_activation(
     activation: Callable[[Tensor], Tensor], tokens: Tensor, enabled: bool = True
 ) -> Iterator[Tensor]:
-    """`activation(tokens)`, of which the linear layer in the `with` keeps nothing: it is made again for the gradient.
+    """`activation(tokens)`, of which the linear layer in the `with` keeps nothing: backward recomputes it.
 
     A feed-forward network keeps its widest tensor once instead of twice. Only the layer belongs in the `with`: what
     else it keeps is out of the reach of checkpointing around it. A compiled graph keeps what it likes.
