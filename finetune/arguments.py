@@ -11,20 +11,19 @@ A recipe is a YAML file with the sections `model`, `data`, `task` and `training`
     training   transformers' TrainingArguments and those of FineTuneArguments
 """
 
-import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.trainer_utils import IntervalStrategy
 
 from ..pretraining import recipe as recipe_file
-from ..pretraining.console.help import FINE_TUNING, ORDINARY, RECIPE_HELP, command_parser
+from ..pretraining.console.help import FINE_TUNING, ORDINARY, command_parser
 from ..pretraining.data.arguments import CheckedArguments
-from ..pretraining.shared_arguments import own_fields
+from ..pretraining.model_section import check_shapes, config_class_of, open_config
+from ..pretraining.shared_arguments import build_training, own_fields
 from .data_arguments import FineTuneDataArguments
 from .help_text import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
 from .training_arguments import FineTuneArguments
@@ -91,7 +90,7 @@ def parse(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> FineTun
 
 
 def read_command(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> tuple[dict[str, Any], list[str]]:
-    """The recipe as its file has it, on the encoder of the command line, and the other `--field value` words."""
+    """The recipe as its file has it, and the `--field value` words."""
     parser = command_parser(
         f"accelerate launch finetune/{task_class.script}",
         COMMANDS[task_class.script].what + " " + RECIPE_WORDS,
@@ -101,26 +100,13 @@ def read_command(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> 
         groups={
             "recipes that come with the package": recipes_of(task_class.script),
             "fields of model": ", ".join(MODEL_FIELDS) + " and those of the encoder's configuration",
-            "fields of data": _names(task_class.data_class),
-            "fields of task": _names(task_class.arguments_class),
+            "fields of data": recipe_file.names_of(task_class.data_class),
+            "fields of task": recipe_file.names_of(task_class.arguments_class),
             "fields of training, besides those of transformers' TrainingArguments": own_fields(FineTuneArguments),
         },
         codes=ORDINARY if task_class.script == "run_probe.py" else FINE_TUNING,
     )
-    parser.add_argument("recipe", metavar="RECIPE.yaml", type=Path, help=RECIPE_HELP)
-    # read before the other fields: it says which fields a model has, and the recipe's own need not be there
-    parser.add_argument(
-        "--model_name_or_path",
-        "--model.model_name_or_path",
-        dest="checkpoint",
-        metavar="FOLDER",
-        help="the folder of a pretraining run, or a model on the Hub, in place of the recipe's",
-    )
-    known, overrides = parser.parse_known_args(argv)
-    recipe = recipe_file.read_recipe(known.recipe, RECIPES, SECTIONS)
-    if known.checkpoint is not None:
-        recipe["model"] = {**recipe["model"], "model_name_or_path": known.checkpoint}
-    return recipe, overrides
+    return recipe_file.read_command(parser, argv, RECIPES, SECTIONS)
 
 
 def field_names(task_class: type[RecipeFields]) -> recipe_file.FieldNames:
@@ -133,9 +119,9 @@ def field_names(task_class: type[RecipeFields]) -> recipe_file.FieldNames:
 
     def names(section: str, recipe: recipe_file.Recipe) -> set[str]:
         if section == "model":
-            checkpoint = _checked_checkpoint(recipe["model"].get("model_name_or_path"))
-            return {*_config_fields(checkpoint), *MODEL_FIELDS}
-        return set(_names(classes[section]))
+            config_class = config_class_of(recipe["model"].get(recipe_file.CHECKPOINT))
+            return {*recipe_file.names_of(config_class), *MODEL_FIELDS}
+        return set(recipe_file.names_of(classes[section]))
 
     return names
 
@@ -146,23 +132,25 @@ def resolve(recipe: Mapping[str, Any], task_class: type[RecipeFields]) -> FineTu
     Raises:
         ValueError: see [`parse`].
     """
-    recipe = {section: dict(recipe.get(section) or {}) for section in SECTIONS}
+    recipe = {section: dict(recipe.get(section, {})) for section in SECTIONS}
     recipe_file.check_fields(recipe, field_names(task_class))
     overrides = dict(recipe["model"])
-    checkpoint, from_scratch = overrides.pop("model_name_or_path"), overrides.pop("from_scratch", False)
+    checkpoint, from_scratch = overrides.pop(recipe_file.CHECKPOINT), overrides.pop("from_scratch", False)
     if not isinstance(from_scratch, bool):
         raise ValueError(f"model.from_scratch = {from_scratch!r} is not possible: use true or false.")
     asked = overrides.pop("original_padding", None)
+    if not from_scratch:
+        check_shapes(checkpoint, overrides)
     run = FineTuneRun(
         recipe=recipe,
         checkpoint=checkpoint,
         from_scratch=from_scratch,
-        config=load_config(checkpoint, **overrides),
+        config=open_config(checkpoint, overrides),
         config_overrides=overrides,
         original_padding=bool(asked),
         data=task_class.data_class.from_dict(recipe["data"]),
         task=task_class.arguments_class.from_dict(recipe["task"]),
-        training=_build_training(recipe["training"]),
+        training=build_training(recipe["training"], FineTuneArguments),
     )
     _choose_padding(run, asked)
     _check_evaluation(run)
@@ -181,49 +169,6 @@ def _choose_padding(run: FineTuneRun, asked: Any) -> None:
         )
     elif objective:
         config.objective = run.config_overrides["objective"] = {**objective, "original_padding": asked}
-
-
-def load_config(checkpoint: str, **overrides: Any) -> PreTrainedConfig:
-    """The configuration of a run folder or Hub id, a ValueError where there is none or it refuses a value."""
-    try:
-        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **overrides)
-    except OSError as error:
-        raise ValueError(
-            f"model.model_name_or_path = {checkpoint!r} cannot be opened: name a folder with a config.json, as a "
-            f"pretraining run leaves it, or a model on the Hub. {error}"
-        ) from error
-    except Exception as error:  # the strict configurations raise types of their own, which are no ValueErrors
-        raise ValueError(f"model: {error.__cause__ or error}") from error
-
-
-def _checked_checkpoint(checkpoint: Any) -> str:
-    if not isinstance(checkpoint, str) or not checkpoint:
-        raise ValueError(
-            f"model.model_name_or_path = {checkpoint!r} is not possible: name the folder of a pretraining run, or a "
-            "model on the Hub."
-        )
-    return checkpoint
-
-
-@functools.cache
-def _config_fields(checkpoint: str) -> tuple[str, ...]:
-    return tuple(_names(type(load_config(checkpoint))))
-
-
-def _names(cls: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls) if field.init]
-
-
-def _build_training(values: Mapping[str, Any]) -> FineTuneArguments:
-    if "output_dir" not in values:
-        raise ValueError("training.output_dir is missing: name the run folder.")
-    # YAML reads eval_strategy: no as false
-    values = {name: "no" if name.endswith("_strategy") and value is False else value for name, value in values.items()}
-    recipe_file.check_numbers("training", values, FineTuneArguments)
-    try:
-        return FineTuneArguments(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"training: {error}") from error
 
 
 def _check_evaluation(run: FineTuneRun) -> None:

@@ -23,14 +23,13 @@ from transformers import set_seed
 
 from ..pretraining.checkpoints.resume import find_checkpoint
 from ..pretraining.checkpoints.run_folder import (
-    DISK_ERRORS,
     check_checkpoints,
     check_same_recipe,
     identity_of,
     write_run_files,
 )
-from ..pretraining.checkpoints.storage import StorageError, claimed, write_text
-from ..pretraining.console.help import EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
+from ..pretraining.checkpoints.storage import StorageError, claimed, exit_code, write_text
+from ..pretraining.console.help import EXIT_PREEMPTED, EXIT_STORAGE, end
 from ..pretraining.console.libraries import quiet_libraries
 from ..pretraining.monitoring.run_summary import RunSummary
 from .arguments import SECTIONS, FineTuneRun, parse
@@ -72,14 +71,13 @@ def command(work: Callable[[], Any]) -> int:
     except Preempted as error:
         print(error, file=sys.stderr)
         code = EXIT_PREEMPTED
-    except (ValueError, FileNotFoundError, StorageError) as error:  # a BadExample is a ValueError
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_STORAGE if isinstance(error, StorageError) else EXIT_REFUSED
-    except OSError as error:  # while predictions or results were written: the checkpoints are there
-        if error.errno not in DISK_ERRORS:
+    except Exception as error:  # a BadExample is a ValueError
+        ended = exit_code(error)
+        if ended is None:
             raise
-        print(f"error: {error}. Make room and give the same command again.", file=sys.stderr)
-        return EXIT_STORAGE
+        if ended == EXIT_STORAGE and not isinstance(error, StorageError):  # of predictions or results
+            error = StorageError(f"{error}. Make room and give the same command again.")
+        return end(ended, error)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -33,19 +33,17 @@ class FineTuneArguments(SharedArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        decay, average = self.layer_decay, self.weights_ema_decay
-        rate, frozen = self.head_learning_rate, self.freeze_encoder_steps
+        rate, average = self.head_learning_rate, self.weights_ema_decay
         checks = {
-            "layer_decay": (0 < decay <= 1, "use above 0 to 1 (off)"),
-            "head_learning_rate": (rate is None or rate > 0, "use a positive number"),
-            "freeze_encoder_steps": (frozen >= 0, "use 0 (off) or more"),
-            "weights_ema_decay": (average is None or 0 < average < 1, "use a number between 0 and 1, or null (off)"),
+            "layer_decay": (0 < self.layer_decay <= 1, "above 0 to 1 (off)"),
+            "head_learning_rate": (rate is None or rate > 0, "a positive number"),
+            "weights_ema_decay": (average is None or 0 < average < 1, "between 0 and 1, or null (off)"),
         }
-        for name, (holds, fix) in checks.items():
+        for name, (holds, words) in checks.items():
             if not holds:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not possible: {fix}.")
+                raise ValueError(f"training.{name} = {getattr(self, name)!r} is not possible: it must be {words}.")
         if average is not None and (self.fsdp or self.deepspeed):
             raise ValueError(
-                f"weights_ema_decay = {average} is not possible with fsdp or deepspeed, whose weights are in parts: "
-                "leave one of them out."
+                f"training.weights_ema_decay = {average} is not possible with fsdp or deepspeed, whose weights are in "
+                "parts: leave one of them out."
             )

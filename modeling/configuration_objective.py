@@ -137,7 +137,7 @@ class ObjectiveConfig:
         known = [f.name for f in fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+                near = difflib.get_close_matches(str(key), known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}."
                 raise ValueError(f"objective.{key} is not a field of the objective: {hint}")
         if "masking" not in values:

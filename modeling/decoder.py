@@ -48,6 +48,8 @@ class DecoderConfig:
 
 def decoder_from_dict(numbers: Mapping[str, Any]) -> DecoderConfig:
     """{"dim": 384, ...} -> `DecoderConfig`; `ValueError` on an unknown field, a wrong type or value."""
+    if not isinstance(numbers, Mapping):
+        raise ValueError(f"objective.decoder = {numbers!r} must be {{dim: ..., layers: ..., kernel: ...}}")
     try:
         return DecoderConfig(**numbers)
     except (TypeError, StrictDataclassError) as error:  # an unknown or missing field; a value of a wrong type

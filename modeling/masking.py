@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from math import prod
+from math import isfinite, prod
 from typing import Any, ClassVar
 
 import torch
@@ -313,11 +313,16 @@ MASKINGS: dict[str, type[Masking]] = {
 
 def masking_from_dict(numbers: Mapping[str, Any]) -> Masking:
     """{"method": "span", "prob": 0.65, ...} -> strategy; `ValueError` on an unknown method, field, type or value."""
+    if not isinstance(numbers, Mapping):
+        raise ValueError(f"objective.masking = {numbers!r}: must be {{method: ...}} with the method's numbers.")
     given = dict(numbers)
     method = given.pop("method", None)
-    if method not in MASKINGS:
+    if not isinstance(method, str) or method not in MASKINGS:
         raise ValueError(f"masking method={method!r} is unknown: use one of {', '.join(MASKINGS)}")
     strategy: Any = MASKINGS[method]
+    for name, number in given.items():
+        if isinstance(number, float) and not isfinite(number):
+            raise ValueError(f"objective.masking.{name} = {number!r}: must be a finite number.")
     try:
         return strategy(**given)
     except (TypeError, StrictDataclassError) as error:  # an unknown or missing field; a value of a wrong type

@@ -5,20 +5,20 @@ report, `report`. `--field value` overrides one field: `--max_steps 100`, `--obj
 field, `--masking.length 5`. Values are YAML.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, PreTrainedConfig
 
 from ..modeling import ObjectiveConfig
 from . import recipe as recipe_file
-from .console.help import EXIT_CODES, RECIPE_HELP, command_parser
+from .console.help import EXIT_CODES, command_parser
 from .data.build import AudioDataArguments, DataArguments, ImageDataArguments, TextDataArguments, modality_of
 from .evaluation.report import ReportArguments
-from .shared_arguments import own_fields
+from .model_section import build_config, check_shapes, config_class_of, open_config
+from .shared_arguments import build_training, own_fields
 from .trainer import PretrainingArguments
 
 
@@ -27,6 +27,7 @@ WHAT = """Pretrain data2vec 1 or 2.0 in speech, vision or language. A recipe is 
 objective, data, training and, where the run ends with a report, report. --field value overrides one field: --max_steps
 100, --objective.top_k_layers 4 or, inside a field, --masking.length 5; values are YAML. Started again with the same
 command, an interrupted run continues."""
+SECTIONS = ("model", "objective", "data", "training")
 DATA_FIELDS = {"speech": AudioDataArguments, "images": ImageDataArguments, "text": TextDataArguments}
 
 
@@ -80,14 +81,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
         },
         codes=tuple(EXIT_CODES),
     )
-    parser.add_argument("recipe", metavar="RECIPE.yaml", type=Path, help=RECIPE_HELP)
-    known, overrides = parser.parse_known_args(argv)
-    return resolve(override(read_recipe(known.recipe), overrides))
+    recipe, overrides = recipe_file.read_command(parser, argv, RECIPES, SECTIONS, recipe_file.OPTIONAL)
+    return resolve(override(recipe, overrides))
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The sections of a recipe, see [`recipe.read_recipe`]."""
-    return recipe_file.read_recipe(path, RECIPES, ("model", "objective", "data", "training"), recipe_file.OPTIONAL)
+    return recipe_file.read_recipe(path, RECIPES, SECTIONS, recipe_file.OPTIONAL)
 
 
 def override(recipe: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
@@ -95,26 +95,15 @@ def override(recipe: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, A
     return recipe_file.override(recipe, arguments, field_names)
 
 
-def _names(cls: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls) if field.init}
-
-
 def _listed(cls: type, base: type | None = None) -> list[str]:
     """Names of fields in their order, without those of a base class."""
-    shared = set() if base is None else _names(base)
-    return [field.name for field in dataclasses.fields(cls) if field.init and field.name not in shared]
+    shared = [] if base is None else recipe_file.names_of(base)
+    return [name for name in recipe_file.names_of(cls) if name not in shared]
 
 
 def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
-    if "model_name_or_path" in model:
-        name = model["model_name_or_path"]
-        try:
-            return type(AutoConfig.from_pretrained(name, trust_remote_code=False))
-        except (OSError, ValueError) as error:  # an OSError here is no full disk
-            raise ValueError(
-                f"model.model_name_or_path = {name!r} cannot be opened: name a folder with a config.json, a run's or "
-                f"its pretraining/, or a model on the Hub. {error}"
-            ) from error
+    if recipe_file.CHECKPOINT in model:
+        return config_class_of(model[recipe_file.CHECKPOINT])
     kinds = sorted({config.model_type for config in MODEL_FOR_PRETRAINING_MAPPING if "data2vec" in config.model_type})
     if model.get("model_type") not in kinds:
         raise ValueError(
@@ -133,20 +122,30 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
     if section == "model":
         config_class = _config_class(recipe["model"])
         ours = _model_class(config_class).config_fields
-        return _names(config_class) | {"model_type", "model_name_or_path", *ours}
+        return {*recipe_file.names_of(config_class), "model_type", recipe_file.CHECKPOINT, *ours}
     if section == "data":
-        return _names(modality_of(_config_class(recipe["model"])()).arguments_class)
-    return _names({"objective": ObjectiveConfig, "training": PretrainingArguments, "report": ReportArguments}[section])
+        return set(recipe_file.names_of(modality_of(_config_class(recipe["model"])()).arguments_class))
+    classes = {"objective": ObjectiveConfig, "training": PretrainingArguments, "report": ReportArguments}
+    return set(recipe_file.names_of(classes[section]))
 
 
 def resolve(recipe: Mapping[str, Any]) -> Run:
     """Build and check everything that a recipe says; loads no data and no weights."""
     recipe_file.check_fields(recipe, field_names)
     model = dict(recipe["model"])
-    checkpoint = model.pop("model_name_or_path", None)
+    checkpoint = model.pop(recipe_file.CHECKPOINT, None)
     config_class = _config_class(recipe["model"])
-    model.pop("model_type", None)
-    config = _build_config(config_class, checkpoint, model)
+    named = model.pop("model_type", config_class.model_type)
+    if checkpoint is None:
+        config = build_config(config_class, model)
+    else:
+        if named != config_class.model_type:
+            raise ValueError(
+                f"model.model_type = {named!r} contradicts the encoder in {checkpoint}, which is "
+                f"{config_class.model_type!r}: use a recipe of its modality and family."
+            )
+        check_shapes(checkpoint, model)
+        config = open_config(checkpoint, model)
     model_class = _model_class(config_class)
 
     stored = getattr(config, "objective", None) or model_class.default_objective
@@ -156,7 +155,7 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
 
     modality = modality_of(config)
     data = modality.arguments_class.from_dict(recipe["data"])
-    training = _build_training(recipe["training"])
+    training = build_training(recipe["training"], PretrainingArguments)
     report = ReportArguments.from_dict(recipe["report"]) if "report" in recipe else None
     _check_lengths(objective, training)
     grid, because = modality.smallest_grid(data, config)
@@ -167,25 +166,6 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
     if data.probe is None:  # then there is nothing to probe and report with
         training.probe_steps, report = 0, None
     return Run(dict(recipe), model_class, config, checkpoint, objective, data, training, report)
-
-
-def _build_config(config_class: type[PreTrainedConfig], checkpoint: str | None, values: dict) -> PreTrainedConfig:
-    try:
-        if checkpoint is not None:
-            return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **values)
-        return config_class(**values)
-    except Exception as error:  # the strict configurations raise types of their own, which are no ValueErrors
-        raise ValueError(f"model: {error.__cause__ or error}") from error
-
-
-def _build_training(values: Mapping[str, Any]) -> PretrainingArguments:
-    if "output_dir" not in values:
-        raise ValueError("training.output_dir is missing: name the run folder.")
-    recipe_file.check_numbers("training", values, PretrainingArguments)
-    try:
-        return PretrainingArguments(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"training: {error}") from error
 
 
 def _check_lengths(objective: ObjectiveConfig, training: PretrainingArguments) -> None:

@@ -3,15 +3,21 @@
 What the sections and their fields are is the caller's: pretraining's are in arguments.py, fine-tuning's in finetune/.
 """
 
+import argparse
 import copy
+import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
+from huggingface_hub.dataclasses import type_validator
 
+from .console.help import RECIPE_HELP
 from .console.redact import mask_arguments
 
 
@@ -35,7 +41,27 @@ def parse_yaml(text: str, where: str = "recipe") -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{where}: this is not YAML that a recipe may hold. {error}") from error
+        raise ValueError(
+            f"{where}: this is not YAML that a recipe may hold. {' '.join(str(error).split())}"
+        ) from error
+
+
+def read_command(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    folder: Path,
+    sections: Sequence[str],
+    optional: Sequence[str] = (),
+) -> tuple[dict[str, Any], list[str]]:
+    """`RECIPE.yaml [--field value ...]`: the recipe as its file has it, see `read_recipe`, and the words behind it."""
+    parser.add_argument("recipe", metavar="RECIPE.yaml", type=Path, help=RECIPE_HELP)
+    known, overrides = parser.parse_known_args(argv)
+    return read_recipe(known.recipe, folder, sections, optional), overrides
+
+
+def names_of(cls: type) -> list[str]:
+    """The fields of a dataclass that a recipe can set, in their order."""
+    return [field.name for field in dataclasses.fields(cls) if field.init]
 
 
 def read_recipe(path: Path, folder: Path, sections: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
@@ -102,7 +128,9 @@ def override(recipe: Recipe, arguments: Sequence[str], field_names: FieldNames) 
             if target.setdefault(key, {}) is None or not isinstance(target[key], dict):
                 raise ValueError(f"--{name}: {key} holds {target[key]!r}, which has no fields inside.")
             target = target[key]
-        target[path[-1]] = parse_yaml(value, f"--{name}")
+        parsed = parse_yaml(value, f"--{name}")
+        is_name = path[-1] in (CHECKPOINT, "output_dir") and not isinstance(parsed, str | None)
+        target[path[-1]] = value if is_name else parsed  # a folder may be called 5
     return changed
 
 
@@ -122,25 +150,34 @@ def check_fields(recipe: Recipe, field_names: FieldNames) -> None:
         known = field_names(section, recipe)
         for key in recipe[section]:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+                near = difflib.get_close_matches(str(key), known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else "see the documentation of the section."
                 raise ValueError(f"{section}.{key} is not a field: {hint}")
 
 
-def check_numbers(section: str, values: Recipe, cls: type) -> None:
-    """ValueError where a field of `cls` that holds numbers or truths is given something else.
+WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null"}
 
-    transformers' arguments are not checked by themselves: a word would end the run when it is first counted with.
+
+def typed(where: str, value: Any, expected: Any) -> Any:
+    """The value of the field `where`, as a field of type `expected` holds it: 20 is 20.0 where that is a float.
+
+    Raises:
+        ValueError: it is of another type, or a number that is not finite.
     """
-    hints = get_type_hints(cls)
-    for name, value in values.items():
-        kinds = set(get_args(hints.get(name)) or (hints.get(name),)) - {type(None)}
-        if value is None or not kinds <= {int, float, bool}:
-            continue
-        truth, number = isinstance(value, bool), isinstance(value, int | float)
-        if not (truth if kinds == {bool} else number and (not truth or bool in kinds)):
-            wanted = "true or false" if kinds == {bool} else "a number"
-            raise ValueError(f"{section}.{name} = {value!r} is not possible: give {wanted}.")
+    if expected in (float, float | None) and type(value) is int:
+        value = float(value)
+    elif expected in (list[float], list[float] | None) and isinstance(value, list | tuple):
+        value = [float(number) if type(number) is int else number for number in value]
+    try:
+        type_validator(where, value, expected)
+    except TypeError as error:
+        kinds = get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
+        wanted = " or ".join(WORDS.get(kind, f"a value of type {getattr(kind, '__name__', kind)}") for kind in kinds)
+        raise ValueError(f"{where} = {value!r} is not possible: give {wanted}.") from error
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(f"{where} = {value!r} is not possible: give a finite number.")
+    return value
 
 
 def _locate(name: str, recipe: Recipe, field_names: FieldNames) -> list[str]:

@@ -11,6 +11,7 @@ launcher makes 1 of every code.
 
 import contextlib
 import copy
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,13 +22,12 @@ from transformers import TrainerCallback, set_seed
 from data2vec.pretraining.arguments import Run, parse_arguments
 from data2vec.pretraining.checkpoints.resume import find_checkpoint
 from data2vec.pretraining.checkpoints.run_folder import (
-    DISK_ERRORS,
     check_checkpoints,
     identity_of,
     write_run_files,
 )
-from data2vec.pretraining.checkpoints.storage import StorageError, claimed
-from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
+from data2vec.pretraining.checkpoints.storage import WRITING, StorageError, claimed, exit_code, storage_error
+from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED, EXIT_REFUSED, end
 from data2vec.pretraining.console.libraries import new_weights, quiet_libraries
 from data2vec.pretraining.data.build import BadExample, PretrainingData, build_data
 from data2vec.pretraining.engine.launch_check import check_launch
@@ -68,7 +68,7 @@ def prepare(run: Run, stack: contextlib.ExitStack) -> tuple[PretrainingData, str
 
     Raises:
         ValueError, FileNotFoundError: the folder, the data or the launch is not possible.
-        StorageError, OSError: the folder cannot be written.
+        StorageError: the folder cannot be written.
     """
     args = run.training
     check_launch(args)
@@ -79,10 +79,35 @@ def prepare(run: Run, stack: contextlib.ExitStack) -> tuple[PretrainingData, str
         stack.enter_context(claimed(run.folder))
     stack.enter_context(logged_to(run.folder, args.process_index))
     checkpoint = find_checkpoint(args)
-    if args.process_index == 0:
-        write_run_files(run.folder, run.recipe)
-    data.record_skipped(run.folder, args.process_index)
+    try:
+        if args.process_index == 0:
+            write_run_files(run.folder, run.recipe)
+        data.record_skipped(run.folder, args.process_index)
+    except OSError as error:
+        raise storage_error(run.folder, error) from error
     return data, checkpoint
+
+
+class Refused(ValueError):
+    """Something that the recipe asks for does not fit the model or this machine; nothing was trained yet."""
+
+
+def build_model(run: Run) -> tuple[Any, dict[str, str]]:
+    """The model of a recipe, and for the summary where its weights are from.
+
+    Raises:
+        Refused: a checkpoint's weights do not fit it.
+    """
+    if run.checkpoint is None:
+        return run.model_class(run.config), {}
+    try:
+        model, loading = run.model_class.from_pretrained(run.checkpoint, config=run.config, output_loading_info=True)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise Refused(
+            f"model.model_name_or_path = {run.checkpoint!r}: its weights do not fit this recipe's model. Leave out "
+            f"the fields of objective that change its head or decoder, or start from the encoder. {error}"
+        ) from error
+    return model, {"weights": new_weights(loading, run.checkpoint) or f"all from {run.checkpoint}"}
 
 
 def pretrain(
@@ -90,11 +115,8 @@ def pretrain(
 ) -> int:
     """Train to the end of the run, from a checkpoint or from the start; returns the exit code."""
     args, facts = run.training, {"data": data.describe()}
-    if run.checkpoint is None:
-        model = run.model_class(run.config)
-    else:
-        model, loading = run.model_class.from_pretrained(run.checkpoint, config=run.config, output_loading_info=True)
-        facts |= {"weights": new_weights(loading, run.checkpoint) or f"all from {run.checkpoint}"}
+    model, loaded = build_model(run)
+    facts |= loaded
     untrained: Any = None
     if run.report is not None:  # what the report compares with has the same weights as at the start, or random ones
         untrained = (
@@ -131,6 +153,8 @@ def pretrain(
                     seed=args.seed,
                 )
     except BaseException as error:
+        if trainer.is_world_process_zero():  # room for health.json on a disk that is full
+            shutil.rmtree(run.folder / WRITING, ignore_errors=True)
         with contextlib.suppress(StorageError):
             health.finish("failed", f"{type(error).__name__}: {error}")
         raise
@@ -157,33 +181,21 @@ def how_it_ended(trainer: Data2VecTrainer) -> tuple[int, str | None]:
 def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
     with contextlib.ExitStack() as stack:
+        running = False
         try:
             run = parse_arguments(argv)
             data, checkpoint = prepare(run, stack)
-        except (ValueError, FileNotFoundError) as error:
-            return _end(EXIT_REFUSED, error)
-        except (StorageError, OSError) as error:
-            return _end(EXIT_STORAGE, error)
-        try:
+            running = True
             code = pretrain(run, data, checkpoint)
-        except BadExample as error:
-            return _end(EXIT_REFUSED, error)
-        except FloatingPointError as error:
-            return _end(EXIT_DIVERGED, error)
-        except StorageError as error:
-            return _end(EXIT_STORAGE, error)
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
+        except Exception as error:
+            ended = exit_code(error)
+            faulty = running and ended == EXIT_REFUSED and not isinstance(error, BadExample | Refused)
+            if ended is None or faulty:
                 raise
-            return _end(EXIT_STORAGE, error)
+            return end(ended, error)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    return code
-
-
-def _end(code: int, error: Exception) -> int:
-    print(f"error: {error}", file=sys.stderr)
     return code
 
 

@@ -1,12 +1,34 @@
 """What the arguments of pretraining and of fine-tuning have in common."""
 
-from dataclasses import dataclass, field
-from typing import Any
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from transformers import TrainingArguments
+import torch
+from transformers import TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
 
-from .engine.schedules import TRI_STAGE
+from .engine.schedules import TRI_STAGE, get_tri_stage_schedule
+from .recipe import typed
+
+
+# What numbers may be; those that are not listed: 0 or more.
+AT_LEAST_1 = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "save_total_limit",
+    "dataloader_prefetch_factor", "eval_accumulation_steps", "torch_empty_cache_steps", "ddp_timeout",
+    "ddp_bucket_cap_mb", "max_nonfinite_steps",
+)  # fmt: skip
+ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps", "eval_steps")
+BELOW_1 = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
+MINUS_1 = ("max_steps", "local_rank")  # stands for "not given"
+SEEDS = ("seed", "data_seed")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+MORE = {"fsdp": bool | str | list | None, "parallelism_config": Any, "debug": str | list}  # than is declared is taken
+CHOICES = {"optim": [member.value for member in OptimizerNames], "lr_scheduler_type": [TRI_STAGE]}
 
 
 @dataclass(repr=False)  # that of `TrainingArguments` shows no token
@@ -28,12 +50,62 @@ class SharedArguments(TrainingArguments):
         for name in ("eval_strategy", "save_strategy", "logging_strategy"):
             if getattr(self, name) is False:  # how YAML reads `no`
                 setattr(self, name, "no")
+        self._check_values()
         tri_stage = self.lr_scheduler_type == TRI_STAGE
         if tri_stage:  # `transformers` knows its own schedules only
             self.lr_scheduler_type = SchedulerType.CONSTANT
         super().__post_init__()
         if tri_stage:
             self.lr_scheduler_type = TRI_STAGE
+        self._check_names()
+
+    def _check_values(self) -> None:
+        """ValueError for a value of another type than its field's, or a number that no run could use."""
+        hints = get_type_hints(type(self)) | MORE
+        for f in fields(self):
+            value, where = getattr(self, f.name), f"training.{f.name}"
+            if f.init:
+                value = typed(where, value, hints[f.name])
+            kinds = [kind for kind in get_args(hints[f.name]) if isinstance(kind, type) and issubclass(kind, Enum)]
+            choices = [member.value for kind in kinds for member in kind] + CHOICES.get(f.name, [])
+            if choices and value not in choices:
+                raise ValueError(f"{where} = {value!r} is not possible: use one of {', '.join(map(str, choices))}.")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            checks = {
+                AT_LEAST_1: (value >= 1, "1 or more"),
+                ABOVE_0: (value > 0, "above 0"),
+                BELOW_1: (0 <= value < 1, "0 to below 1"),
+                MINUS_1: (value == -1 or value >= 1, "1 or more, or -1 (not given)"),
+                SEEDS: (0 <= value < 2**32, "0 to 4294967295"),
+            }
+            holds, words = next((checks[names] for names in checks if f.name in names), (value >= 0, "0 or more"))
+            if not holds:
+                raise ValueError(f"{where} = {value!r} is not possible: it must be {words}.")
+        if self.save_only_model:
+            raise ValueError(
+                "training.save_only_model = True is not possible: a checkpoint without the optimizer cannot be "
+                "continued from."
+            )
+
+    def _check_names(self) -> None:
+        """ValueError for what `Trainer` would notice after data and model are loaded, or at the first step."""
+        try:
+            get_reporting_integration_callbacks(self.report_to)
+        except ValueError as error:
+            raise ValueError(f"training.report_to = {self.report_to!r} is not possible: {error}") from error
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        given: Any = self.lr_scheduler_kwargs or {}
+        try:
+            if self.lr_scheduler_type == TRI_STAGE:
+                get_tri_stage_schedule(optimizer, 100, **given)
+            else:
+                get_scheduler(self.lr_scheduler_type, optimizer, 0, 100, given)
+        except (TypeError, ValueError) as error:
+            kind = getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type)
+            raise ValueError(
+                f"training.lr_scheduler_kwargs = {given!r} does not fit lr_scheduler_type = {kind!r}: {error}"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle of the arguments holds, as `training_args.bin` is one: no token."""
@@ -43,3 +115,27 @@ class SharedArguments(TrainingArguments):
 def own_fields(cls: type[SharedArguments]) -> list[str]:
     """The fields that `cls` has beside those of `TrainingArguments`, or with another default, by name."""
     return sorted(name for kind in cls.__mro__ if issubclass(kind, SharedArguments) for name in kind.__annotations__)
+
+
+Arguments = TypeVar("Arguments", bound=SharedArguments)
+
+
+def build_training(values: Mapping[str, Any], cls: type[Arguments]) -> Arguments:
+    """The section `training` of a recipe as `cls`.
+
+    Raises:
+        ValueError: a value that is not possible; the message names the field and the fix.
+    """
+    folder = values.get("output_dir")
+    if folder is None:
+        raise ValueError("training.output_dir is missing: name the run folder.")
+    if not isinstance(folder, str) or not folder.strip() or CONTROL.search(folder):
+        raise ValueError(
+            f"training.output_dir = {folder!r} is not possible: give the path of a folder, without line breaks or "
+            "other control characters."
+        )
+    try:
+        return cls(**values)
+    except Exception as error:  # of `transformers`: ImportError, TypeError and others, for a value that it dislikes
+        words = str(error)
+        raise ValueError(words if words.startswith("training.") else f"training: {words}") from error

@@ -80,10 +80,6 @@ class PretrainingArguments(SharedArguments):
         super().__post_init__()
         if not chosen:  # batches in pinned memory go to the device beside its work
             self.accelerator_config.non_blocking = self.dataloader_pin_memory  # type: ignore[union-attr]
-        if self.save_only_model:
-            raise ValueError(
-                "save_only_model = True is not possible: a checkpoint without the optimizer cannot be continued from."
-            )
 
 
 class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTrainer):

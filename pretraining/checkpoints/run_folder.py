@@ -4,7 +4,6 @@ recipe.yaml   every field with its overrides applied
 run.json      the command, the versions, the commit and the hardware; what it cost (run_cost.py)
 """
 
-import errno
 import json
 import os
 import sys
@@ -24,7 +23,6 @@ from .storage import WRITING, list_checkpoints, read_manifest, step_of, write_te
 
 
 LIBRARIES = ("data2vec", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors")
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # of an OSError that means EXIT_STORAGE
 
 
 def write_run_files(folder: Path, recipe: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ agrees with its manifest is used; a damaged one is named and set aside as `_dama
 when a newer one is safe.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..console.help import EXIT_DIVERGED, EXIT_REFUSED, EXIT_STORAGE
 from ..console.progress import progress
 
 
@@ -32,6 +34,11 @@ WRITING = "_writing"  # a name that Trainer's push to the Hub leaves out
 DAMAGED = "_damaged-"
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+WRITE_SIGNS: dict[type[Exception], tuple[str, ...]] = {
+    SafetensorError: ("I/O error",),
+    RuntimeError: ("PytorchStreamWriter", "inline_container", "basic_ios", "Parent directory"),  # of torch.save
+}
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-([0-9]+)")
 
 
@@ -39,15 +46,36 @@ class StorageError(RuntimeError):
     """Something could not be written: a full disk, a folder that is read-only or gone."""
 
 
-def is_write_error(error: BaseException) -> bool:
-    """Whether an error of `open`, `safetensors` or `torch.save` says that the file system refused to write."""
-    if isinstance(error, OSError):
+def is_disk_error(error: BaseException) -> bool:
+    """Whether an error, wherever it was raised, says that the disk is full or cannot be written."""
+    if isinstance(error, StorageError):
         return True
-    words = str(error)
-    return (isinstance(error, SafetensorError) and "I/O error" in words) or (
-        isinstance(error, RuntimeError)
-        and any(sign in words for sign in ("PytorchStreamWriter", "inline_container", "Parent directory"))
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in DISK_ERRORS
+    words = str(error)  # of compiled code, which has no error numbers
+    return any(os.strerror(number) in words for number in DISK_ERRORS)
+
+
+def is_write_error(error: BaseException) -> bool:
+    """Whether an error in the middle of a write says that the file system refused it.
+
+    `open`, `safetensors`, `tokenizers` and `torch.save` each have their own; `torch.save` several, by what was left of
+    the disk. A pipe or a connection that broke is none.
+    """
+    if isinstance(error, OSError):
+        return not isinstance(error, ConnectionError)
+    return is_disk_error(error) or any(
+        sign in str(error) for kind, signs in WRITE_SIGNS.items() if isinstance(error, kind) for sign in signs
     )
+
+
+def exit_code(error: Exception) -> int | None:
+    """The code of a command that ends with an error which its message explains; None: a fault, show the traceback."""
+    if isinstance(error, ValueError | FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
+        return EXIT_REFUSED
+    if isinstance(error, FloatingPointError):
+        return EXIT_DIVERGED
+    return EXIT_STORAGE if is_disk_error(error) else None
 
 
 def storage_error(what: Path, error: BaseException) -> StorageError:

@@ -4,8 +4,12 @@ what it does · how to call it · one example · recipes and fields · exit code
 """
 
 import argparse
+import contextlib
+import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping
+
+from .redact import mask_text
 
 
 WIDTH = 100
@@ -59,6 +63,14 @@ def command_parser(
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=WIDTH),
         allow_abbrev=False,
     )
+
+
+def end(code: int, error: BaseException) -> int:
+    """Say on one line of standard error why a command ends; returns its exit code."""
+    line = " ".join(part.strip() for part in str(error).splitlines())
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(f"error: {mask_text(line)}", file=sys.stderr, flush=True)
+    return code
 
 
 def _section(title: str, lines: Iterable[str]) -> str:

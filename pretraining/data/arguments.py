@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self, get_type_hints
 
-from huggingface_hub.dataclasses import type_validator
+from ..recipe import typed
 
 
 class CheckedArguments:
@@ -20,17 +20,7 @@ class CheckedArguments:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for f in fields(self):  # type: ignore[arg-type]
-            value, expected = getattr(self, f.name), hints[f.name]
-            if expected in (float, float | None) and type(value) is int:
-                value = float(value)  # YAML's 20 where 20.0 is meant
-            elif expected in (list[float], list[float] | None) and isinstance(value, list | tuple):
-                value = [float(number) if type(number) is int else number for number in value]
-            setattr(self, f.name, value)
-            try:
-                type_validator(f.name, value, expected)
-            except TypeError:
-                wanted = getattr(expected, "__name__", str(expected))
-                self.refuse(f.name, f"give a value of type {wanted}")
+            setattr(self, f.name, typed(f"{self.where}.{f.name}", getattr(self, f.name), hints[f.name]))
 
     def require(self, holds: bool, name: str, fix: str) -> None:
         if not holds:

@@ -49,6 +49,7 @@ class SweepArguments(CheckedArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.trials >= 1, "trials", "use 1 or more")
+        self.require(self.seed >= 0, "seed", "use 0 or more")
         self.require(self.measure in MEASURES, "measure", f"use one of {', '.join(MEASURES)}")
         self.require(self.sampler in SAMPLERS, "sampler", f"use one of {', '.join(SAMPLERS)}")
         self.require(self.pruner is None or self.pruner in PRUNERS, "pruner", f"use {', '.join(PRUNERS)}, or null")

@@ -10,7 +10,6 @@ Exit codes as run.py's: 0 done; 2 refused, or no trial finished; 4 preempted; 5 
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import math
@@ -25,17 +24,16 @@ import yaml
 
 from data2vec.pretraining import recipe as recipe_file
 from data2vec.pretraining.arguments import RECIPES, Run, field_names, resolve
-from data2vec.pretraining.checkpoints.run_folder import DISK_ERRORS, check_same_recipe, identity_of, write_run_files
-from data2vec.pretraining.checkpoints.storage import StorageError, claimed, write_text
+from data2vec.pretraining.arguments import SECTIONS as RUN_SECTIONS
+from data2vec.pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
+from data2vec.pretraining.checkpoints.storage import claimed, exit_code, is_disk_error, write_text
 from data2vec.pretraining.console.help import (
     EXIT_COLLAPSED,
     EXIT_DIVERGED,
     EXIT_PREEMPTED,
-    EXIT_REFUSED,
-    EXIT_STORAGE,
     FINE_TUNING,
-    RECIPE_HELP,
     command_parser,
+    end,
 )
 from data2vec.pretraining.console.redact import mask_secrets
 from data2vec.pretraining.engine.launch_check import check_launch
@@ -62,7 +60,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SECTION, STORAGE, RESULTS, BEST = "sweep", "optuna.db", "sweep.json", "best.yaml"
-SECTIONS = ("model", "objective", "data", "training", SECTION)
+SECTIONS = (*RUN_SECTIONS, SECTION)
 FREE = ("trials", "output_dir")  # fields that may change when a sweep continues
 WHAT = """Try values of any fields of a recipe: of model, objective, data and training. The section sweep says which
 (space), how many runs (trials) and what they are compared by (measure: an online probe, or a number that needs no
@@ -83,13 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             sweep.carry_out()
             return sweep.report()
     except SweepPreempted as error:
-        return _end(EXIT_PREEMPTED, error)
-    except (ValueError, FileNotFoundError) as error:
-        return _end(EXIT_REFUSED, error)
-    except (StorageError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in DISK_ERRORS:
+        return end(EXIT_PREEMPTED, error)
+    except Exception as error:
+        ended = exit_code(error)
+        if ended is None:
             raise
-        return _end(EXIT_STORAGE, error)
+        return end(ended, error)
 
 
 def parse_recipe(argv: Sequence[str] | None) -> dict[str, Any]:
@@ -99,7 +96,7 @@ def parse_recipe(argv: Sequence[str] | None) -> dict[str, Any]:
         ValueError: an unknown field; the message names the fix.
         FileNotFoundError: no such recipe.
     """
-    names = [f.name for f in dataclasses.fields(SweepArguments)]
+    names = recipe_file.names_of(SweepArguments)
     parser = command_parser(
         "python -m data2vec.pretraining.sweep",
         WHAT,
@@ -113,9 +110,7 @@ def parse_recipe(argv: Sequence[str] | None) -> dict[str, Any]:
         },
         codes=FINE_TUNING,
     )
-    parser.add_argument("recipe", metavar="RECIPE.yaml", type=Path, help=RECIPE_HELP)
-    known, overrides = parser.parse_known_args(argv)
-    recipe = recipe_file.read_recipe(known.recipe, RECIPES, SECTIONS, recipe_file.OPTIONAL)
+    recipe, overrides = recipe_file.read_command(parser, argv, RECIPES, SECTIONS, recipe_file.OPTIONAL)
 
     def fields_of(section: str, recipe: Mapping[str, Any]) -> set[str]:
         return set(names) if section == SECTION else field_names(section, recipe)
@@ -195,8 +190,8 @@ class Sweep:
         if self.plan.pruner is not None:
             pruner = optuna.pruners.MedianPruner(n_warmup_steps=1)
         storage = f"sqlite:///{(self.folder / STORAGE).resolve()}"
-        kept: Any = {"study_name": SECTION, "storage": storage, "load_if_exists": True}
-        return optuna.create_study(**kept, direction=self.plan.direction, pruner=pruner)
+        how: Any = {"storage": storage, "load_if_exists": True, "direction": self.plan.direction, "pruner": pruner}
+        return optuna.create_study(study_name=SECTION, **how)
 
     def _carry_out(self, study: "optuna.Study", trial: "optuna.Trial") -> None:
         """Run a trial to its end, or from where it was interrupted, and record how it ended."""
@@ -219,7 +214,7 @@ class Sweep:
             state = PREEMPTED
             raise
         except Exception as error:
-            if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in DISK_ERRORS):
+            if is_disk_error(error):
                 raise
             state, message = "failed", f"{type(error).__name__}: {error}"
             logger.warning("%s failed", name, exc_info=not isinstance(error, ValueError))
@@ -334,11 +329,6 @@ def ended_trials(study: "optuna.Study") -> dict[str, Any]:
 def _finite(measures: Mapping[str, float]) -> dict[str, float | str]:
     """JSON has no NaN; its name as text can be read everywhere."""
     return {name: value if abs(value) < float("inf") else str(value) for name, value in measures.items()}
-
-
-def _end(code: int, error: Exception) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":
