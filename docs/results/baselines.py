@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data2vec.modeling import Data2VecForPreTrainingOutput
+from data2vec.modeling.decoder import regression_head
 from data2vec.modeling.embed_image import as_pair
-from data2vec.modeling.head import regression_head
 from data2vec.modeling.loss import regression_loss
 from data2vec.modeling.targets import normalize
 from data2vec.pretraining.data.collators import ConvFrames
