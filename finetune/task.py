@@ -65,7 +65,7 @@ class TaskData:
 
 
 class Task(ABC, Generic[Arguments, Data]):
-    """A task of one run; made anew for every run.
+    """A task of one run.
 
     Attributes:
         name: as in messages and in results.json.

@@ -79,8 +79,8 @@ def make_padding_independent(model: nn.Module) -> nn.Module:
 
     For `Data2VecAudioModel` and every model with a head on it, in training and inference, with an `attention_mask`
     that says what is padded. Weights, their names and the output of clips without padding stay the same. It is the
-    path that [`Data2VecAudioForPreTraining`] trains with unless `objective.original_padding` is set. A saved folder
-    does not remember it: call it again after loading.
+    path that [`Data2VecAudioForPreTraining`] and its `base_model` take unless `objective.original_padding` is set. A
+    saved folder does not remember it: call it again after loading.
 
     Returns:
         `model`.
@@ -164,6 +164,10 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
             raise ValueError(f"deep_norm = {config.deep_norm!r}: must be true or false.")
         self.init_objective()
         self.data2vec_audio = Data2VecAudioModel(config)
+        if (
+            not self.objective.original_padding and self.data2vec_audio.adapter is None
+        ):  # probes read the encoder alone
+            make_padding_independent(self.data2vec_audio)
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecAudioTeacher(config)
         set_channels_last(self, True)
@@ -194,11 +198,10 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
 
     def _add_positions(self, hidden: Tensor, real: Tensor | None, pos_conv_embed: nn.Module) -> Tensor:
         """Add the output of the stacked convolutions to frames, of which the padded ones become zero."""
-        if real is None:
-            return hidden + pos_conv_embed(hidden)
-        hidden = hidden.masked_fill(~real.unsqueeze(-1), 0)
-        if self.objective.original_padding:
-            return hidden + pos_conv_embed(hidden)
+        if real is not None:
+            hidden = hidden.masked_fill(~real.unsqueeze(-1), 0)
+        if real is None or self.objective.original_padding:
+            return hidden + Data2VecAudioPositionalConvEmbedding.forward(pos_conv_embed, hidden)
         return hidden + zero_padded_positions(pos_conv_embed, hidden, ~real)
 
     def _student_blocks(self, hidden: Tensor, attention_mask: Any, kept_layers: list[bool] | None) -> Tensor:

@@ -109,7 +109,7 @@ class LanguageModelDecoder:
         rows = [np.asarray(frames, dtype=np.float32) for frames in scores]
         if self.num_proc == 1 or len(rows) == 1:
             return [self.search.decode(row, beam_width=self.beam_width) for row in rows]
-        # The model is the searcher's class attribute, which only a forked process shares; made anew for the weights.
+        # The model is the searcher's class attribute, which only a process forked after the weights were set shares.
         with multiprocessing.get_context("fork").Pool(min(self.num_proc, len(rows))) as pool:
             return list(self.search.decode_batch(pool, rows, beam_width=self.beam_width))
 

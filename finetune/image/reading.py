@@ -104,7 +104,7 @@ def load_processor(checkpoint: str, size: tuple[int, int], center_crop: float | 
     if len(processor.image_mean) != channels:
         raise ValueError(
             f"model.model_name_or_path = {checkpoint!r}: its image processor has {len(processor.image_mean)} "
-            f"channels, the encoder num_channels = {channels}: mend preprocessor_config.json."
+            f"channels, the encoder num_channels = {channels}: correct preprocessor_config.json."
         )
     whole = {"height": size[0], "width": size[1]}
     if center_crop is None:

@@ -20,7 +20,7 @@ Network = Mapping[str, Pair]  # by layer
 
 
 @dataclass(frozen=True)
-class Labels:
+class ProbeLabels:
     """Class numbers (examples,) of the training and of the test examples, and the classes' names."""
 
     train: np.ndarray
@@ -28,7 +28,7 @@ class Labels:
     names: Sequence[str]
 
 
-def probe_layers(networks: Sequence[Network], labels: Labels, args: ProbeTask, seed: int, title: str) -> Any:
+def probe_layers(networks: Sequence[Network], labels: ProbeLabels, args: ProbeTask, seed: int, title: str) -> Any:
     """Accuracies of each layer, 0 to 1: {layer: {"knn", "linear", "validation"}}, the mean over networks.
 
     `validation` is the linear probe's accuracy on the part of the training examples that chose its penalty.
@@ -58,7 +58,7 @@ def best_layer(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def few_label_curve(
-    networks: Sequence[Network], layer: str, labels: Labels, args: ProbeTask, seed: int
+    networks: Sequence[Network], layer: str, labels: ProbeLabels, args: ProbeTask, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Accuracies over draws, by labels per class: {"10": {"mean", "std", "accuracies"}}.
 
@@ -85,7 +85,7 @@ def few_label_curve(
 
 
 def probe_everything(
-    sources: Mapping[str, Sequence[Network]], labels: Labels, args: ProbeTask, seed: int
+    sources: Mapping[str, Sequence[Network]], labels: ProbeLabels, args: ProbeTask, seed: int
 ) -> dict[str, Any]:
     """{source: {"layers": ..., "best": layer, "few_labels": {layer: curve}}} of every source.
 

@@ -44,7 +44,7 @@ from ..examples import Examples
 from ..runner import FREE, RESULTS
 from .arguments import ProbeData, ProbeTask
 from .features import FeatureFolder, fingerprint, write_features
-from .layers import Labels, Network, probe_everything
+from .layers import Network, ProbeLabels, probe_everything
 from .report import describe
 
 
@@ -267,7 +267,7 @@ def _probe(
         for name, ((train, _), (test, _)) in pooled.items()
     }
     (_, train_labels), (_, test_labels) = pooled["pretrained"]
-    labels = Labels(train_labels, test_labels, results["classes"])
+    labels = ProbeLabels(train_labels, test_labels, results["classes"])
     sources: dict[str, list[Network]] = {"pretrained": [networks["pretrained"]]}
     if untrained:
         sources["untrained"] = [networks[name] for name in untrained]

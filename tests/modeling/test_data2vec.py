@@ -357,7 +357,9 @@ def test_outputs_of_speech_do_not_depend_on_padding_on_request(cls, channels_las
     torch.manual_seed(0)
     config = audio_config(num_labels=3)
     config._attn_implementation = implementation
-    model = Data2VecAudioForPreTraining(config).base_model if isinstance(cls, str) else cls(config)
+    if of_pretraining := isinstance(cls, str):
+        cls = lambda config: Data2VecAudioForPreTraining(config).base_model  # noqa: E731
+    model = cls(config)
     set_channels_last(model.eval(), channels_last)
     clips = [torch.randn(samples) for samples in (163, 307, 20, 299)]  # of 15, 29, 1 and 28 frames
     batch = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
@@ -374,9 +376,22 @@ def test_outputs_of_speech_do_not_depend_on_padding_on_request(cls, channels_las
         return worst
 
     alone = model(clips[1].unsqueeze(0))[0]
-    assert difference() > 1e-3
+    assert difference() < 1e-5 if of_pretraining else difference() > 1e-3
     assert make_padding_independent(model) is model and difference() < 1e-5
     torch.testing.assert_close(model(clips[1].unsqueeze(0))[0], alone)
+
+
+def test_the_encoder_of_pretraining_reads_padding_as_its_objective_says():
+    clip, mask = torch.randn(1, 307), (torch.arange(307) < 163).long()[None]
+    for original, spread in ((True, 1e-3), (False, 0.0)):
+        torch.manual_seed(0)
+        objective = {**Data2VecAudioForPreTraining.default_objective, "top_k_layers": 1, "original_padding": original}
+        encoder = Data2VecAudioForPreTraining(audio_config(objective=objective)).base_model.eval()
+        with torch.no_grad():
+            alone = encoder(clip[:, :163])[0]
+            padded = encoder(clip, attention_mask=mask)[0][:, : alone.shape[1]]
+        difference = float((alone - padded).abs().max())
+        assert difference > spread if original else difference < 1e-5
 
 
 def test_padding_independence_where_there_is_no_such_encoder_is_refused():
