@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
 from ...finetune.probe.arguments import ProbeTask
-from ...finetune.probe.layers import Labels, probe_layers
+from ...finetune.probe.layers import ProbeLabels, probe_layers
 from ...pretraining.evaluation.plots import COLOURS, draw_layers, finish, legend_below
 from ...pretraining.evaluation.probe import batches_of, extract_features, extract_layers, untrained_encoder
 from .figures import ReportFigure, figure
@@ -131,7 +131,7 @@ def probe_all_layers(inputs: Inputs, encoder: PreTrainedModel, labelled: Labelle
         )
         layers = {layer: (np.stack(train[layer]), np.stack(test[layer])) for layer in train}
         task = ProbeTask(probes=["knn", "linear"], neighbours=min(10, len(train_y)))
-        scores[name] = probe_layers([layers], Labels(train_y, test_y, labelled.names), task, inputs.seed, name)
+        scores[name] = probe_layers([layers], ProbeLabels(train_y, test_y, labelled.names), task, inputs.seed, name)
     return scores
 
 
