@@ -205,3 +205,10 @@ def _yaml(path: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise ValueError(f"{path} is no recipe: it holds no sections. Restore or remove it.")
     return recipe
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a reader would use; hours and minutes are the same number, rounded."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

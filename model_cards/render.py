@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data2vec.model_cards.card import tables, usage
 from data2vec.model_cards.card.card_yaml import CardFields
-from data2vec.model_cards.card.facts import Facts, read_facts, refuse_numbers
+from data2vec.model_cards.card.facts import Facts, read_facts
 from data2vec.model_cards.card.hub_terms import METRICS, PIPELINE_NAMES
 from data2vec.model_cards.card.metadata import card_data, check
+from data2vec.model_cards.report.verdict import verdict
 from data2vec.pretraining.checkpoints.storage import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
 from data2vec.pretraining.evaluation.plots import draw_curves
@@ -53,7 +54,7 @@ def render(folder: str | Path, **given: Any) -> ModelCard:
         given: fields of [`CardFields`]; they are kept in `card.yaml`.
 
     Raises:
-        ValueError: no finished run folder, a field that is not possible, or a number that the folder does not hold.
+        ValueError: no finished run folder, a field that is not possible, or a number in it that no file holds.
     """
     facts = read_facts(folder, given)
     facts.words.write(facts.run.path)
@@ -70,8 +71,6 @@ def compose(facts: Facts, curves: bool) -> ModelCard:
     values = _values(facts, curves)
     text = _environment().get_template(TEMPLATE.name).render(**values)
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
-    # the verdict on its health names the limits of the guard, which are the package's
-    refuse_numbers(facts, text.replace(values["health"], ""), "the card")
     data = card_data(facts)
     card = ModelCard.from_template(data, template_str="---\n{{ card_data }}\n---\n\n{{ text }}", text=text)
     check(card, data)
@@ -100,7 +99,7 @@ def _values(facts: Facts, curves: bool) -> dict[str, Any]:
         "curves": curves,
         "pictures": [(name, words) for name, words in PICTURES.items() if (facts.run.path / name).is_file()],
         "report_picture": (facts.run.path / REPORT_PICTURE).is_file(),
-        "health": tables.health(facts) if facts.run.pretrains else "",
+        "health": verdict(facts.run.log, facts.run.health) if facts.run.pretrains else None,
         "learnt": report_text(report, "learnt") if report and report.get("settings") else "",
         "last_probe": "".join(percent(value) for value in facts.logged("probe/knn_student")[-1:]),
         "main_words": f"{METRICS.get(main['metric'], ('', main['metric']))[1]} on {main['split']}" if main else "",

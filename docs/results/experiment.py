@@ -6,7 +6,8 @@ A finished run is found again by what was asked of it, so arms that claims share
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -111,6 +112,17 @@ class Experiment:
     def log(self) -> list[dict[str, Any]]:
         """What the trainer logged."""
         return json.loads(self.state.read_text())["log_history"]
+
+
+def once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was made, and the `seconds` that it took: made once, and kept in a file."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        found = make()
+        path.write_text(json.dumps(found | {"seconds": round(time.monotonic() - began, 1)}) + "\n")
+    kept: dict[str, Any] = json.loads(path.read_text())
+    return kept
 
 
 def wall_seconds(folder: Path) -> float:

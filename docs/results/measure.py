@@ -4,14 +4,13 @@ Accuracies in %, on the test examples of `prepare.py`. The penalty of a linear p
 fine-tuning are chosen on a part of the labelled training examples.
 """
 
-import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
-from experiment import SYSTEMS, Experiment
+from experiment import SYSTEMS, Experiment, once
 from transformers import AutoModel, PreTrainedModel, set_seed
 
 from data2vec.pretraining import run
@@ -52,18 +51,15 @@ def measured(
         `seconds`, that it took.
     """
     found = {}
-    data = None
+    labelled = cache(lambda: Data(experiment))  # opened once, where something is left to measure
     for encoder in [*encoders, *["fine_tuned"] * fine_tune]:
         # what an arm changes is not in the untrained encoder, which is measured once for all arms
         of = replace(experiment, fields={}) if encoder == "untrained" else experiment
-        kept = of.folder.with_name(f"{of.folder.name}-{encoder}-{layers}.json")
-        if not kept.is_file():
-            began = time.monotonic()
-            data = data or Data(experiment)
-            scores = data.fine_tuned() if encoder == "fine_tuned" else data.frozen(encoder, layers)
-            took = {"seconds": round(time.monotonic() - began, 1)}
-            kept.write_text(json.dumps(scores | took) + "\n")
-        found[encoder] = json.loads(kept.read_text())
+
+        def measure(which: str = encoder) -> dict[str, Any]:
+            return labelled().fine_tuned() if which == "fine_tuned" else labelled().frozen(which, layers)
+
+        found[encoder] = once(of.folder.with_name(f"{of.folder.name}-{encoder}-{layers}.json"), measure)
     return found
 
 
@@ -133,19 +129,18 @@ def raw(experiment: Experiment) -> dict[str, Any]:
 
     Measured once for all systems of a data set, and kept in the folder of the runs.
     """
-    kept = experiment.runs / f"raw-{SYSTEMS[experiment.system].data}.json"
-    if not kept.is_file():
-        began = time.monotonic()
+
+    def measure() -> dict[str, Any]:
         labelled = Data(experiment)
         train, test = labelled.train, labelled.test
         labels = [np.array([example["labels"] for example in split]) for split in (train, test)]
         features = raw_features(labelled.asked.model_class.main_input_name, train, test)
-        scores: dict[str, Any] = {
+        return {
             kind: accuracies(x, labels[0], y, labels[1], labelled.labels_per_class)
             for kind, (x, y) in features.items()
         }
-        kept.write_text(json.dumps(scores | {"seconds": round(time.monotonic() - began, 1)}) + "\n")
-    return json.loads(kept.read_text())
+
+    return once(experiment.runs / f"raw-{SYSTEMS[experiment.system].data}.json", measure)
 
 
 def examples(data: PretrainingData) -> list[list[Mapping[str, Any]]]:

@@ -18,6 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import sweep
+import text
 import torch
 import yaml
 from experiment import HERE, SYSTEMS, Experiment, wall_seconds
@@ -28,6 +30,8 @@ from tables import write_tables
 from data2vec.pretraining.checkpoints.environment import hardware, source_commit
 
 
+# claims that compare something else than arms of systems
+OWN: dict[str, Any] = {"sweep": sweep, "text": text}
 LIBRARIES = ("torch", "transformers", "datasets", "scikit-learn")
 
 
@@ -90,10 +94,6 @@ def reproduce(claim: Claim, data: Path, runs: Path, workers: int) -> dict[str, A
         "claim": claim.title,
         "paper": claim.paper,
         "headline": claim.headline,
-        "command": f"python docs/results/reproduce.py {claim.name} --data DATA --runs RUNS",
-        "commit": source_commit(),
-        "hardware": hardware() | {"threads": torch.get_num_threads() if workers == 1 else 1},
-        "versions": {name: version(name) for name in LIBRARIES},
         "systems": {
             system: {
                 "title": SYSTEMS[system].title,
@@ -150,6 +150,16 @@ def one_run(claim: Claim, experiment: Experiment) -> dict[str, Any]:
     return found
 
 
+def about(name: str, threads: int) -> dict[str, Any]:
+    """How the numbers of a claim were made."""
+    return {
+        "command": f"python docs/results/reproduce.py {name} --data DATA --runs RUNS",
+        "commit": source_commit(),
+        "hardware": hardware() | {"threads": threads},
+        "versions": {library: version(library) for library in LIBRARIES},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("claims", nargs="+", metavar="CLAIM", help="names of files in claims/")
@@ -161,11 +171,18 @@ def main() -> None:
     given = parser.parse_args()
     if not given.draw and not (given.data and given.runs):
         parser.error("--data and --runs are needed, unless it is --draw")
-    for claim in map(Claim.read, given.claims):
-        file = HERE / "data" / f"{claim.name}.json"
+    for name in given.claims:
+        file, picture = HERE / "data" / f"{name}.json", HERE / "pictures" / f"{name}.png"
+        own, claim = OWN.get(name), None if name in OWN else Claim.read(name)
         if not given.draw:
-            file.write_text(json.dumps(reproduce(claim, given.data, given.runs, given.workers), indent=1) + "\n")
-        draw(json.loads(file.read_text()), claim.picture, HERE / "pictures" / f"{claim.name}.png")
+            threads = torch.get_num_threads() if own or given.workers == 1 else 1
+            if claim is None:
+                found = own.evaluate(given.data, given.runs)
+            else:
+                found = reproduce(claim, given.data, given.runs, given.workers)
+            file.write_text(json.dumps(found | about(name, threads), indent=1) + "\n")
+        found = json.loads(file.read_text())
+        own.draw(found, picture) if claim is None else draw(found, claim.picture, picture)
     write_tables(HERE / "README.md", HERE / "data")
 
 

@@ -6,6 +6,8 @@ that opens it; both end with `<!-- end -->`.
 
 import json
 import re
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def write_tables(page: Path, data: Path) -> None:
 
 def _block(what: str, data: Path) -> str:
     if what == "the claims":
-        rows = [_opening_row(json.loads(path.read_text())) for path in _in_order(data)]
+        rows = [_opening_row(path.stem, json.loads(path.read_text())) for path in _in_order(data)]
         head = ("claim", "paper", "here", "holds?", "command", "minutes")
         return "\n".join(["| " + " | ".join(head) + " |", "| --- " * (len(head) - 1) + "| --: |", *rows, ""])
     path = data / f"{what.removeprefix('numbers of ')}.json"
@@ -49,23 +51,25 @@ def _in_order(data: Path) -> list[Path]:
 # ---- the opening table ----
 
 
-def _opening_row(found: dict[str, Any]) -> str:
+def _opening_row(name: str, found: dict[str, Any]) -> str:
     took = minutes(found)
-    if "row" in found:  # a script that words its own
-        cells = [found["row"][name] for name in ("claim", "paper", "here", "holds")]
-        return "| " + " | ".join([*cells, f"`{found['row']['command']}`", took]) + " |"
-    here, verdicts = [], []
-    for pair in found["headline"]:
-        better = seeds_of(found, pair["system"], pair["better"])
-        worse = seeds_of(found, pair.get("than", pair["system"]), pair["worse"])
-        here.append(_compared(found, pair, spread(better), spread(worse)))
-        verdicts.append(verdict(better, worse))
+    if "headline" in found:
+        here, verdicts = zip(*(_compared(found, pair) for pair in found["headline"]), strict=True)
+    else:  # a claim that has a file of its own
+        here, verdicts = import_module(name).compared(found)
     cells = (found["claim"], found["paper"], "<br>".join(here), "<br>".join(verdicts), f"`{found['command']}`", took)
     return "| " + " | ".join(cells) + " |"
 
 
-def _compared(found: dict[str, Any], pair: dict[str, str], better: str, worse: str) -> str:
-    """`system, measure: one side 1.0, other side 0.9`; sides are named by what differs between them."""
+def _compared(found: dict[str, Any], pair: dict[str, str]) -> tuple[str, str]:
+    """`system, measure: one side 1.0, other side 0.9`, and the verdict."""
+    better = seeds_of(found, pair["system"], pair["better"])
+    worse = seeds_of(found, pair.get("than", pair["system"]), pair["worse"])
+    return _sides(found, pair, spread(better), spread(worse)), verdict(better, worse)
+
+
+def _sides(found: dict[str, Any], pair: dict[str, str], better: str, worse: str) -> str:
+    """Sides are named by what differs between them."""
     paths = [pair[side].split("/") for side in ("better", "worse")]
     title, measure = found["systems"][pair["system"]]["title"], paths[0][2]
     what = MEASURES.get(measure, BEST if measure == "best" else measure)
@@ -240,10 +244,9 @@ def _mixtures(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _text(found: dict[str, Any]) -> str:
-    from text import table  # of a script that reads this page's other parts
+def _own(name: str) -> Callable[[dict[str, Any]], str]:
+    """The table of a claim that has a file of its own, which reads other parts of this one."""
+    return lambda found: f"{import_module(name).table(found)}\n"
 
-    return table(found) + "\n"
 
-
-OTHER_TABLES = {"esc10_mixtures": _mixtures, "text": _text}
+OTHER_TABLES = {"esc10_mixtures": _mixtures, "text": _own("text"), "sweep": _own("sweep")}

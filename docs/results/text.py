@@ -1,28 +1,23 @@
-"""Does pretraining on film reviews help GLUE at this size? `python docs/results/text.py DATA RUNS`.
+"""The claim `text` of reproduce.py: does pretraining on film reviews help GLUE at this size?
 
     encoders: letters by data2vec 1, by 2.0, by masked language modelling
-        ->  frozen features of GLUE's sentences -> data/text.json, pictures/text.png
+        ->  frozen features of GLUE's sentences
         ->  fine-tuning on SST-2 with few labels, from pretrained and from random weights
 
 Every encoder is compared with itself untrained, with a bag of words and with word vectors that were counted from the
-same reviews. DATA holds the data sets by folder. What was measured is kept in RUNS and not repeated. `--draw` only
-draws again from the numbers that are there.
+same reviews.
 """
 
-import argparse
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-from experiment import HERE, Experiment, wall_seconds
+from experiment import Experiment, once, wall_seconds
 from matplotlib.figure import Figure
 from measure import Data
 from tables import spread, verdict
@@ -31,10 +26,6 @@ from text_tasks import TASKS, Encode, Examples, nothing_known, read, scores, sta
 from transformers import AutoTokenizer
 
 from data2vec.finetune import run_glue
-from data2vec.pretraining.checkpoints.environment import hardware, source_commit
-
-
-LIBRARIES = ("torch", "transformers", "datasets", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -48,6 +39,8 @@ class Arm:
     fine_tune: bool = False
 
 
+CLAIM = "What letters teach helps GLUE"
+PAPER = "GLUE 82.7 (data2vec, table 4), of words and at full size"
 MLM = {"method": "reconstruction", "training.learning_rate": 2.0e-3}  # as in claims/against.yaml
 ARMS = {
     "letters, data2vec 1": Arm("text_v1", fine_tune=True),
@@ -80,27 +73,34 @@ class Settings:
         return Experiment(arm.system, {**arm.fields, **self.common}, seed, self.data, self.runs)
 
 
-def evaluate(settings: Settings) -> dict[str, Any]:
-    """Everything that data/text.json holds."""
-    tasks = {name: read(task, settings.data, settings.train_examples) for name, task in TASKS.items()}
-    yardsticks, wall = _kept(settings, "yardsticks", partial(_yardsticks, settings, tasks))
+Tasks = dict[str, tuple[Examples, Examples]]
+
+
+def evaluate(data: Path, runs: Path, **changes: Any) -> dict[str, Any]:
+    """Everything that data/text.json holds; `changes` are fields of [`Settings`]."""
+    settings = Settings(data, runs, **changes)
+    kept = runs / "text"
+    tasks = {name: read(task, data, settings.train_examples) for name, task in TASKS.items()}
+    yardsticks = once(kept / "yardsticks.json", partial(_yardsticks, settings, tasks))
+    wall = yardsticks.pop("seconds")
     arms: dict[str, Any] = {name: [] for name in settings.arms}
     fine_tuned: dict[str, Any] = {name: [] for name, arm in settings.arms.items() if arm.fine_tune}
     for seed in range(max(arm.seeds for arm in settings.arms.values())):
-        for name, arm in settings.arms.items():
-            if seed < arm.seeds:
-                experiment = settings.experiment(name, seed)
-                experiment.pretrain()
-                folder = experiment.folder.name
-                scored, seconds = _kept(settings, folder, partial(_frozen, settings, name, seed, tasks))
-                arms[name].append({"seed": seed, **scored})
-                wall += wall_seconds(experiment.folder) + seconds
-                print(f"{name}, seed {seed}: {json.dumps(scored['student'])}", flush=True)
-                if arm.fine_tune:
-                    starts, seconds = _kept(settings, f"sst2-{folder}", partial(_fine_tuned, settings, name, seed))
-                    fine_tuned[name].append(starts)
-                    wall += seconds
+        for name in (name for name, arm in settings.arms.items() if seed < arm.seeds):
+            experiment = settings.experiment(name, seed)
+            experiment.pretrain()
+            folder = experiment.folder.name
+            scored = once(kept / f"{folder}.json", partial(_frozen, settings, name, seed, tasks))
+            wall += wall_seconds(experiment.folder) + scored.pop("seconds")
+            arms[name].append({"seed": seed, **scored})
+            print(f"{name}, seed {seed}: {json.dumps(scored['student'])}", flush=True)
+            if name in fine_tuned:
+                starts = once(kept / f"sst2-{folder}.json", partial(_fine_tuned, settings, name, seed))
+                wall += starts.pop("seconds")
+                fine_tuned[name].append(starts)
     return {
+        "claim": CLAIM,
+        "paper": PAPER,
         "yardsticks": yardsticks,
         "arms": arms,
         "fine_tuned": fine_tuned,
@@ -116,32 +116,11 @@ def evaluate(settings: Settings) -> dict[str, Any]:
             for name, (train, test) in tasks.items()
         },
         "settings": {
-            "train_examples": settings.train_examples,
-            "most_tokens": settings.most_tokens,
-            "fine_tune_labels": settings.fine_tune_labels,
-            "fine_tune_steps": settings.fine_tune_steps,
+            name: getattr(settings, name)
+            for name in ("train_examples", "most_tokens", "fine_tune_labels", "fine_tune_steps")
         },
         "fields": {name: dict(arm.fields) for name, arm in settings.arms.items()},
-        "command": "python docs/results/text.py DATA RUNS",
-        "commit": source_commit(),
-        "hardware": hardware() | {"threads": torch.get_num_threads()},
-        "versions": {name: version(name) for name in LIBRARIES},
     }
-
-
-def _kept(settings: Settings, name: str, make: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], float]:
-    """What was made, once, and the seconds that it took."""
-    path = settings.runs / "text" / f"{name}.json"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        made = make()
-        path.write_text(json.dumps({"made": made, "seconds": round(time.monotonic() - began, 1)}) + "\n")
-    kept = json.loads(path.read_text())
-    return kept["made"], kept["seconds"]
-
-
-Tasks = dict[str, tuple[Examples, Examples]]
 
 
 def _frozen(settings: Settings, name: str, seed: int, tasks: Tasks) -> dict[str, Any]:
@@ -254,42 +233,12 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def opening_row(found: dict[str, Any]) -> dict[str, str]:
-    """The cells of this claim in the table that opens README.md: data2vec 1 against the same network untrained."""
+def compared(found: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """For the table that opens README.md: the first arm against the same network untrained, and the verdicts."""
     here, verdicts = [], []
-    seeds = found["arms"]["letters, data2vec 1"]
+    seeds = next(iter(found["arms"].values()))
     for task, measure in SHOWN:
         student, untrained = ([seed[which][task][measure] for seed in seeds] for which in ("student", "untrained"))
         here.append(f"{task}, {measure}: pretrained {spread(student)}, untrained {spread(untrained)}")
         verdicts.append(verdict(student, untrained))
-    return {
-        "claim": "What letters teach helps GLUE",
-        "paper": "GLUE 82.7 (data2vec, table 4), of words and at full size",
-        "here": "<br>".join(here),
-        "holds": "<br>".join(verdicts),
-        "command": found["command"],
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", help="folder of the data sets")
-    parser.add_argument("runs", type=Path, nargs="?", help="where the runs go")
-    parser.add_argument("--draw", action="store_true", help="only draw and print the table again")
-    given = parser.parse_args()
-    if not given.draw and given.runs is None:
-        parser.error("DATA and RUNS are needed, unless it is --draw")
-    file = HERE / "data" / "text.json"
-    if not given.draw:
-        found = evaluate(Settings(given.data, given.runs))
-        file.write_text(json.dumps({"row": opening_row(found), **found}, indent=1) + "\n")
-    found = json.loads(file.read_text())
-    draw(found, HERE / "pictures" / "text.png")
-    print(table(found))
-    for name, seeds in found["fine_tuned"].items():
-        starts = (f"{start} {spread([seed[start] for seed in seeds])}" for start in ("pretrained", "scratch"))
-        print(f"SST-2, fine-tuned, {name}: {', '.join(starts)}")
-
-
-if __name__ == "__main__":
-    main()
+    return here, verdicts

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ...pretraining.evaluation.report_text import markdown_table, percent
 from .glue_tasks import AVERAGED, GLUE
 
 
@@ -116,44 +117,43 @@ def _summary(runs: Runs, rate: float, summarise: Callable[[list[float]], float])
 
 def as_markdown(row: GlueRow) -> str:
     """The row, and below it how it came about."""
-    titles = [GLUE[task].title for task in GLUE if task in row.tasks or GLUE[task].in_average]
-    cells = [_cell(task, row) for task in GLUE if task in row.tasks or GLUE[task].in_average]
+    shown = [task for task in GLUE if task in row.tasks or GLUE[task].in_average]
     counted = len(AVERAGED) - len(row.missing)
-    label = "Avg." if not row.missing else f"Avg. of {counted}"
-    titles, cells = [*titles, label], [*cells, "-" if row.average is None else f"{100 * row.average:.1f}"]
-    widths = [max(len(title), len(cell)) for title, cell in zip(titles, cells, strict=True)]
-    lines = ["# GLUE, development sets", ""]
-    lines += [
-        _line(titles, widths),
-        _line(["-" * (width - 1) + ":" for width in widths], widths),
-        _line(cells, widths),
-    ]
-    lines += [""]
+    heads = [*(GLUE[task].title for task in shown), "Avg." if not row.missing else f"Avg. of {counted}"]
+    cells = [*(_cell(row.tasks.get(task)) for task in shown), percent(row.average)]
+    parts = ["# GLUE, development sets", markdown_table(heads, [cells])]
     if row.missing:
-        lines += [f"Not run: {', '.join(row.missing)}. The average is over the other {counted} tasks.", ""]
+        parts.append(f"Not run: {', '.join(row.missing)}. The average is over the other {counted} tasks.")
     every = "one for all tasks, with the best average" if row.shared_learning_rate else "each task's best"
-    lines += [
+    parts.append(
         f"In %, {row.over_seeds} over seeds. MNLI: matched/mismatched accuracy. CoLA: Matthews correlation. MRPC and "
         "QQP: mean of accuracy and F1. STS-B: mean of Pearson and Spearman correlation. The others: accuracy. WNLI is "
         f"not in the average. Learning rate: {every}, chosen on these same development sets, so the scores are a "
-        "little optimistic, as those in papers are.",
-        "",
-        "| task | learning rate | seeds | score | lowest | highest | metrics |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for task, found in row.tasks.items():
-        chosen, metrics = found.chosen, _metrics(found)
-        lines += [
-            f"| {GLUE[task].title} | {found.learning_rate:g} | {len(chosen)} | {100 * found.score:.1f} | "
-            f"{100 * min(chosen):.1f} | {100 * max(chosen):.1f} | {metrics} |"
+        "little optimistic, as those in papers are."
+    )
+    chosen = [
+        [
+            *(GLUE[task].title, f"{of.learning_rate:g}", str(len(of.chosen))),
+            *map(percent, (of.score, min(of.chosen), max(of.chosen))),
+            _metrics(of),
         ]
-    lines += ["", f"| {row.over_seeds} score by learning rate | " + " | ".join(f"{r:g}" for r in _rates(row)) + " |"]
-    lines += ["| --- |" + " ---: |" * len(_rates(row))]
-    for task, found in row.tasks.items():
-        scores = [found.scores.get(rate) for rate in _rates(row)]
-        shown = ["-" if s is None else f"{100 * STATISTICS[row.over_seeds](list(s.values())):.1f}" for s in scores]
-        lines += [f"| {GLUE[task].title} | " + " | ".join(shown) + " |"]
-    return "\n".join(lines) + "\n"
+        for task, of in row.tasks.items()
+    ]
+    heads = ["task", "learning rate", "seeds", "score", "lowest", "highest", "metrics"]
+    parts.append(markdown_table(heads, chosen))
+    rates = sorted({rate for of in row.tasks.values() for rate in of.scores})
+    summarise = STATISTICS[row.over_seeds]
+    by_rate = [
+        [
+            GLUE[task].title,
+            *(percent(summarise(list(of.scores[rate].values())) if rate in of.scores else None) for rate in rates),
+        ]
+        for task, of in row.tasks.items()
+    ]
+    parts.append(
+        markdown_table([f"{row.over_seeds} score by learning rate", *(f"{rate:g}" for rate in rates)], by_rate)
+    )
+    return "\n\n".join(parts) + "\n"
 
 
 def write_row(row: GlueRow, folder: Path) -> None:
@@ -182,25 +182,16 @@ def write_row(row: GlueRow, folder: Path) -> None:
     (folder / "glue_row.md").write_text(as_markdown(row), encoding="utf-8")
 
 
-def _rates(row: GlueRow) -> list[float]:
-    return sorted({rate for found in row.tasks.values() for rate in found.scores})
-
-
-def _cell(task: str, row: GlueRow) -> str:
-    if task not in row.tasks:
+def _cell(found: TaskScore | None) -> str:
+    if found is None:
         return "-"
-    found = row.tasks[task]
-    parts = list(found.splits.values()) if len(found.splits) > 1 else [{"score": found.score}]
-    return "/".join(f"{100 * part['score']:.1f}" for part in parts)
+    several = len(found.splits) > 1
+    return "/".join(percent(part["score"]) for part in found.splits.values()) if several else percent(found.score)
 
 
 def _metrics(found: TaskScore) -> str:
     parts = []
     for split, metrics in found.splits.items():
         where = f" ({split.removeprefix('validation_')})" if len(found.splits) > 1 else ""
-        parts += [f"{name} {100 * value:.1f}{where}" for name, value in metrics.items() if name != "score"]
+        parts += [f"{name} {percent(value)}{where}" for name, value in metrics.items() if name != "score"]
     return ", ".join(parts)
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    return "| " + " | ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) + " |"

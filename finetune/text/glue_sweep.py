@@ -32,7 +32,7 @@ RESULTS = "results.json"
 
 
 @dataclass(kw_only=True)
-class SweepArguments(CheckedArguments):
+class GlueSweep(CheckedArguments):
     """What is swept. The defaults are RoBERTa's way of reporting: each task's best learning rate, median of seeds."""
 
     where: ClassVar[str] = "task.sweep"
@@ -111,7 +111,7 @@ def recipe_of_task(
 
 
 def plan(
-    recipe: recipe_file.Recipe, overrides: Sequence[str], field_names: recipe_file.FieldNames, sweep: SweepArguments
+    recipe: recipe_file.Recipe, overrides: Sequence[str], field_names: recipe_file.FieldNames, sweep: GlueSweep
 ) -> list[SweptRun]:
     """Every run of the sweep, in order. With `all`, tasks that a local folder lacks are left out, and said."""
     runs = []
@@ -134,7 +134,7 @@ def plan(
     return runs
 
 
-def run_sweep(runs: Sequence[SweptRun], sweep: SweepArguments, folder: Path, make_run: Any) -> GlueRow:
+def run_sweep(runs: Sequence[SweptRun], sweep: GlueSweep, folder: Path, make_run: Any) -> GlueRow:
     """Make every run that is not finished with `make_run(recipe) -> results`; returns the row."""
     state = PartialState()
     for number, run in enumerate(runs, start=1):
@@ -157,7 +157,7 @@ def run_sweep(runs: Sequence[SweptRun], sweep: SweepArguments, folder: Path, mak
     return row
 
 
-def row_of(runs: Sequence[SweptRun], sweep: SweepArguments) -> GlueRow:
+def row_of(runs: Sequence[SweptRun], sweep: GlueSweep) -> GlueRow:
     """The row of all runs that are finished."""
     found: dict[str, dict[float, dict[int, Splits]]] = {}
     for run in runs:
@@ -184,7 +184,7 @@ def development_splits(results: Mapping[str, Any], task: str) -> Splits:
     }
 
 
-def _remove_weights(runs: Sequence[SweptRun], task: str, sweep: SweepArguments) -> None:
+def _remove_weights(runs: Sequence[SweptRun], task: str, sweep: GlueSweep) -> None:
     """Checkpoints of finished runs, and the weights of all but the task's best one."""
     scores = {
         run.folder: run_score(development_splits(results, task))

@@ -36,7 +36,7 @@ from .data import (
     read_text,
     tokenised_rows,
 )
-from .glue_sweep import SweepArguments
+from .glue_sweep import GlueSweep
 from .glue_tasks import GLUE
 
 
@@ -51,7 +51,7 @@ class TextClassificationArguments(CheckedArguments):
 
     where: ClassVar[str] = "task"
 
-    sweep: SweepArguments | None = field(
+    sweep: GlueSweep | None = field(
         default=None, metadata={"help": "runs over tasks, learning rates and seeds; its fields are in glue_sweep"}
     )
     per_task: dict[str, dict[str, dict[str, Any]]] | None = field(
@@ -61,7 +61,7 @@ class TextClassificationArguments(CheckedArguments):
 
     def __post_init__(self) -> None:
         if isinstance(self.sweep, Mapping):
-            self.sweep = SweepArguments.from_dict(self.sweep)
+            self.sweep = GlueSweep.from_dict(self.sweep)
         super().__post_init__()
         for name in self.per_task or {}:
             self.require(name in GLUE, "per_task", f"{name!r} is not a task of GLUE, use {', '.join(GLUE)}")

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from safetensors import safe_open
 from ..folder import Folder, open_folder
 from .card_yaml import CardFields
 from .hub_terms import PIPELINES
-from .number_check import Grounds
+from .recorded_numbers import unrecorded
 
 
 RESULTS, STATE, EMISSIONS = "results.json", "trainer_state.json", "emissions.csv"
@@ -44,7 +44,6 @@ class Facts:
     state: dict[str, Any]
     parameters: int
     emissions: dict[str, str] | None
-    grounds: Grounds
 
     @property
     def name(self) -> str:
@@ -120,27 +119,20 @@ def read_facts(folder: str | Path, given: dict[str, Any]) -> Facts:
     emissions = _emissions(run.path / EMISSIONS)
     words = CardFields.load(run.path, given)
     parameters = sum(_sizes(weights))
-    processors = [_json(run.path / name) for name in PROCESSORS]
-    grounds = Grounds(
-        config, run.recipe, run.run, run.health, run.report, results, state, run.log, processors,
-        parameters, _floats(emissions), run.name, words.model_name, words.authors, words.license, words.license_name,
-        words.data_license, words.datasets, words.base_model,
+    recorded = (
+        config, run.recipe, run.run, run.health, run.report, results, state, run.log, parameters, emissions, run.name,
+        *(_json(run.path / name) for name in PROCESSORS),
+        {name: value for name, value in asdict(words).items() if name not in ("summary", "limits")},
     )  # fmt: skip
-    state.pop("log_history", None)
-    facts = Facts(run, words, config, results, state, parameters, emissions, grounds)
     for name in ("summary", "limits"):
-        refuse_numbers(facts, getattr(words, name) or "", f"{name} = {getattr(words, name)!r}", exact=True)
-    return facts
-
-
-def refuse_numbers(facts: Facts, text: str, what: str, *, exact: bool = False) -> None:
-    """ValueError for a number in `text` that no file of the run folder holds."""
-    missing = facts.grounds.missing(text, exact=exact)
-    if missing:
-        raise ValueError(
-            f"{what} names {', '.join(missing)}, which no file of {facts.run.path} holds: a card gives no number that "
-            "its run did not record. Say it without, or put the file that was measured into the folder."
-        )
+        if missing := unrecorded(getattr(words, name) or "", *recorded):
+            raise ValueError(
+                f"{name} = {getattr(words, name)!r} names {', '.join(missing)}, which no file of {run.path} holds: a "
+                "card gives no number that its run did not record. Say it without, or put the file that was measured "
+                "into the folder."
+            )
+    state.pop("log_history", None)
+    return Facts(run, words, config, results, state, parameters, emissions)
 
 
 def _sizes(weights: list[Path]) -> Iterator[int]:
@@ -163,14 +155,3 @@ def _emissions(path: Path) -> dict[str, str] | None:
         return None
     last = list(parts.values())[-1]
     return last | {name: f"{sum(float(part[name]) for part in parts.values()):.9g}" for name in MEASURED}
-
-
-def _floats(row: dict[str, str] | None) -> list[Any]:
-    """Values of a row as numbers where they are: emissions are given in grams and kilowatt hours."""
-    found: list[Any] = []
-    for value in (row or {}).values():
-        try:
-            found += [float(value), 1000 * float(value)]
-        except (TypeError, ValueError):
-            found.append(value)
-    return found

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..report.health_text import verdict
+from ..folder import duration
 from ..strip_paths import without_places
 from .facts import Facts
 from .hub_terms import METRICS
@@ -13,25 +13,6 @@ from .hub_terms import METRICS
 NOT_MEASURED, NOT_RECORDED, NOT_STATED = "not measured", "not recorded", "not stated"
 Rows = list[list[str]]
 
-# field of `objective` in config.json -> what it is
-OBJECTIVE = {
-    "top_k_layers": "blocks of the teacher that are averaged into the targets (K)",
-    "target_tap": "where in a block they are tapped",
-    "target_layer_norm": "norm of each block's features",
-    "target_norm": "norm of their average",
-    "teacher_window": "positions that the teacher attends to on each side; none: everything",
-    "original_padding": "padding takes part, as in the original implementation",
-    "loss_beta": "threshold of the smooth L1 loss; zero is the squared error",
-    "loss_scale": "factor of the loss summed over channels; none: one over the root of the width",
-    "cls_loss_weight": "weight of the loss on the extra token",
-    "head_layers": "linear layers between student and prediction",
-    "ema_decay": "decay of the teacher at the start",
-    "ema_end_decay": "decay of the teacher at the end",
-    "ema_anneal_steps": "updates over which it rises",
-    "ema_scope": "what the teacher averages",
-    "views": "masked views of each sample that share one pass of the teacher",
-    "mask_noise_std": "noise that the decoder reads at hidden positions",
-}
 # Of the recipe's section training: where it ran and what it wrote, which is not what came out.
 NO_HYPERPARAMETER = (
     "output_dir", "report_to", "run_name", "disable_tqdm", "use_cpu", "push_to_hub", "load_best_model_at_end",
@@ -51,17 +32,6 @@ def shape(facts: Facts) -> Rows:
     rows = [["class", facts.architecture], ["parameters", f"{facts.parameters:,}"]]
     names = {"hidden_size": "width", "num_hidden_layers": "blocks", "num_attention_heads": "attention heads"}
     rows += [[words, f"{config[name]:,}"] for name, words in names.items() if isinstance(config.get(name), int)]
-    return rows
-
-
-def objective(facts: Facts) -> Rows:
-    """Every number of the objective, as config.json has it."""
-    found = facts.config.get("objective")
-    if not found:
-        return []
-    rows = [[words, _value(found[name])] for name, words in OBJECTIVE.items() if name in found]
-    for part in ("masking", "decoder"):
-        rows += [[f"{part}: {name}", _value(value)] for name, value in (found.get(part) or {}).items()]
     return rows
 
 
@@ -153,13 +123,6 @@ def compute(facts: Facts) -> Rows:
     return rows
 
 
-def duration(seconds: float) -> str:
-    """In the unit that a reader would use; hours and minutes are the same number, rounded."""
-    if seconds < 600:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
-
-
 def provenance(facts: Facts) -> Rows:
     run = facts.run.run or {}
     versions = run.get("versions") or {}
@@ -181,11 +144,6 @@ def fine_tuned(facts: Facts) -> Rows:
             if metric in METRICS:
                 rows.append([METRICS[metric][1], split, f"{value:.4g}", f"{values['examples']:,}"])
     return rows
-
-
-def health(facts: Facts) -> str:
-    found = verdict(facts.run.log, facts.run.health)
-    return f"**{found.title}.** {' '.join(found.sentences)}"
 
 
 def _value(value: Any) -> str:

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from data2vec.model_cards.folder import Folder, open_folder
 from data2vec.model_cards.report import page_facts, page_fine_tuned
-from data2vec.model_cards.report.contact_sheet import sheet
 from data2vec.model_cards.report.draw_features import MethodName, check_method
+from data2vec.model_cards.report.figures import contact_sheet
 from data2vec.model_cards.report.page import Section, render
 from data2vec.model_cards.report.page_pictures import picture_sections
 from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
 
 
-SHEETS = ("masks", "attention")  # sections whose figures are also one picture
+ONE_PICTURE = ("masks", "attention")  # sections whose figures are also in one picture, for the card
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folders = [args.run] if args.other is None else [args.run, args.other]
     try:
-        page = write_report(folders, args.output, method=args.method, compute_layers=args.layers)
+        page = write_page(folders, args.output, method=args.method, compute_layers=args.layers)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_report(
+def write_page(
     runs: Sequence[str | Path],
     output: Path | None = None,
     *,
@@ -121,16 +121,16 @@ def _named(folders: Sequence[Folder]) -> dict[str, Folder]:
 
 
 def _pictures(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
-    """Every figure, and of one run those of some sections on one sheet."""
+    """Every figure, and of one run those of some sections in one."""
     for section in sections:
         for column in section.columns:
             for group in column.groups:
                 for figure in group.figures:
                     yield figure.name, figure.png
-        if section.key in SHEETS and len(section.columns) == 1:
-            drawn = sheet(section.columns[0].groups)
-            if drawn is not None:
-                yield section.key, drawn
+        if section.key in ONE_PICTURE and len(section.columns) == 1:
+            figures = [figure for group in section.columns[0].groups for figure in group.figures]
+            if figures:
+                yield section.key, contact_sheet(figures)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-import matplotlib
+import matplotlib.image
 import numpy as np
 from markupsafe import Markup
 from matplotlib import colormaps
@@ -121,6 +122,21 @@ def png_of_image(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def contact_sheet(figures: Sequence[ReportFigure], columns: int = 4) -> bytes:
+    """Figures with their captions as one picture, wide ones each in a row."""
+    wide = any(found.wide for found in figures) or any("passage" in found.html for found in figures)
+    columns = 1 if wide else min(columns, len(figures))
+    rows = -(-len(figures) // columns)
+    drawn = Figure(figsize=(8, 2.2 * rows) if wide else (2.4 * columns, 2.8 * rows), layout="constrained")
+    for axes in drawn.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, found in zip(drawn.axes, figures, strict=False):
+        axes.imshow(matplotlib.image.imread(io.BytesIO(found.png)))
+        caption = textwrap.fill(found.caption, 100 if wide else 32).replace("$", r"\$")
+        axes.set_title(caption, fontsize=8, loc="left", color=INK)
+    return png_of(drawn)
 
 
 def covered(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:

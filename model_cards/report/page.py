@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..strip_paths import without_places
 from .figures import Group
-from .health_text import Verdict
+from .verdict import Verdict
 
 
 HERE = Path(__file__).parent

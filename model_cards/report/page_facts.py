@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...pretraining.evaluation.plots import PANELS, draw_panels
 from ...pretraining.evaluation.report_text import METRIC_NAMES, accuracy, report_text
-from ..folder import Folder
+from ..folder import Folder, duration
 from .figures import Group, figure
-from .health_text import judge
 from .page import Column, Section, Table
+from .verdict import judge
 
 
 DASH = "–"
-LOSS_OF_LABELS = "Falls. Where that of held-out examples rises again, the others are learnt by heart."
+LOSS_OF_LABELS = "Falls. Where that of held-out examples rises again, the model memorises its training examples."
 
 
 def health(folders: Mapping[str, Folder]) -> Section:
@@ -23,10 +24,7 @@ def health(folders: Mapping[str, Folder]) -> Section:
 
 
 def facts(folders: Mapping[str, Folder]) -> Section:
-    every = [_facts(folder) for folder in folders.values()]
-    names = list(dict.fromkeys(name for found in every for name in found))
-    rows = [[name, *(found.get(name, DASH) for found in every)] for name in names]
-    table = Table("What these folders say" if len(folders) > 1 else "What the folder says", ["", *folders], rows)
+    table = _side_by_side("As the run recorded it", {name: _facts(folder) for name, folder in folders.items()})
     return Section("run", "The run" if len(folders) == 1 else "The runs", "", [Column(tables=[table])])
 
 
@@ -95,21 +93,24 @@ def _accuracies(report: Mapping[str, Any]) -> Table:
 
 def recipes(folders: Mapping[str, Folder]) -> Section:
     """Every field of a recipe; of two, first those that differ."""
-    flat = {name: dict(_fields(folder.recipe)) for name, folder in folders.items()}
-    names = list(dict.fromkeys(field for fields in flat.values() for field in fields))
-    rows = [[field, *(fields.get(field, DASH) for fields in flat.values())] for field in names]
-    tables = []
+    every = _side_by_side("Every field", {name: dict(_fields(folder.recipe)) for name, folder in folders.items()})
+    if not every.rows:
+        how = next(folder.missing["recipe.yaml"] for folder in folders.values())
+        return Section("recipe", "Recipe", "", [Column(absent=f"There is no recipe.yaml: {how}.")])
+    tables = [replace(every, folded=True)]
     if len(folders) > 1:
-        different = [row for row in rows if len(set(row[1:])) > 1]
-        caption = f"Where the recipes differ: {len(different)} of {len(rows)} fields"
-        tables.append(Table(caption, ["field", *folders], different))
-    changed = frozenset(number for number, row in enumerate(rows) if len(set(row[1:])) > 1)
-    tables.append(Table("Every field", ["field", *folders], rows, changed, folded=True))
-    if not names:
-        return Section(
-            "recipe", "Recipe", "", [Column(absent=f"There is no recipe.yaml: {_how(folders, 'recipe.yaml')}.")]
-        )
+        different = [every.rows[number] for number in sorted(every.changed)]
+        caption = f"Where the recipes differ: {len(different)} of {len(every.rows)} fields"
+        tables.insert(0, Table(caption, every.heads, different))
     return Section("recipe", "Recipe", "Recipe fields as resolved, overrides included.", [Column(tables=tables)])
+
+
+def _side_by_side(caption: str, runs: Mapping[str, Mapping[str, str]]) -> Table:
+    """A row a field, a column a run; rows that differ are marked."""
+    names = dict.fromkeys(name for fields in runs.values() for name in fields)
+    rows = [[name, *(fields.get(name, DASH) for fields in runs.values())] for name in names]
+    changed = frozenset(number for number, row in enumerate(rows) if len(set(row[1:])) > 1)
+    return Table(caption, ["field", *runs], rows, changed)
 
 
 def absences(folders: Mapping[str, Folder]) -> Section | None:
@@ -120,51 +121,26 @@ def absences(folders: Mapping[str, Folder]) -> Section | None:
     return Section("missing", "What is missing", "", [Column(tables=[table])])
 
 
-def _how(folders: Mapping[str, Folder], file: str) -> str:
-    return next(folder.missing[file] for folder in folders.values() if file in folder.missing)
-
-
 def _named(name: str, folders: Mapping[str, Folder]) -> str:
     return name if len(folders) > 1 else ""
 
 
 def _facts(folder: Folder) -> dict[str, str]:
-    """The few facts that a reader asks for first."""
-    recipe, run, state = folder.recipe, folder.run or {}, folder.health or {}
-    training, data, objective = (recipe.get(name, {}) for name in ("training", "data", "objective"))
+    """What the recipe does not say."""
+    run, state, training = folder.run or {}, folder.health or {}, folder.recipe.get("training", {})
     steps = max((int(entry["step"]) for entry in folder.log if "step" in entry), default=None)
     seconds = max((entry["training_seconds"] for entry in folder.log if "training_seconds" in entry), default=None)
-    report = folder.report or {}
     found = {
-        "folder": folder.name,
-        "model": recipe.get("model", {}).get("model_type") or recipe.get("model", {}).get("model_name_or_path"),
-        "parameters of the encoder": f"{report['parameters']:,}" if "parameters" in report else None,
-        "family": None if not objective else _family(objective),
-        "masks": _compact(objective["masking"]) if "masking" in objective else None,
-        "data": ", ".join(str(source.get("path")) for source in data.get("sources", [])) or None,
-        "labelled set of the probe": (data.get("probe") or {}).get("path"),
-        "batch size of a device": training.get("per_device_train_batch_size"),
-        "steps": None if steps is None else f"{steps} of {training.get('max_steps', 'an unknown number')}",
         "state": state.get("state"),
         "started": state.get("started"),
-        "time spent on updates": None if seconds is None else _duration(seconds),
+        "steps": None if steps is None else f"{steps} of {training.get('max_steps', 'an unknown number')}",
+        "time spent on updates": None if seconds is None else duration(seconds),
         "device": run.get("device"),
         "processes": run.get("processes"),
         "versions": ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items()) or None,
         "command": run.get("command"),
     }
     return {name: str(value) for name, value in found.items() if value is not None}
-
-
-def _family(objective: Mapping[str, Any]) -> str:
-    views = objective.get("views")
-    return "data2vec 1" if views is None else f"data2vec 2.0, {views} views of each example"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_fscore_support
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from ...pretraining.evaluation.plots import COLOURS, INK, finish
 from ..folder import Folder
@@ -87,19 +89,16 @@ def _confusion(counts: np.ndarray, names: Sequence[str], prefix: str) -> ReportF
     side = min(max(3.2, 0.42 * len(names) + 1.2), 8.5)
     drawn = Figure(figsize=(side + 0.3, side), layout="constrained")
     axes = drawn.add_subplot()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    finish(axes, "Share of each class, in %")
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     short = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
-    letters = 8.5 if len(names) <= MOST_WITH_NUMBERS else 6.5
-    finish(axes, "Share of each class, in %", "taken for", "class")
+    numbers = len(names) <= MOST_WITH_NUMBERS
+    look: Any = {"cmap": "Blues", "colorbar": False, "im_kw": {"vmin": 0, "vmax": 100}, "values_format": ".0f"}
+    matrix = ConfusionMatrixDisplay(shares, display_labels=short)
+    matrix.plot(ax=axes, include_values=numbers, text_kw={"fontsize": 8}, xticks_rotation=90, **look)
+    axes.set(xlabel="taken for", ylabel="class")
+    axes.tick_params(labelsize=8.5 if numbers else 6.5)
     axes.grid(visible=False)
-    axes.set_xticks(range(len(names)), short, rotation=90, fontsize=letters)
-    axes.set_yticks(range(len(names)), short, fontsize=letters)
-    if len(names) <= MOST_WITH_NUMBERS:
-        for (i, j), share in np.ndenumerate(shares):
-            if counts[i, j]:
-                colour = "#ffffff" if share > 0.55 else "#10243e"
-                axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=colour)
     caption = "A row is a class; its dark cells are what its examples were taken for. The diagonal is right."
     alt = "Confusion matrix: classes by what they were taken for."
     return figure(f"{prefix}confusion", drawn, caption, alt, wide=len(names) > 6)
@@ -107,25 +106,23 @@ def _confusion(counts: np.ndarray, names: Sequence[str], prefix: str) -> ReportF
 
 def _labels(rows: Sequence[Row], split: str) -> Column:
     """Several labels an example: how often each is there, found, and said in vain."""
-    there, said, both = (Counter[str]() for _ in range(3))
-    for row in rows:
-        given, found = set(row["label"]), set(row["prediction"])
-        there.update(given)
-        said.update(found)
-        both.update(given & found)
-    exact = sum(set(row["label"]) == set(row["prediction"]) for row in rows)
+    given, said = ([set(row[key]) for row in rows] for key in ("label", "prediction"))
+    binary = MultiLabelBinarizer().fit([*given, *said])
+    right, found, _, there = precision_recall_fscore_support(
+        binary.transform(given), binary.transform(said), zero_division=np.nan
+    )
     lines = [
-        [
-            name,
-            f"{there[name]:,}",
-            f"{100 * both[name] / there[name]:.1f}" if there[name] else NONE,
-            f"{100 * both[name] / said[name]:.1f}" if said[name] else NONE,
-        ]
-        for name in sorted({*there, *said}, key=lambda name: (both[name] / max(there[name], 1), name))[:MOST_IN_TABLE]
+        [str(binary.classes_[i]), f"{there[i]:,}", _percent(found[i]), _percent(right[i])]
+        for i in np.argsort(np.nan_to_num(found), kind="stable")[:MOST_IN_TABLE]
     ]
     table = Table("By label, the hardest first", ["label", "examples", "found, %", "right when said, %"], lines)
+    exact = sum(a == b for a, b in zip(given, said, strict=True))
     words = [f"{exact:,} of {len(rows):,} examples of {split} got exactly their labels, at a probability of one half."]
     return Column(words=words, tables=[table])
+
+
+def _percent(share: float) -> str:
+    return NONE if np.isnan(share) else f"{100 * share:.1f}"
 
 
 def _utterances(rows: Sequence[Row], prefix: str, split: str) -> Column:

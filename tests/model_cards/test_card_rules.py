@@ -2,11 +2,11 @@
 
 import pytest
 
-from data2vec.model_cards.card.number_check import Grounds
+from data2vec.model_cards.card.recorded_numbers import unrecorded
 from data2vec.model_cards.strip_paths import without_places
 
 
-GROUNDS = Grounds(
+RECORDED = (
     {"accuracy": 0.38366, "steps": 1600, "rate": 4.878e-4, "on": True, "note": "torch 2.13.0+cpu, 10 a class"},
     [{"seconds": 9117.0}, {"loss": -2.163}],
 )
@@ -16,7 +16,7 @@ GROUNDS = Grounds(
     "text",
     [
         "38.4 % and 0.3837, 1,600 or 1600 updates, 4.88e-04, 0.00049",
-        "2.5 hours, 152 minutes, 9117 s, a loss of 2.16",
+        "9117 s, a loss of 2.16",
         "with 10 labels a class on torch 2.13.0",
         "data2vec 2.0 and data2vec 1, `anything 99.9` in code, https://hub/99, [link](page99.html)",
         "```python\nx = 99\n```",
@@ -24,7 +24,7 @@ GROUNDS = Grounds(
     ],
 )
 def test_numbers_of_the_folder(text):
-    assert GROUNDS.missing(text) == []
+    assert unrecorded(text, *RECORDED) == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_numbers_of_the_folder(text):
     ],
 )
 def test_other_numbers(text, missing):
-    assert GROUNDS.missing(text, exact=True) == missing
+    assert unrecorded(text, *RECORDED) == missing
 
 
 @pytest.mark.parametrize(

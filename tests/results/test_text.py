@@ -172,10 +172,12 @@ def test_the_whole_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "letters": text.Arm("text_v1", seeds=1, fine_tune=True),
         "mlm": text.Arm("text_v1", text.MLM, ("student",), 1),
     }
-    settings = text.Settings(data, tmp_path, arms, 60, 30, 5, 2, TINY)
+    sizes = {"train_examples": 60, "most_tokens": 30, "fine_tune_labels": 5, "fine_tune_steps": 2, "common": TINY}
     monkeypatch.setattr("text_tasks.FEW", (5,))
-    found = text.evaluate(settings)
-    assert json.loads(json.dumps(found)) == text.evaluate(settings)  # all of it is found again
+    found = text.evaluate(data, tmp_path, arms=arms, **sizes)
+    assert json.loads(json.dumps(found)) == text.evaluate(
+        data, tmp_path, arms=arms, **sizes
+    )  # all of it is found again
     assert set(found["arms"]["letters"][0]) == {"seed", "student", "untrained"}
     assert set(found["fine_tuned"]["letters"][0]) == {"pretrained", "scratch"}
     assert 0 <= found["arms"]["mlm"][0]["student"]["sst2"]["few 5"] <= 100

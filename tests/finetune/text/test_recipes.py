@@ -9,7 +9,7 @@ import yaml
 
 from data2vec.finetune.arguments import RECIPES, field_names, resolve
 from data2vec.finetune.run_glue import main
-from data2vec.finetune.text.glue_sweep import SweepArguments, plan, recipe_of_task
+from data2vec.finetune.text.glue_sweep import GlueSweep, plan, recipe_of_task
 from data2vec.finetune.text.glue_tasks import AVERAGED
 from data2vec.finetune.text.task import TextClassification
 from data2vec.pretraining.recipe import parse_yaml
@@ -52,7 +52,7 @@ def glue(tmp_path_factory) -> str:
 def test_published_settings(name, rates, shared, over_seeds, encoders):
     recipe = parse_yaml((RECIPES / f"{name}.yaml").read_text())
     recipe["model"]["model_name_or_path"] = encoders["v1"]
-    sweep = SweepArguments.from_dict({**recipe["task"]["sweep"], "tasks": "all"})
+    sweep = GlueSweep.from_dict({**recipe["task"]["sweep"], "tasks": "all"})
     assert sweep.learning_rates == rates
     assert (sweep.shared_learning_rate, sweep.over_seeds, len(sweep.seeds)) == (shared, over_seeds, 5)
     names = field_names(TextClassification)

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from data2vec.model_cards.folder import open_folder, read_log_file, with_log_file
-from data2vec.model_cards.report.command import main, pictures_folder, write_report
+from data2vec.model_cards.report.command import main, pictures_folder, write_page
 from data2vec.model_cards.report.inputs import FIRST, Inputs
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import resolve
@@ -67,8 +67,8 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(runs):
-    found = {system: write_report([runs / system], runs / "pages" / f"{system}.html") for system in MODELS}
-    found["two"] = write_report([runs / "vision-1", runs / "vision-2"], runs / "pages" / "two.html")
+    found = {system: write_page([runs / system], runs / "pages" / f"{system}.html") for system in MODELS}
+    found["two"] = write_page([runs / "vision-1", runs / "vision-2"], runs / "pages" / "two.html")
     return found
 
 
@@ -116,7 +116,7 @@ def test_numbers_are_those_of_the_folder(runs, pages):
     accuracy = report["rows"]["student"]["linear_probe"]["accuracy"]
     assert f"pretrained student {100 * accuracy:.1f} " in words(section(pages["vision-1"], "results"))
     assert "There is no report.json" in words(section(pages["text-1"], "results"))
-    assert "data2vec 2.0, 2 views" in words(section(pages["text-2"], "run"))
+    assert "objective.views 2" in words(section(pages["text-2"], "recipe"))
 
 
 def test_covered_pixels_are_the_hidden_patches(runs, pages):
@@ -169,7 +169,7 @@ def test_hidden_tokens_are_marked(runs, pages):
 
 
 def test_layers_are_probed_when_asked(runs, tmp_path):
-    page = write_report([runs / "audio-2"], tmp_path / "page.html", compute_layers=True)
+    page = write_page([runs / "audio-2"], tmp_path / "page.html", compute_layers=True)
     fragment = section(page, "layers")
     rows = re.findall(r"<tr><th scope=\"row\">(layer \d)</th>((?:<td.*?</td>)+)", fragment)
     assert [name for name, _ in rows] == ["layer 0", "layer 1", "layer 2"]
@@ -184,7 +184,7 @@ def test_a_probe_run_in_the_folder_gives_the_layers(runs, tmp_path):
     results = {"model": "elsewhere", "probed": {"pretrained": {"layers": layers}, "pixels": {"layers": {"raw": {}}}}}
     (folder / "probe").mkdir()
     (folder / "probe" / "results.json").write_text(json.dumps(results))
-    found = words(section(write_report([folder]), "layers"))
+    found = words(section(write_page([folder]), "layers"))
     assert "layer 2 61.3 70.0" in found and "pixels" not in found
 
 
@@ -225,7 +225,7 @@ def test_a_running_run_has_a_page(runs, tmp_path):
     for name in ("recipe.yaml", "run.json", "health.json", "checkpoint-8"):
         source = runs / "audio-1" / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    page = write_report([folder])
+    page = write_page([folder])
     assert "<figure" in section(page, "masks") and "<figure" in section(page, "attention")
     assert "report.json" in words(section(page, "missing")) and "<figure" in section(page, "curves")
 
@@ -235,7 +235,7 @@ def test_a_single_file_is_enough_for_a_page(runs, tmp_path, kept):
     folder = tmp_path / "rest"
     folder.mkdir()
     shutil.copy(runs / "vision-1" / kept, folder)
-    page = write_report([folder])
+    page = write_page([folder])
     found = words(section(page, "missing"))
     assert all(name in found for name in {"trainer_state.json", "recipe.yaml", "weights"} - {kept})
     assert "Not shown" in section(page, "masks")
@@ -246,7 +246,7 @@ def test_data_out_of_reach_is_said_and_the_rest_shown(runs, tmp_path):
     written = yaml.safe_load((folder / "recipe.yaml").read_text())
     written["data"]["sources"] = [{"path": "./gone/clips"}]
     (folder / "recipe.yaml").write_text(yaml.safe_dump(written))
-    page = write_report([folder])
+    page = write_page([folder])
     assert "'./gone/clips'" in words(section(page, "masks")) and "start this command there" in section(page, "masks")
     assert "<figure" in section(page, "features") and "<figure" in section(page, "attention"), "from data.probe"
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from data2vec.model_cards.report.command import main, write_report
+from data2vec.model_cards.report.command import main, write_page
 from tests.model_cards.browser import LAPTOP, PHONE, Browser, chromium
 from tests.model_cards.run_folders import fine_tuned
 
@@ -46,7 +46,7 @@ def test_classes_and_what_they_are_taken_for(folder, capsys):
 
 
 def test_what_only_pretraining_has_is_not_lamented(folder):
-    text = words(write_report([folder]))
+    text = words(write_page([folder]))
     for title in (
         "What the student does not see",
         "Map of the features",
@@ -63,7 +63,7 @@ def test_transcripts(tmp_path):
     rates = [0.0, 0.0, 0.0, 0.5, 1.5]
     rows = [{"id": i, "label": "a b", "prediction": "a", "error": wer, "wer": wer} for i, wer in enumerate(rates)]
     write_predictions(folder, "test", rows)
-    assert "3 of 5 utterances of test were transcribed without an error." in words(write_report([folder]))
+    assert "3 of 5 utterances of test were transcribed without an error." in words(write_page([folder]))
     assert (folder / "report_pictures" / "errors.png").is_file()
 
 
@@ -71,23 +71,23 @@ def test_several_labels_and_numbers(tmp_path):
     folder = fine_tuned(tmp_path / "sounds", "sounds", "v1")
     pairs = [(["dog", "rain"], ["dog"]), (["dog"], ["dog"]), (["rain"], ["dog", "rain"])]
     write_predictions(folder, "test", [{"label": label, "prediction": said, "error": 0} for label, said in pairs])
-    text = words(write_report([folder]))
+    text = words(write_page([folder]))
     assert "1 of 3 examples of test got exactly their labels" in text
     assert "rain 2 50.0 100.0" in text and "dog 2 100.0 66.7" in text
     write_predictions(folder, "test", [{"label": x, "prediction": x + 0.5, "error": 0} for x in (1.0, 2.0, 4.0)])
-    assert "The mean distance from the label is 0.5, over 3 of test." in words(write_report([folder]))
+    assert "The mean distance from the label is 0.5, over 3 of test." in words(write_page([folder]))
 
 
 def test_without_predictions_it_says_so(tmp_path):
     folder = fine_tuned(tmp_path / "bare", "images", "v1")
     shutil.rmtree(folder / "predictions", ignore_errors=True)
-    text = words(write_report([folder]))
+    text = words(write_page([folder]))
     assert "There is no predictions/test.jsonl" in text
 
 
 @pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
 def test_the_page_in_a_browser(folder):
-    page = write_report([folder, classes(fine_tuned(folder.parent / "other", "images", "v2"))])
+    page = write_page([folder, classes(fine_tuned(folder.parent / "other", "images", "v2"))])
     with Browser(chromium()) as browser:
         for size in (LAPTOP, PHONE):
             browser.open(page.as_uri(), size)

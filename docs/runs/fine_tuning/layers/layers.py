@@ -9,12 +9,15 @@ beside this file.
 import argparse
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data2vec.finetune import run_probe
+from data2vec.pretraining.evaluation.plots import draw_few_labels, draw_layers
 
 
 HERE = Path(__file__).parent
@@ -25,11 +28,6 @@ MODALITIES = {
     "vision_{family}": ("Fashion-MNIST", "probe_vision.yaml"),
     "audio_{family}": ("spoken digits, new voices", "probe_audio.yaml"),
     "text_128_{family}": ("IMDb, kind or not", "probe_text.yaml"),
-}
-LOOKS = {
-    "student": {"color": "#1f5fa8", "marker": "o"},
-    "teacher": {"color": "#e08a1e", "marker": "s"},
-    "untrained": {"color": "#9a9a9a", "marker": "^"},
 }
 
 
@@ -85,53 +83,33 @@ def percent(share: float) -> float:
     return round(100 * share, 1)
 
 
-def grid(results: dict[str, Any], x_label: str) -> tuple[Figure, list[tuple[Any, dict[str, Any]]]]:
-    """A row a modality, a column a family; the axes with their results."""
-    figure = Figure(figsize=(8, 8.5), layout="constrained")
-    axes = figure.subplots(len(MODALITIES), len(FAMILIES), sharey="row")
-    pairs = []
+def draw(results: dict[str, Any], name: str, draw_panel: Callable[[Axes, dict[str, Any]], None]) -> None:
+    """A row a modality, a column a family."""
+    figure = Figure(figsize=(10, 11), layout="constrained")
+    axes = figure.subplots(len(MODALITIES), len(FAMILIES))
     for row, (encoder, (title, _)) in zip(axes, MODALITIES.items(), strict=True):
-        for axis, (family, name) in zip(row, FAMILIES.items(), strict=True):
-            axis.set_title(f"{title}: {name}", fontsize=9)
-            axis.grid(alpha=0.3)
-            pairs.append((axis, results[encoder.format(family=family)]))
-        row[0].set_ylabel("accuracy in %")
-    for axis in axes[-1]:
-        axis.set_xlabel(x_label)
-    return figure, pairs
+        for axis, (family, called) in zip(row, FAMILIES.items(), strict=True):
+            draw_panel(axis, results[encoder.format(family=family)]["sources"])
+            axis.set_title(f"{title}: {called}, accuracy in %", fontsize=9, loc="left")
+    figure.savefig(HERE / name, dpi=80)
 
 
-def draw_layers(results: dict[str, Any]) -> None:
+def shares(percentages: Any) -> Any:
+    """Of 1, as the drawing takes them."""
+    if isinstance(percentages, dict):
+        return {name: shares(value) for name, value in percentages.items()}
+    return percentages / 100
+
+
+def layers(axis: Axes, sources: dict[str, Any]) -> None:
     """Linear probe (solid) and k-NN (dashed) over depth."""
-    figure, pairs = grid(results, "layer (0: the first block's input)")
-    for axis, result in pairs:
-        for name, look in LOOKS.items():
-            layers = result["sources"][name]["layers"]
-            depth = range(len(layers))
-            axis.plot(depth, [scores["linear"] for scores in layers.values()], **look, label=f"{name}, linear")
-            dashed = {**look, "linestyle": "--", "markersize": 3}
-            axis.plot(depth, [scores["knn"] for scores in layers.values()], **dashed, label=f"{name}, k-NN")
-        axis.set_xticks(list(depth))
-    pairs[0][0].legend(fontsize=7)
-    figure.savefig(HERE / "layers.png", dpi=80)
+    networks = {name: source["layers"] for name, source in sources.items() if "raw" not in source["layers"]}
+    draw_layers(axis, shares(networks))
 
 
-def draw_few_labels(results: dict[str, Any]) -> None:
+def few_labels(axis: Axes, sources: dict[str, Any]) -> None:
     """Of each network's best layer, with the spread over draws; raw features beside it."""
-    figure, pairs = grid(results, "labels a class")
-    for axis, result in pairs:
-        others = [name for name in result["sources"] if name not in LOOKS]
-        looks = {**LOOKS, **{name: {"linestyle": ":", "marker": "."} for name in others}}
-        for name, look in looks.items():
-            points = result["sources"][name]["few_labels"]
-            numbers = [int(number) for number in points]
-            means, spreads = ([point[key] for point in points.values()] for key in ("mean", "std"))
-            axis.errorbar(numbers, means, spreads, **look, capsize=2, label=name)
-        axis.set_xscale("log")
-        axis.set_xticks([1, 5, 10, 50], ["1", "5", "10", "50"])
-        axis.minorticks_off()
-        axis.legend(fontsize=7)
-    figure.savefig(HERE / "few_labels.png", dpi=80)
+    draw_few_labels(axis, shares({name: source["few_labels"] for name, source in sources.items()}))
 
 
 def main() -> None:
@@ -147,8 +125,8 @@ def main() -> None:
         results[encoder] = of_encoder(encoder, recipes[encoder], given.data, given.runs)
         file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if set(results) == set(recipes):
-        draw_layers(results)
-        draw_few_labels(results)
+        draw(results, "layers.png", layers)
+        draw(results, "few_labels.png", few_labels)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data2vec.model_cards.report.health_text import verdict
+from data2vec.model_cards.report.verdict import verdict
 
 
 HEALTHY = {"loss": 2.0, "target_std": 0.9, "prediction_std": 0.5, "position_std": 0.7, "effective_rank": 40.0}
