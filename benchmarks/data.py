@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,18 +127,15 @@ def streamed(data: PretrainingData, seconds: float) -> float:
     return per_second(one, seconds)
 
 
-def masks(run: Run, example: torch.Tensor, data: PretrainingData, seconds: float) -> float:
+def masks(run: Run, example: dict[str, Any], data: PretrainingData, seconds: float) -> float:
     """Masks a second of a batch of 16 samples, on the grid of an example."""
     views = run.objective.views or 1
     collator: Any = data.collator
-    if hasattr(collator, "grid"):
-        grid = tuple(collator.grid)
-    else:
-        grid = (collator.num_frames(len(example)) if hasattr(collator, "num_frames") else len(example),)
+    _, layout = collator.inputs([example])
 
     def one(call: int) -> int:
         seeds = torch.arange(16 * views).view(16, views) + 1000 * call
-        return draw_masks(run.objective, grid, seeds).shape[:2].numel()
+        return draw_masks(run.objective, replace(layout, maskable=None), seeds).shape[:2].numel()
 
     return per_second(one, seconds)
 
@@ -206,7 +204,6 @@ def report(modality: str, title: str, source: str, args: argparse.Namespace) -> 
     run, data = open_data(modality, source, args.tiny)
     opening = time.perf_counter() - began
     dataset: Any = data.train_dataset
-    example = next(iter(dataset[(0, 0)].values()))
     unit, seconds = UNITS[modality], args.seconds
     print(f"\n## {title}\n\n{len(dataset)} {unit}, opened in {opening:.1f} s\n\n| what | measured |\n| --- | --- |")
     rate = reads(data, seconds)
@@ -219,7 +216,7 @@ def report(modality: str, title: str, source: str, args: argparse.Namespace) -> 
         undo()
     _, stream = open_data(modality, source, args.tiny, **{"data.streaming": True})
     print(f"| streamed, {unit} per second and core | {streamed(stream, seconds):.0f} |")
-    print(f"| masks per second and core | {masks(run, example, data, seconds):.0f} |")
+    print(f"| masks per second and core | {masks(run, dataset[(0, 0)], data, seconds):.0f} |")
     sampler: Any = data.batch_sampler
     if dataset.lengths is not None:
         print(f"| padding with length bucketing | {padding(sampler, dataset.lengths):.1%} |")

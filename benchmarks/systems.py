@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from data2vec.modeling.embed_audio import ConvFrames
 from data2vec.pretraining.arguments import Run, override, read_recipe, resolve
+from data2vec.pretraining.data.audio import AudioCollator
 from data2vec.pretraining.data.build import PretrainingData
-from data2vec.pretraining.data.collators import AudioCollator, ConvFrames, ImageCollator, TextCollator
+from data2vec.pretraining.data.image import ImageCollator
 from data2vec.pretraining.data.sampler import BatchSampler
+from data2vec.pretraining.data.text import TextCollator
 from data2vec.pretraining.recipe import parse_yaml
 
 

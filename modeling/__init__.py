@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 
 if TYPE_CHECKING:
@@ -21,20 +21,32 @@ REGISTERED_BY = {
     "transformers.models.auto.configuration_auto": f"{__name__}.auto_configuration",
     "transformers.models.auto.modeling_auto": f"{__name__}.auto",
 }
+# What is half imported when it imports those, and needed by ours: they wait until it is there.
+AROUND = ("transformers.modeling_layers", f"{__name__}.")
 
 
 class _ThenRegister(Loader):
-    """Imports a module of `transformers` as `loader` does, and then ours."""
+    """Imports a module as `loader` does, and then, when the outermost of such imports has ended, ours."""
 
-    def __init__(self, loader: Loader, ours: str):
+    depth = 0
+    waiting: ClassVar[list[str]] = []
+
+    def __init__(self, loader: Loader, ours: str | None):
         self.loader, self.ours = loader, ours
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
-        import_module(self.ours)
+        _ThenRegister.depth += 1
+        try:
+            self.loader.exec_module(module)
+        finally:
+            _ThenRegister.depth -= 1
+        if self.ours is not None:
+            self.waiting.append(self.ours)
+        while self.waiting and not _ThenRegister.depth:
+            import_module(self.waiting.pop(0))
 
     def __getattr__(self, name: str) -> Any:  # get_source and the like
         return getattr(self.loader, name)
@@ -46,11 +58,12 @@ class _AutoClasses(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        ours = REGISTERED_BY.get(fullname)
-        spec = PathFinder.find_spec(fullname, path) if ours else None
-        if ours is None or spec is None or spec.loader is None:
+        if fullname not in REGISTERED_BY and not fullname.startswith(AROUND):
             return None
-        spec.loader = _ThenRegister(spec.loader, ours)
+        spec = PathFinder.find_spec(fullname, path)
+        if spec is None or spec.loader is None:
+            return None
+        spec.loader = _ThenRegister(spec.loader, REGISTERED_BY.get(fullname))
         return spec
 
 

@@ -1,6 +1,7 @@
 """Speech: convolutional front end and convolutional positions of data2vec 2.0 (arXiv 2212.07525, section 4.2)."""
 
-from typing import overload
+from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +10,31 @@ from transformers import PreTrainedConfig
 from .conv import FrameConv, TokenConv
 from .initialization import DefaultLinear, HeLinear
 from .recompute import recompute_norm
+
+
+Count = TypeVar("Count", int, Tensor)
+
+
+@dataclass(frozen=True)
+class ConvFrames:
+    """Frames that a stack of unpadded convolutions makes of so many samples, an int or a long tensor.
+
+    0 or less where there are too few samples for one.
+    """
+
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __call__(self, samples: Count) -> Count:
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    def samples_for(self, frames: int) -> int:
+        """The fewest samples that make so many frames."""
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            frames = (frames - 1) * stride + kernel
+        return frames
 
 
 class AudioEmbeddings(nn.Module):
@@ -20,27 +46,15 @@ class AudioEmbeddings(nn.Module):
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.kernels, self.strides = tuple(config.conv_kernel), tuple(config.conv_stride)
-        dims = config.conv_dim
-        self.first_conv = HeLinear(self.kernels[0], dims[0], bias=False)
+        self.num_frames = ConvFrames(tuple(config.conv_kernel), tuple(config.conv_stride))
+        dims, kernels, strides = config.conv_dim, self.num_frames.kernels, self.num_frames.strides
+        self.first_conv = HeLinear(kernels[0], dims[0], bias=False)
         self.convs = nn.ModuleList(
-            [FrameConv(dims[i - 1], dims[i], self.kernels[i], self.strides[i]) for i in range(1, len(dims))]
+            [FrameConv(dims[i - 1], dims[i], kernels[i], strides[i]) for i in range(1, len(dims))]
         )
         self.conv_norms = nn.ModuleList([nn.LayerNorm(dim) for dim in dims])
         self.layer_norm = nn.LayerNorm(dims[-1])
         self.projection = DefaultLinear(dims[-1], config.hidden_size)
-
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
-        """Frames made of so many samples; 0 or less where there are too few for one."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            samples = (samples - kernel) // stride + 1
-        return samples
 
     def forward(self, input_values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """`(batch, samples)` -> `(batch, time, dim)` and the grid (time,).
@@ -53,7 +67,8 @@ class AudioEmbeddings(nn.Module):
                 f"input_values has shape {tuple(input_values.shape)}: pass (batch, samples) with enough samples for "
                 "one frame of the convolutions."
             )
-        windows = input_values.to(self.first_conv.weight.dtype).unfold(1, self.kernels[0], self.strides[0])
+        kernel, stride = self.num_frames.kernels[0], self.num_frames.strides[0]
+        windows = input_values.to(self.first_conv.weight.dtype).unfold(1, kernel, stride)
         frames = recompute_norm(F.gelu, self.conv_norms[0], self.first_conv(windows))  # (batch, frames, conv dim)
         for conv, norm in zip(self.convs, self.conv_norms[1:], strict=True):
             frames = recompute_norm(F.gelu, norm, conv(frames))

@@ -15,7 +15,8 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, PreTrain
 from ..modeling import ObjectiveConfig
 from . import recipe as recipe_file
 from .console.help import EXIT_CODES, command_parser
-from .data.build import AudioDataArguments, DataArguments, ImageDataArguments, TextDataArguments, modality_of
+from .data.build import MODEL_TYPES, DataArguments, modality_of
+from .evaluation.raw_features import RAW_FEATURES
 from .evaluation.report import ReportArguments
 from .model_section import build_config, check_shapes, config_class_of, open_config
 from .shared_arguments import build_training, own_fields
@@ -28,7 +29,6 @@ objective, data, training and, where the run ends with a report, report. --field
 100, --objective.top_k_layers 4 or, inside a field, --masking.length 5; values are YAML. Started again with the same
 command, an interrupted run continues."""
 SECTIONS = ("model", "objective", "data", "training")
-DATA_FIELDS = {"speech": AudioDataArguments, "images": ImageDataArguments, "text": TextDataArguments}
 
 
 @dataclass
@@ -62,6 +62,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
         ValueError: an unknown field or a value that is not possible; the message names both and the fix.
         FileNotFoundError: no such recipe.
     """
+    modalities = dict.fromkeys(MODEL_TYPES.values())
     parser = command_parser(
         "accelerate launch pretraining/run.py",
         WHAT,
@@ -75,7 +76,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
             "configuration",
             "fields of objective": _listed(ObjectiveConfig),
             "fields of data, every modality": _listed(DataArguments),
-            **{f"fields of data, {name}": _listed(kind, DataArguments) for name, kind in DATA_FIELDS.items()},
+            **{f"fields of data, {kind.name}": _listed(kind.arguments_class, DataArguments) for kind in modalities},
             "fields of training, besides those of transformers' TrainingArguments": own_fields(PretrainingArguments),
             "fields of report": _listed(ReportArguments),
         },
@@ -102,15 +103,16 @@ def _listed(cls: type, base: type | None = None) -> list[str]:
 
 
 def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
-    if recipe_file.CHECKPOINT in model:
-        return config_class_of(model[recipe_file.CHECKPOINT])
-    kinds = sorted({config.model_type for config in MODEL_FOR_PRETRAINING_MAPPING if "data2vec" in config.model_type})
-    if model.get("model_type") not in kinds:
+    checkpoint = model.get(recipe_file.CHECKPOINT)
+    config_class = config_class_of(checkpoint) if recipe_file.CHECKPOINT in model else None
+    found = model.get("model_type") if config_class is None else config_class.model_type
+    if found not in tuple(MODEL_TYPES):
+        where = "model.model_type =" if config_class is None else f"model.model_name_or_path = {checkpoint!r} holds"
         raise ValueError(
-            f"model.model_type = {model.get('model_type')!r} is not possible: use one of {', '.join(kinds)}, or give "
-            "model.model_name_or_path."
+            f"{where} {found!r}, which cannot be pretrained here: use one of {', '.join(MODEL_TYPES)}, or "
+            "give model.model_name_or_path."
         )
-    return CONFIG_MAPPING[model["model_type"]]
+    return config_class or CONFIG_MAPPING[str(found)]
 
 
 def _model_class(config_class: type[PreTrainedConfig]) -> Any:
@@ -124,7 +126,7 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
         ours = _model_class(config_class).config_fields
         return {*recipe_file.names_of(config_class), "model_type", recipe_file.CHECKPOINT, *ours}
     if section == "data":
-        return set(recipe_file.names_of(modality_of(_config_class(recipe["model"])()).arguments_class))
+        return set(recipe_file.names_of(modality_of(_config_class(recipe["model"]).model_type).arguments_class))
     classes = {"objective": ObjectiveConfig, "training": PretrainingArguments, "report": ReportArguments}
     return set(recipe_file.names_of(classes[section]))
 
@@ -163,6 +165,8 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
         objective.masking.check(grid)
     except ValueError as error:
         raise ValueError(f"objective.{error}. The smallest input of this run has {because}.") from error
+    if report is not None:
+        RAW_FEATURES[modality]  # what the report compares with: known to be there before the run
     if data.probe is None:  # then there is nothing to probe and report with
         training.probe_steps, report = 0, None
     return Run(dict(recipe), model_class, config, checkpoint, objective, data, training, report)

@@ -100,6 +100,13 @@ def runs(tmp_path_factory) -> Path:
         often | {"output_dir": here / "parts", "max_steps": 3},
         often | {"output_dir": here / "parts", "max_steps": 6, "dataloader_num_workers": 2},
     ]
+    (here / "labelled").mkdir()
+    for split in ("train", "test"):
+        series_table(here / "labelled" / f"{split}.parquet")
+    learnt = {"output_dir": here / "report", "max_steps": 3, "probe": f"{{path: {here / 'labelled'}}}"}
+    learnt |= {"report.labels_per_class": 2, "report.draws": 2, "report.fine_tune_steps": 2}
+    learnt |= {"min_steps": 4, "masking": "{method: random, prob: 0.5}"}
+    plans.append(often | learnt)
     if SKELETONS.is_dir():
         real = {"sources": f"[{{path: {SKELETONS}, split: train}}]", "probe": f"{{path: {SKELETONS}}}"}
         real |= {
@@ -108,6 +115,7 @@ def runs(tmp_path_factory) -> Path:
             "min_steps": 4,
             "masking": "{method: random, prob: 0.5}",
             "max_bad_share": 0.2,
+            "report": "null",
         }
         plans.append(real | {"output_dir": here / "real"})
     pretrain(*plans)
@@ -127,6 +135,13 @@ def test_rows_that_cannot_be_used_are_named(runs):
     assert {row["problem"] for row in skipped} == {"too short"} and 1 <= len(skipped) <= 8
 
 
+def test_the_report_at_its_end(runs):
+    found = json.loads((runs / "report" / "report.json").read_text())
+    assert list(found["rows"]) == ["student", "teacher", "untrained", "spread of channels"]
+    assert found["model_type"] == "data2vec2-series" and found["raw"] == ["spread of channels"]
+    assert "(batch, steps, channels) -> (batch, time, dim)" in (runs / "report" / "report.md").read_text()
+
+
 def test_real_skeletons(runs):
     """Sequences of people's joints, with the online probe on labels."""
     if not SKELETONS.is_dir():
@@ -134,6 +149,30 @@ def test_real_skeletons(runs):
     log = json.loads((runs / "real" / "trainer_state.json").read_text())["log_history"]
     found = [entry["probe/knn_student"] for entry in log if "probe/knn_student" in entry]
     assert len(found) == 2 and all(0 < accuracy < 1 for accuracy in found)
+
+
+@pytest.mark.parametrize("lengths", [(23, 14), (16, 16)])
+def test_no_step_waits_for_the_device(monkeypatch, lengths):
+    """The collator counts the masks, so that the model need not."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    from series_data import SeriesCollator
+    from series_encoder import SeriesConfig, SeriesForPreTraining
+
+    config = SeriesConfig(num_channels=3, patch_steps=2, hidden_size=24, num_hidden_layers=2, num_attention_heads=2)
+    config.objective = SeriesConfig.default_objective | {"top_k_layers": 2}
+    model = SeriesForPreTraining(config)
+    examples = [{"series_values": torch.randn(n, 3), "epoch": 0, "index": i} for i, n in enumerate(lengths)]
+    batch = SeriesCollator(model.objective, 2, seed=0)(examples)
+    visible = ~batch["masked"]  # (batch, views, time)
+    if lengths[0] != lengths[1]:
+        visible[1, :, 7:] = False
+    kept = visible.sum(-1)
+    assert batch["mask_counts"] == (int(batch["masked"].sum()), int(kept.min()), int(kept.max()))
+    torch.manual_seed(1)
+    loss = model(**batch).loss
+    monkeypatch.setattr("data2vec.modeling.gather.count_masks", None)  # what the model would wait for
+    torch.manual_seed(1)
+    assert torch.equal(model(**batch).loss, loss)
 
 
 def test_padding_changes_nothing(monkeypatch):

@@ -230,13 +230,23 @@ assert "Data2Vec2AudioForCTC" in classes, classes
     assert result.returncode == 0, result.stderr
 
 
-def test_auto_classes_imported_before_know_ours() -> None:
-    code = """
+@pytest.mark.parametrize(
+    "first",
+    [
+        "from transformers import AutoModelForPreTraining; import data2vec",
+        "import data2vec; from transformers import ViTModel",  # which imports the Auto classes half way
+        "import data2vec.modeling.modeling_data2vec2",
+    ],
+)
+def test_auto_classes_know_ours_whatever_is_imported_first(first: str) -> None:
+    code = (
+        f"{first}\n"
+        + """
 from transformers import AutoModelForPreTraining
-import data2vec
 classes = {c.__name__ for c in AutoModelForPreTraining._model_mapping.values()}
 assert {"Data2Vec2AudioForPreTraining", "Data2VecTextForPreTraining"} <= classes
 """
+    )
     result = run_python(code)
     assert result.returncode == 0, result.stderr
 

@@ -25,10 +25,10 @@ from torch.nn import functional as F
 
 from data2vec.modeling import Data2VecForPreTrainingOutput
 from data2vec.modeling.decoder import regression_head
+from data2vec.modeling.embed_audio import ConvFrames
 from data2vec.modeling.embed_image import as_pair
 from data2vec.modeling.loss import regression_loss
 from data2vec.modeling.targets import normalize
-from data2vec.pretraining.data.collators import ConvFrames
 from data2vec.pretraining.evaluation.raw_features import MELS, WINDOW, log_mel
 
 

@@ -43,6 +43,7 @@ from data2vec.finetune.metrics import mean_average_precision
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import parse_arguments
 from data2vec.pretraining.checkpoints.environment import hardware, source_commit
+from data2vec.pretraining.data.audio import AudioData
 from data2vec.pretraining.evaluation.probe import PENALTIES, teacher_encoder
 from data2vec.pretraining.evaluation.raw_features import raw_features
 
@@ -216,7 +217,7 @@ def frozen(folder: Path, seed: int, size: Size) -> dict[str, Any]:
     for name, encoder in encoders.items():
         layers = [pooled_layers(encoder, part, data.collator)[0] for part in examples]  # part, layer: (examples, dim)
         found[name] = linear_probe([list(layer) for layer in zip(*layers, strict=True)], labels)
-    raw = [raw_features("input_values", part, part[:1]) for part in examples]  # nothing of these is fitted
+    raw = [raw_features(AudioData, part, part[:1]) for part in examples]  # nothing of these is fitted
     for name in raw[0]:
         found[name] = linear_probe([[part[name][0] for part in raw]], labels)
     done.write_text(json.dumps(found) + "\n")

@@ -14,7 +14,7 @@ from experiment import SYSTEMS, Experiment, once
 from transformers import AutoModel, PreTrainedModel, set_seed
 
 from data2vec.pretraining import run
-from data2vec.pretraining.data.build import PretrainingData
+from data2vec.pretraining.data.build import PretrainingData, modality_of
 from data2vec.pretraining.evaluation.fine_tuning import fine_tune_accuracy
 from data2vec.pretraining.evaluation.probe import (
     batches_of,
@@ -134,7 +134,7 @@ def raw(experiment: Experiment) -> dict[str, Any]:
         labelled = Data(experiment)
         train, test = labelled.train, labelled.test
         labels = [np.array([example["labels"] for example in split]) for split in (train, test)]
-        features = raw_features(labelled.asked.model_class.main_input_name, train, test)
+        features = raw_features(modality_of(labelled.asked.config), train, test)
         return {
             kind: accuracies(x, labels[0], y, labels[1], labelled.labels_per_class)
             for kind, (x, y) in features.items()

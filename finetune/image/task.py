@@ -10,8 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.collators import ImageCollator
-from ...pretraining.data.image import IMAGE
+from ...pretraining.data.image import IMAGE, ImageCollator
 from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import describe
 from ..arguments import FineTuneRun

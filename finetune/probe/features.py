@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from ...pretraining.data.modality import path_of
+from ...pretraining.data.modality import Modality, path_of
 from ...pretraining.evaluation.probe import Collate, Layer, batches_of, extract_layers
 from ..examples import Examples
 
@@ -155,7 +155,7 @@ def write_features(
     *,
     layer: Layer,
     pooled: bool,
-    column: str,
+    modality: Modality[Any],
     batch_size: int,
     process: tuple[int, int] = (0, 1),
     title: str = "features",
@@ -164,7 +164,7 @@ def write_features(
 
     Args:
         layer, pooled: see [`extract_layers`].
-        column: of the rows that holds their input, for the names.
+        modality: of the examples.
         process: (rank, ranks): every rank writes its share of the parts.
     """
     count = ceil(len(examples) / PART)
@@ -178,13 +178,13 @@ def write_features(
         for number, indices in spans.items():
             read = [examples[i] for i in indices]
             # Those of about one length go together: less padding
-            order = sorted(range(len(read)), key=lambda i: -read[i][encoder.main_input_name].numel())
+            order = sorted(range(len(read)), key=lambda i: -modality.length(read[i]))
             batches = batches_of([read[i] for i in order], collate, batch_size)
             layers, _ = extract_layers(encoder, batches, layer=layer, pooled=pooled)
             part = Part(
                 ids=examples.kept[np.asarray(indices)],
                 labels=np.array([int(example.get("labels", -1)) for example in read], dtype=np.int64),
-                names=[path_of(examples.row(i), column) or "" for i in indices],
+                names=[path_of(examples.row(i), modality.kind.column) or "" for i in indices],
                 layers={name: [rows[i] for i in np.argsort(order)] for name, rows in layers.items()},
             )
             folder.write(number, part)

@@ -20,13 +20,9 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from transformers import (
-    MODEL_MAPPING,
     AutoConfig,
-    AutoFeatureExtractor,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForPreTraining,
-    AutoTokenizer,
     PreTrainedModel,
 )
 
@@ -48,11 +44,6 @@ from .layers import Network, ProbeLabels, probe_everything
 from .report import describe
 
 
-PROCESSORS: dict[str, Any] = {
-    "input_values": AutoFeatureExtractor,
-    "pixel_values": AutoImageProcessor,
-    "input_ids": AutoTokenizer,
-}
 LONGEST_TEXT = 512  # tokens, where neither recipe nor encoder says less
 
 
@@ -148,24 +139,9 @@ def open_modality(run: FineTuneRun) -> Modality[Any]:
     settings = {name: value for name, value in limits.items() if name in known}
     try:
         reading = modality_class.arguments_class(sources=[data.train], num_proc=data.num_proc, **settings)
-        return modality_class(reading, config, _processor(run))
+        return modality_class(reading, config, modality_class.open_processor(run.checkpoint))
     except ValueError as error:
         raise ValueError(str(error).replace("data.block_size", "data.max_tokens")) from error
-
-
-def main_input(run: FineTuneRun) -> str:
-    """What the encoder calls its input."""
-    return MODEL_MAPPING[type(run.config)].main_input_name  # type: ignore[attr-defined]
-
-
-def _processor(run: FineTuneRun) -> Any:
-    kind = PROCESSORS[main_input(run)]
-    try:
-        return kind.from_pretrained(run.checkpoint, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        if kind is AutoTokenizer:
-            raise ValueError(f"model.model_name_or_path = {run.checkpoint!r} has no tokenizer: {error}") from error
-        return None  # the defaults of pretraining
 
 
 def open_examples(run: FineTuneRun, modality: Modality[Any]) -> tuple[dict[str, Examples], tuple[str, ...]]:
@@ -243,7 +219,7 @@ def _features(
             folder,
             layer=args.layer,
             pooled=pooled,
-            column=modality.kind.column,
+            modality=modality,
             batch_size=training.per_device_eval_batch_size,
             process=(training.process_index, training.world_size),
             title=f"{name}, {split}",
@@ -273,7 +249,7 @@ def _probe(
         sources["untrained"] = [networks[name] for name in untrained]
     if run.task.raw_features:
         train, test = ([examples[i] for i in range(len(examples))] for examples in splits.values())
-        raw = raw_features(main_input(run), train, test)
+        raw = raw_features(modality_of(run.config), train, test)
         sources |= {name: [{"raw": pair}] for name, pair in raw.items()}
     results["majority"] = float(np.bincount(labels.test).max() / len(labels.test))
     results["probed"] = probe_everything(sources, labels, run.task, run.training.seed)

@@ -7,7 +7,7 @@ costs as much as one of 20 s, and it is normalised after cropping: what the mode
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, BinaryIO
@@ -18,12 +18,13 @@ import soundfile
 import soxr
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, Wav2Vec2FeatureExtractor
+from transformers import AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor
 
 from ...modeling.configuration_objective import ObjectiveConfig
+from ...modeling.embed_audio import ConvFrames
 from .arguments import DataArguments
 from .bad_examples import BadExample
-from .collators import AudioCollator, ConvFrames
+from .collators import Batch, Collator, Example, TokenLayout, generator, pad
 from .file_types import AUDIO_TYPES, content_of, missing_bytes, size_of, unopened
 from .modality import Modality, Row, Rows, Survey, describe
 from .sources import MediaKind
@@ -94,11 +95,41 @@ MOST_FRAMES = 1 << 40  # a header that says more lies; the product with a rate s
 BLOCK = 1 << 16
 
 
+class AudioCollator(Collator):
+    """Pads to the longest clip with zeros, or crops every clip at random to the shortest (as the original)."""
+
+    def __init__(
+        self, objective: ObjectiveConfig | None, num_frames: ConvFrames, seed: int, crop_to_shortest: bool = False
+    ):
+        super().__init__(objective, seed)
+        self.num_frames, self.crop_to_shortest = num_frames, crop_to_shortest
+
+    def inputs(self, examples: Sequence[Example]) -> tuple[Batch, TokenLayout]:
+        """input_values (batch, samples) fp32, and attention_mask (batch, samples) long where a clip is padded."""
+        clips = [example["input_values"] for example in examples]
+        if self.crop_to_shortest:
+            shortest = min(map(len, clips))
+            clips = [_crop(clip, shortest, example, self.seed) for clip, example in zip(clips, examples, strict=True)]
+        batch, lengths = pad(clips, "input_values", 0.0)
+        frames = None if lengths is None else self.num_frames(lengths)  # (batch,)
+        return batch, TokenLayout((self.num_frames(batch["input_values"].shape[1]),), frames)
+
+
+def _crop(clip: Tensor, length: int, example: Example, seed: int) -> Tensor:
+    rng = generator(seed, example["epoch"], example["index"], "crop")
+    start = int(rng.integers(len(clip) - length + 1))
+    return clip[start : start + length]
+
+
 class AudioData(Modality[AudioDataArguments]):
     """See `Modality`. An example is {"input_values": (samples,) fp32}."""
 
+    name = "speech"
     arguments_class = AudioDataArguments
     kind = AUDIO
+    config_fields = ("conv_kernel", "conv_stride")
+    processor_class = AutoFeatureExtractor
+    shapes = ("(batch, samples) at 16 kHz", "(batch, frames, dim)")
 
     def __init__(self, args: AudioDataArguments, config: PreTrainedConfig, processor: Any = None):
         self.args = args
@@ -164,6 +195,12 @@ class AudioData(Modality[AudioDataArguments]):
             reason = f"longer than skip_above_seconds = {self.args.skip_above_seconds:g}"
             reasons[reason] = seconds > self.args.skip_above_seconds
         return {reason: np.flatnonzero(usable & applies) for reason, applies in reasons.items()}
+
+    @staticmethod
+    def real_tokens(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
+        if "attention_mask" not in inputs:
+            return Modality.real_tokens(encoder, inputs, time)
+        return encoder._get_feature_vector_attention_mask(time, inputs["attention_mask"])
 
     def collator(self, objective: ObjectiveConfig | None, seed: int) -> AudioCollator:
         crop = self.args.crop_to_shortest and objective is not None  # a probe reads whole clips

@@ -1,11 +1,11 @@
 """From a recipe's `data` fields to everything a trainer needs: `build_data`.
 
-    sources -> rows        data_sources
-    rows -> examples       data_examples, or data_streaming
+    sources -> rows        sources
+    rows -> examples       examples, or streaming
     examples -> batches    sampler
     batches -> masks       collators
 
-A modality is chosen by the encoder's main input; what it does with a row is in data_audio, data_image and data_text.
+A modality is chosen by the encoder's `model_type`; what it does with a row and a batch is in audio, image and text.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import MODEL_MAPPING, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from .arguments import DataArguments, ProbeArguments, Source
@@ -31,7 +31,7 @@ from .text import TextData, TextDataArguments
 
 
 __all__ = [
-    "MODALITIES",
+    "MODEL_TYPES",
     "AudioDataArguments",
     "BadExample",
     "DataArguments",
@@ -44,10 +44,13 @@ __all__ = [
     "modality_of",
 ]
 
-MODALITIES: dict[str, type[Modality[Any]]] = {
-    "input_values": AudioData,
-    "pixel_values": ImageData,
-    "input_ids": TextData,
+MODEL_TYPES: dict[str, type[Modality[Any]]] = {
+    "data2vec-audio": AudioData,
+    "data2vec-vision": ImageData,
+    "data2vec-text": TextData,
+    "data2vec2-audio": AudioData,
+    "data2vec2-vision": ImageData,
+    "data2vec2-text": TextData,
 }
 
 
@@ -107,18 +110,21 @@ class PretrainingData:
         return {part: dataset.ledger for part, dataset in sets.items() if dataset is not None}
 
 
-def modality_of(config: PreTrainedConfig) -> type[Modality[Any]]:
-    """The modality of an encoder, by its main input; its `arguments_class` holds a recipe's `data` fields."""
-    if type(config) not in MODEL_MAPPING:
-        raise ValueError(
-            f"model_type = {config.model_type!r} has no encoder that AutoModel knows: use one that it does."
-        )
-    name = MODEL_MAPPING[type(config)].main_input_name  # type: ignore[attr-defined]
-    if name not in MODALITIES:
-        raise ValueError(
-            f"model_type = {config.model_type!r} reads {name}: there is data for {', '.join(MODALITIES)} only."
-        )
-    return MODALITIES[name]
+def modality_of(model: PreTrainedConfig | str) -> type[Modality[Any]]:
+    """What a model reads, by its configuration or its `model_type`.
+
+    A configuration of another type, such as a ViT's, is told by the fields that say how it reads.
+    """
+    model_type = model if isinstance(model, str) else model.model_type
+    if model_type in MODEL_TYPES:
+        return MODEL_TYPES[model_type]
+    for modality in dict.fromkeys(MODEL_TYPES.values()):
+        if all(hasattr(model, name) for name in modality.config_fields):
+            return modality
+    raise ValueError(
+        f"model_type = {model_type!r} is of no known modality: use one of {', '.join(MODEL_TYPES)}, or register it "
+        "(docs/adding_a_modality.md)."
+    )
 
 
 def build_data(

@@ -7,6 +7,7 @@ crop-and-resize in one call and its reduced-size JPEG decoding are fast, and it 
 import io
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,12 +16,12 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageEnhance, ImageOps
 from torch import Tensor
-from transformers import BeitImageProcessorPil, PreTrainedConfig
+from transformers import AutoImageProcessor, BeitImageProcessorPil, PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from .arguments import DataArguments
 from .bad_examples import BadExample
-from .collators import ImageCollator
+from .collators import Batch, Collator, Example, TokenLayout
 from .file_types import IMAGE_TYPES, content_of, unopened
 from .modality import Modality, Row, describe
 from .sources import MediaKind
@@ -75,11 +76,27 @@ class ImageDataArguments(DataArguments):
         self.require(positive, "image_std", "use positive numbers")
 
 
+class ImageCollator(Collator):
+    """Stacks images; `grid` is the patch grid (height, width)."""
+
+    def __init__(self, objective: ObjectiveConfig | None, grid: tuple[int, int], seed: int):
+        super().__init__(objective, seed)
+        self.layout = TokenLayout(grid)
+
+    def inputs(self, examples: Sequence[Example]) -> tuple[Batch, TokenLayout]:
+        """pixel_values (batch, channels, height, width) fp32"""
+        return {"pixel_values": torch.stack([example["pixel_values"] for example in examples])}, self.layout
+
+
 class ImageData(Modality[ImageDataArguments]):
     """See `Modality`. An example is {"pixel_values": (channels, height, width) fp32}."""
 
+    name = "images"
     arguments_class = ImageDataArguments
     kind = IMAGE
+    config_fields = ("image_size", "patch_size", "num_channels")
+    processor_class = AutoImageProcessor
+    shapes = ("(batch, channels, height, width)", "(batch, CLS and patches, dim)")
 
     def __init__(self, args: ImageDataArguments, config: PreTrainedConfig, processor: Any = None):
         self.args = args
@@ -120,6 +137,13 @@ class ImageData(Modality[ImageDataArguments]):
         pixels *= 1 / (255 * self.std)
         pixels -= self.mean / self.std
         return {"pixel_values": torch.from_numpy(pixels)}
+
+    @staticmethod
+    def real_tokens(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
+        images, patch = inputs["pixel_values"], _pair(encoder.config.patch_size)
+        patches = (images.shape[-2] // patch[0]) * (images.shape[-1] // patch[1])
+        real = torch.arange(time, device=images.device) >= time - patches  # what is more stands in front
+        return real.expand(len(images), time)
 
     def collator(self, objective: ObjectiveConfig | None, seed: int) -> ImageCollator:
         return ImageCollator(objective, self.grid, seed)

@@ -1,6 +1,7 @@
-"""What the data layer asks of a modality. The rest of it (sources, sampling, streaming) knows none.
+"""What the data layer asks of a modality; the rest of it (sources, sampling, streaming) knows none.
 
-To add a modality: its arguments, a `Modality`, a collator, and one row in `data.MODALITIES`.
+To add a modality: its arguments, a `Modality`, a `Collator`, and its model types in `build.MODEL_TYPES`. What other
+layers know of it is in a `Registry` of theirs: features without a network, how it is drawn, the words of its card.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +11,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import datasets
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
@@ -19,7 +21,7 @@ from .bad_examples import PROBLEMS, BadExample
 from .sources import MediaKind
 
 
-__all__ = ["PROBLEMS", "BadExample", "Modality", "Row", "Rows", "Survey", "describe", "path_of"]
+__all__ = ["PROBLEMS", "BadExample", "Modality", "Registry", "Row", "Rows", "Survey", "describe", "path_of"]
 
 Row = Mapping[str, Any]
 
@@ -39,15 +41,23 @@ class Modality(ABC, Generic[Arguments]):
     """Reads one row and knows how to batch it.
 
     Attributes:
+        name: what the inputs are called, in words.
         arguments_class: the dataclass of the recipe's `data` fields.
         kind: where the raw data is found.
         named: whether a row may hold its file's name (a row of tokens holds a text instead).
+        config_fields: of an encoder's configuration, what says how it reads.
+        processor_class: the Auto class that opens what is saved beside the weights.
+        shapes: of an encoder's input and of its output, in words.
         processor: what is saved beside the weights, so that the Auto classes prepare inputs as pretraining did.
     """
 
+    name: ClassVar[str]
     arguments_class: ClassVar[type[DataArguments]]
     kind: ClassVar[MediaKind]
     named: ClassVar[bool] = True
+    config_fields: ClassVar[tuple[str, ...]]
+    processor_class: ClassVar[Any]
+    shapes: ClassVar[tuple[str, str]]
     args: Arguments
     processor: Any
 
@@ -71,6 +81,25 @@ class Modality(ABC, Generic[Arguments]):
     @abstractmethod
     def collator(self, objective: ObjectiveConfig | None, seed: int) -> Callable[[Sequence[dict[str, Any]]], Any]:
         """The collate function: with masks, or without where `objective` is None (probes)."""
+
+    @staticmethod
+    def real_tokens(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
+        """Bool (batch, time): True on what stands for a part of the input, False on padding and CLS tokens."""
+        first, mask = next(iter(inputs.values())), inputs.get("attention_mask")
+        extra = getattr(encoder.config, "num_extra_tokens", 0)  # in front, as CLS
+        if mask is None:
+            real = torch.ones(len(first), time - extra, dtype=torch.bool, device=first.device)
+        else:
+            real = encoder.real_tokens(mask, time - extra) if hasattr(encoder, "real_tokens") else mask.bool()
+        return nn.functional.pad(real, (extra, 0), value=False)
+
+    @classmethod
+    def open_processor(cls, model: str) -> Any:
+        """What is saved beside the weights of a folder or Hub id; None where pretraining's defaults are meant."""
+        try:
+            return cls.processor_class.from_pretrained(model, trust_remote_code=False)
+        except (OSError, ValueError):
+            return None
 
     @property
     def source_options(self) -> dict[str, Any]:
@@ -99,6 +128,30 @@ class Modality(ABC, Generic[Arguments]):
     def length(self, example: Mapping[str, Any]) -> int:
         """The length of an example that `read` returned, in the unit of `args.batch_cost`."""
         return 1
+
+
+Entry = TypeVar("Entry")
+
+
+class Registry(dict[type[Modality[Any]], Entry]):
+    """What one layer knows of each modality, such as how it is drawn; a subclass shares what its parent has.
+
+    `registry[modality]` raises ValueError where nothing was registered.
+    """
+
+    def __init__(self, what: str, entries: Mapping[type[Modality[Any]], Entry]):
+        super().__init__(entries)
+        self.what = what
+
+    def __missing__(self, modality: type[Modality[Any]]) -> Entry:
+        for parent in modality.__mro__[1:]:
+            if parent in self:
+                return self[parent]
+        known = ", ".join(known.name for known in self)
+        raise ValueError(
+            f"No {self.what} is registered for {modality.name}, only for {known}: register one "
+            "(docs/adding_a_modality.md)."
+        )
 
 
 @dataclass(frozen=True)

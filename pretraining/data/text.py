@@ -6,7 +6,7 @@ views into the tokenised documents, which `datasets` keeps on disk and reuses.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ...modeling.configuration_objective import ObjectiveConfig
+from ...modeling.masking import TokenMasking
 from .arguments import DataArguments
 from .bad_examples import BadExample
-from .collators import TextCollator
+from .collators import Batch, Collator, Example, TokenLayout, generator, pad
 from .modality import Modality, Row, Rows, Survey
 from .sources import load_sources
 from .text_rows import TEXT, DocumentRows, PackedRows, RowLayout, documents_of, rows_of_stream, tokenize
@@ -73,15 +74,66 @@ class TextDataArguments(DataArguments):
         return self.batch_tokens
 
 
+class TextCollator(Collator):
+    """Pads to the longest row. Special tokens are never hidden.
+
+    `input_ids` are the clean ids; the model puts its mask token where `masked` is True. A masking with `random_prob`
+    also replaces some tokens, drawn uniformly from the ordinary ones, in `student_input_ids`.
+    """
+
+    def __init__(self, objective: ObjectiveConfig | None, tokenizer: PreTrainedTokenizerBase, seed: int):
+        super().__init__(objective, seed)
+        self.pad_token_id = int(tokenizer.pad_token_id)
+        self.special_ids = torch.tensor(sorted(tokenizer.all_special_ids))
+        ordinary = torch.ones(len(tokenizer), dtype=torch.bool)
+        ordinary[self.special_ids] = False
+        self.ordinary_ids = ordinary.nonzero().flatten()  # (ids,)
+        masking = None if objective is None else objective.masking
+        self.replaces = masking if isinstance(masking, TokenMasking) and masking.random_prob > 0 else None
+        if self.replaces is not None and objective is not None and objective.views is not None:
+            raise ValueError(
+                f"objective.masking.random_prob = {self.replaces.random_prob} is not possible with objective.views = "
+                f"{objective.views}: hidden tokens are dropped there, use random_prob 0."
+            )
+
+    def inputs(self, examples: Sequence[Example]) -> tuple[Batch, TokenLayout]:
+        """input_ids (batch, tokens) long, and attention_mask (batch, tokens) long where a row is padded."""
+        batch, lengths = pad([example["input_ids"] for example in examples], "input_ids", self.pad_token_id)
+        ids = batch["input_ids"]
+        return batch, TokenLayout((ids.shape[1],), lengths, ~torch.isin(ids, self.special_ids))
+
+    def masks(
+        self, objective: ObjectiveConfig, batch: Batch, layout: TokenLayout, examples: Sequence[Example]
+    ) -> Batch:
+        found = super().masks(objective, batch, layout, examples)
+        if self.replaces is not None:
+            seeds, ids = self.mask_seeds(objective, examples), batch["input_ids"]
+            replaced = self.replaces.sample_replaced(layout.grid, seeds, layout.lengths, layout.maskable)
+            random_ids = self._random_ids(ids, examples)
+            found["student_input_ids"] = torch.where(replaced.squeeze(1), random_ids, ids)  # (batch, tokens)
+        return found
+
+    def _random_ids(self, ids: Tensor, examples: Sequence[Example]) -> Tensor:
+        drawn = torch.empty_like(ids)  # (batch, tokens)
+        for row, example in enumerate(examples):
+            rng = generator(self.seed, example["epoch"], example["index"], "replace")
+            drawn[row] = self.ordinary_ids[torch.from_numpy(rng.integers(len(self.ordinary_ids), size=ids.shape[1]))]
+        return drawn
+
+
 TRAINED_HERE = "builtin:byte-bpe"
 
 
 class TextData(Modality[TextDataArguments]):
     """See `Modality`. An example is {"input_ids": (tokens,) long}."""
 
+    name = "text"
     arguments_class = TextDataArguments
     kind = TEXT
     named = False
+    config_fields = ("vocab_size", "max_position_embeddings")
+    processor_class = AutoTokenizer
+    shapes = ("(batch, tokens)", "(batch, tokens, dim)")
 
     def __init__(
         self, args: TextDataArguments, config: PreTrainedConfig, processor: PreTrainedTokenizerBase | None = None
@@ -95,6 +147,13 @@ class TextData(Modality[TextDataArguments]):
         self.processor = processor
         self.layout = RowLayout(args.block_size, *_border_ids(processor))
         self._check_vocabulary()
+
+    @classmethod
+    def open_processor(cls, model: str) -> PreTrainedTokenizerBase:
+        try:
+            return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"There is no tokenizer in {model}: copy the one of its run into it. {error}") from error
 
     @property
     def source_options(self) -> dict[str, Any]:

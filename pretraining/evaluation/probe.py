@@ -21,6 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from ..data.build import modality_of
+
 
 Example = Mapping[str, Any]
 Batch = dict[str, Tensor]
@@ -112,36 +114,7 @@ def masked_mean(hidden: Tensor, real: Tensor) -> Tensor:
 
 def real_tokens(encoder: PreTrainedModel, inputs: Mapping[str, Tensor], time: int) -> Tensor:
     """Bool (batch, time): True on what stands for a part of the input, False on padding and CLS tokens."""
-    return REAL_TOKENS[encoder.main_input_name](encoder, inputs, time)
-
-
-def _real_frames(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
-    if "attention_mask" not in inputs:
-        values = inputs["input_values"]
-        return torch.ones(len(values), time, dtype=torch.bool, device=values.device)
-    return encoder._get_feature_vector_attention_mask(time, inputs["attention_mask"])
-
-
-def _real_patches(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
-    images = inputs["pixel_values"]
-    size = encoder.config.patch_size
-    height, width = (size, size) if isinstance(size, int) else size
-    patches = (images.shape[-2] // height) * (images.shape[-1] // width)
-    real = torch.arange(time, device=images.device) >= time - patches  # what is more than the patches stands in front
-    return real.expand(len(images), time)
-
-
-def _real_ids(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
-    ids = inputs["input_ids"]
-    return inputs["attention_mask"].bool() if "attention_mask" in inputs else torch.ones_like(ids, dtype=torch.bool)
-
-
-# main input -> which tokens are real
-REAL_TOKENS: dict[str, Callable[[Any, Mapping[str, Tensor], int], Tensor]] = {
-    "input_values": _real_frames,
-    "pixel_values": _real_patches,
-    "input_ids": _real_ids,
-}
+    return modality_of(encoder.config).real_tokens(encoder, inputs, time)
 
 
 def subset(examples: Sequence[Example], most: int, seed: int) -> list[Example]:

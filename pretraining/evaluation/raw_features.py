@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 from transformers.audio_utils import mel_filter_bank
 
+from ..data.audio import AudioData
+from ..data.image import ImageData
+from ..data.modality import Modality, Registry
+from ..data.text import TextData
 from .probe import Example, Features
 
 
@@ -21,27 +26,22 @@ WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
 
 
-def raw_features(
-    main_input_name: str, train: Sequence[Example], test: Sequence[Example]
-) -> dict[str, tuple[Features, Features]]:
-    """Raw features of a probe's examples, by their names: {name: (of train, of test)}, (examples, dim) float32 each.
-
-    Args:
-        main_input_name: of the encoder; says what the examples hold.
-        train, test: examples as the collator takes them, one by one: `input_values` (samples,), `pixel_values`
-            (channels, height, width) or `input_ids` (tokens,). What has to be fitted is fitted on `train`.
-    """
-    inputs = [[torch.as_tensor(example[main_input_name]) for example in examples] for examples in (train, test)]
-    return {name: compute(*inputs) for name, compute in RAW_FEATURES[main_input_name].items()}
-
-
 Pair = tuple[Features, Features]
 
 
-def pixels(train: Sequence[Tensor], test: Sequence[Tensor]) -> Pair:
+def raw_features(modality: type[Modality[Any]], train: Sequence[Example], test: Sequence[Example]) -> dict[str, Pair]:
+    """Raw features of a probe's examples, by their names: {name: (of train, of test)}, (examples, dim) float32 each.
+
+    `train` and `test` are examples as the collator takes them; what has to be fitted is fitted on `train`.
+    """
+    return {name: compute(train, test) for name, compute in RAW_FEATURES[modality].items()}
+
+
+def pixels(train: Sequence[Example], test: Sequence[Example]) -> Pair:
     """All pixels, of images no larger than 32 x 32; larger ones are averaged down."""
 
-    def flat(images: Sequence[Tensor]) -> np.ndarray:
+    def flat(examples: Sequence[Example]) -> np.ndarray:
+        images = [torch.as_tensor(example["pixel_values"]) for example in examples]
         height, width = images[0].shape[-2:]
         size = (min(height, SIDE), min(width, SIDE))
         return torch.stack([adaptive_avg_pool2d(image.float(), size).flatten() for image in images]).numpy()
@@ -77,36 +77,44 @@ def _mel_bank(window: int) -> Tensor:
     return torch.from_numpy(bank).float().T
 
 
-def mel_statistics(train: Sequence[Tensor], test: Sequence[Tensor]) -> Pair:
+def mel_statistics(train: Sequence[Example], test: Sequence[Example]) -> Pair:
     """Mean and standard deviation over time of each mel: (examples, 80)."""
     return _each(lambda mel: torch.cat((mel.mean(1), mel.std(1, correction=0))), train, test)
 
 
-def mel_slices(train: Sequence[Tensor], test: Sequence[Tensor]) -> Pair:
+def mel_slices(train: Sequence[Example], test: Sequence[Example]) -> Pair:
     """The log-mel spectrogram averaged in ten slices of time: (examples, 400)."""
     return _each(lambda mel: adaptive_avg_pool1d(mel, SLICES).flatten(), train, test)
 
 
-def token_counts(train: Sequence[Tensor], test: Sequence[Tensor]) -> Pair:
+def token_counts(train: Sequence[Example], test: Sequence[Example]) -> Pair:
     """tf-idf of each text's ids, sparse.
 
     Standardised columns would undo the idf weights. Instead all are scaled by one factor, to the row norm of
     standardised features, sqrt(dim), so that the same penalties of a classifier fit.
     """
-    vectorizer = TfidfVectorizer(analyzer=lambda ids: ids.tolist(), sublinear_tf=True, dtype=np.float32)
+    vectorizer = TfidfVectorizer(
+        analyzer=lambda example: example["input_ids"].tolist(), sublinear_tf=True, dtype=np.float32
+    )
     train_x, test_x = vectorizer.fit_transform(train), vectorizer.transform(test)
     scale = np.float32(np.sqrt(train_x.shape[1]))
     return train_x * scale, test_x * scale
 
 
-def _each(describe: Callable[[Tensor], Tensor], train: Sequence[Tensor], test: Sequence[Tensor]) -> Pair:
-    train_x, test_x = (torch.stack([describe(log_mel(wave)) for wave in waves]).numpy() for waves in (train, test))
+def _each(describe: Callable[[Tensor], Tensor], train: Sequence[Example], test: Sequence[Example]) -> Pair:
+    train_x, test_x = (
+        torch.stack([describe(log_mel(torch.as_tensor(example["input_values"]))) for example in examples]).numpy()
+        for examples in (train, test)
+    )
     return train_x, test_x
 
 
-# main input -> name of the features -> how they are made
-RAW_FEATURES: dict[str, dict[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Pair]]] = {
-    "pixel_values": {"pixels": pixels},
-    "input_values": {"log-mel mean and spread": mel_statistics, "log-mel in ten slices": mel_slices},
-    "input_ids": {"token counts (tf-idf)": token_counts},
-}
+# name of the features -> how they are made
+RAW_FEATURES: Registry[dict[str, Callable[[Sequence[Example], Sequence[Example]], Pair]]] = Registry(
+    "raw features (pretraining/evaluation/raw_features.py)",
+    {
+        ImageData: {"pixels": pixels},
+        AudioData: {"log-mel mean and spread": mel_statistics, "log-mel in ten slices": mel_slices},
+        TextData: {"token counts (tf-idf)": token_counts},
+    },
+)

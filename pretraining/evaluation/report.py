@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..console.progress import progress
 from ..data.arguments import CheckedArguments
+from ..data.build import modality_of
 from .fine_tuning import fine_tune_accuracy
 from .plots import draw_report, series
 from .probe import (
@@ -113,7 +114,7 @@ def write_report(
             )
             rows[kind] = {"name": NAMES[kind], **_probes((*of_train, *of_test), settings, seed)}
     labels = [np.array([int(example["labels"]) for example in examples]) for examples in (train, test)]
-    for name, (train_x, test_x) in raw_features(pretrained.main_input_name, train, test).items():
+    for name, (train_x, test_x) in raw_features(modality_of(pretrained.config), train, test).items():
         rows[name] = {"name": name, **_probes((train_x, labels[0], test_x, labels[1]), settings, seed)}
     raw = [name for name in rows if name not in encoders]
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..data.build import modality_of
+
 
 # log key -> what a reader calls it
 HEALTH = {
@@ -23,11 +25,6 @@ METRIC_NAMES = {
     "knn": "k-NN",
     "few_labels": "few labels",
     "fine_tuning": "fine-tuning",
-}
-SHAPES = {
-    "input_values": "(batch, samples) at 16 kHz -> (batch, frames, dim)",
-    "pixel_values": "(batch, channels, height, width) -> (batch, CLS and patches, dim)",
-    "input_ids": "(batch, tokens) -> (batch, tokens, dim)",
 }
 
 
@@ -50,7 +47,7 @@ def report_text(report: Mapping[str, Any], part: Literal["learnt", "findings"] |
         "names": METRIC_NAMES,
         "accuracies": markdown_table(heads, rows),
         "logged": markdown_table(["over the run", "first", "at step", "last", "at step"], logged) if logged else "",
-        "shape": SHAPES[report["main_input_name"]],
+        "shape": " -> ".join(modality_of(report["model_type"]).shapes),
     })  # fmt: skip
     rendered = template.root_render_func(context) if part is None else template.blocks[part](context)
     return re.sub(r"\n{3,}", "\n\n", "".join(rendered)).strip() + "\n"

@@ -96,12 +96,11 @@ def feature_ranks(model: Any, data: PretrainingData) -> dict[str, float]:
 
     RankMe (arXiv 2210.02885) of centred features of `FEATURES_OF` training examples; see [`metrics.Moments`].
     """
-    examples: Any = subset(cast(PretrainingDataset, data.train_dataset), FEATURES_OF, seed=0)  # type: ignore[arg-type]
+    dataset = cast(PretrainingDataset, data.train_dataset)
+    examples: Any = subset(dataset, FEATURES_OF, seed=0)  # type: ignore[arg-type]
+    batches = list(batches_of(examples, dataset.modality.collator(None, seed=0)))
     ranks = {}
     for name, encoder in (("student", model.base_model), ("teacher", teacher_encoder(model))):
-        wanted = (encoder.main_input_name, "attention_mask")
-        batches = batches_of(examples, data.collator)
-        inputs = ({key: batch[key] for key in wanted if key in batch} for batch in batches)
-        features = torch.from_numpy(extract_features(encoder, inputs)[0])  # (examples, dim)
+        features = torch.from_numpy(extract_features(encoder, batches)[0])  # (examples, dim)
         ranks[f"feature_rank_{name}"] = Moments.of(features, products=True).effective_rank().item()
     return ranks

@@ -1,6 +1,6 @@
 """Rows of numbers -> batches with masks: what the data layer asks of a modality."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from series_encoder import SeriesConfig
 from torch import Tensor
-from transformers import BatchFeature, FeatureExtractionMixin
+from transformers import AutoFeatureExtractor, BatchFeature, FeatureExtractionMixin
 
 from data2vec.modeling import ObjectiveConfig
-from data2vec.modeling.masking import mask_seeds
 from data2vec.pretraining.data.arguments import DataArguments
-from data2vec.pretraining.data.collators import draw_masks, pad
+from data2vec.pretraining.data.collators import Batch, Collator, Example, TokenLayout, pad
 from data2vec.pretraining.data.modality import BadExample, Modality, Row, describe
 from data2vec.pretraining.data.sources import MediaKind
 
@@ -53,8 +52,12 @@ class SeriesDataArguments(DataArguments):
 class SeriesData(Modality[SeriesDataArguments]):
     """An example is {"series_values": (steps, channels) fp32}."""
 
+    name = "series"
     arguments_class = SeriesDataArguments
     kind = SERIES
+    config_fields = ("num_channels", "patch_steps")
+    processor_class = AutoFeatureExtractor
+    shapes = ("(batch, steps, channels)", "(batch, time, dim)")
 
     def __init__(self, args: SeriesDataArguments, config: SeriesConfig, processor: Any = None):
         self.args, self.patch_steps = args, config.patch_steps
@@ -77,24 +80,18 @@ class SeriesData(Modality[SeriesDataArguments]):
         first = 0 if rng is None else int(rng.integers(max(len(steps) - self.args.crop_steps, 0) + 1))
         return {"series_values": self.processor(steps[first : first + self.args.crop_steps])["series_values"][0]}
 
-    def collator(self, objective: ObjectiveConfig | None, seed: int) -> Callable[[Sequence[dict[str, Any]]], Any]:
+    def collator(self, objective: ObjectiveConfig | None, seed: int) -> Collator:
         return SeriesCollator(objective, self.patch_steps, seed)
 
 
-class SeriesCollator:
-    """Pads to the longest series with zeros, and draws the masks."""
+class SeriesCollator(Collator):
+    """Pads to the longest series with zeros."""
 
     def __init__(self, objective: ObjectiveConfig | None, patch_steps: int, seed: int):
-        self.objective, self.patch_steps, self.seed = objective, patch_steps, seed
+        super().__init__(objective, seed)
+        self.patch_steps = patch_steps
 
-    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    def inputs(self, examples: Sequence[Example]) -> tuple[Batch, TokenLayout]:
         batch, lengths = pad([example["series_values"] for example in examples], "series_values", 0.0)
-        tokens = lengths // self.patch_steps  # (batch,)
-        if self.objective is not None:
-            views = self.objective.views or 1
-            # a mask depends on (seed, epoch, index, view) alone, so that workers, ranks and a resume change nothing
-            seeds = [mask_seeds(self.seed, example["epoch"], [example["index"]], views) for example in examples]
-            batch["masked"] = draw_masks(self.objective, (int(tokens.max()),), torch.cat(seeds), tokens)
-        if "labels" in examples[0]:
-            batch["labels"] = torch.tensor([example["labels"] for example in examples])
-        return batch
+        grid = (batch["series_values"].shape[1] // self.patch_steps,)
+        return batch, TokenLayout(grid, None if lengths is None else lengths // self.patch_steps)

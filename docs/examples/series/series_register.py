@@ -1,27 +1,26 @@
 """Makes the modality known. Import it once, before anything opens a configuration of this type."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-import torch
+import numpy as np
 from series_data import SeriesData, SeriesFeatureExtractor
 from series_encoder import SeriesConfig, SeriesForPreTraining, SeriesModel
-from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
-from data2vec.pretraining.data.build import MODALITIES
-from data2vec.pretraining.evaluation.probe import REAL_TOKENS
+from data2vec.pretraining.data.build import MODEL_TYPES
+from data2vec.pretraining.evaluation.probe import Example
+from data2vec.pretraining.evaluation.raw_features import RAW_FEATURES, Pair
 
 
-def real_steps(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
-    """Which tokens stand for a part of the input, bool (batch, time): features are averaged over them."""
-    real = encoder.real_tokens(inputs.get("attention_mask"), time)
-    return torch.ones(len(inputs["series_values"]), time, dtype=torch.bool) if real is None else real
+def spread_of_channels(train: Sequence[Example], test: Sequence[Example]) -> Pair:
+    """How much each channel moves, (examples, channels): what an encoder has to beat."""
+    train_x, test_x = (np.stack([example["series_values"].numpy().std(0) for example in of]) for of in (train, test))
+    return train_x, test_x
 
 
 AutoConfig.register(SeriesConfig.model_type, SeriesConfig)
 AutoModel.register(SeriesConfig, SeriesModel)
 AutoModelForPreTraining.register(SeriesConfig, SeriesForPreTraining)
 AutoFeatureExtractor.register(SeriesConfig, SeriesFeatureExtractor)
-MODALITIES["series_values"] = SeriesData  # the data layer finds a modality by the encoder's main input
-REAL_TOKENS["series_values"] = real_steps
+MODEL_TYPES[SeriesConfig.model_type] = SeriesData
+RAW_FEATURES[SeriesData] = {"spread of channels": spread_of_channels}  # for the report at the end of a run

@@ -1,6 +1,7 @@
 """Feature files: what is written is what the encoder computes, for every layer, whole or not there at all."""
 
 import json
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -12,6 +13,7 @@ from data2vec.finetune.examples import Examples
 from data2vec.finetune.probe import features
 from data2vec.finetune.probe.features import PART, FeatureFolder, Part, fingerprint, write_features
 from data2vec.pretraining.data.collators import pad
+from data2vec.pretraining.data.text_rows import TEXT
 from tests.finetune.encoders import encoder_folder
 
 
@@ -30,6 +32,9 @@ def texts(count):
     return rows, labels, examples
 
 
+TEXTS = SimpleNamespace(kind=TEXT, length=lambda example: len(example["input_ids"]))
+
+
 def collate(examples):
     batch, _ = pad([example["input_ids"] for example in examples], "input_ids", 1)
     return batch
@@ -37,7 +42,7 @@ def collate(examples):
 
 def write(encoder, examples, path, layer, format="parquet", pooled=True, **how):
     folder = FeatureFolder(path, format, {"weights": fingerprint(encoder)})
-    how = {"layer": layer, "pooled": pooled, "batch_size": 7, "column": "text", **how}
+    how = {"layer": layer, "pooled": pooled, "batch_size": 7, "modality": TEXTS, **how}
     parts = write_features(encoder, examples, collate, folder, **how)
     return folder, parts
 

@@ -6,8 +6,11 @@ import torch
 from transformers import Data2VecAudioConfig, Data2VecAudioModel
 
 from data2vec.modeling.configuration_objective import ObjectiveConfig
+from data2vec.modeling.embed_audio import ConvFrames
 from data2vec.modeling.masking import mask_seeds, masking_from_dict
-from data2vec.pretraining.data.collators import AudioCollator, ConvFrames, ImageCollator, TextCollator
+from data2vec.pretraining.data.audio import AudioCollator
+from data2vec.pretraining.data.image import ImageCollator
+from data2vec.pretraining.data.text import TextCollator
 from data2vec.pretraining.train_tokenizer import train_tokenizer
 
 

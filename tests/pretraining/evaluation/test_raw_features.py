@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
+from data2vec.pretraining.data.build import AudioData, ImageData, TextData
 from data2vec.pretraining.evaluation.raw_features import log_mel, raw_features
 
 
@@ -21,14 +22,14 @@ def of_audio(*waves):
 
 def test_pixels_are_the_image():
     train, test = ([{"pixel_values": torch.randn(3, 5, 7)} for _ in range(count)] for count in (4, 2))
-    ((name, (train_x, test_x)),) = raw_features("pixel_values", train, test).items()
+    ((name, (train_x, test_x)),) = raw_features(ImageData, train, test).items()
     assert name == "pixels" and train_x.shape == (4, 105) and test_x.shape == (2, 105)
     np.testing.assert_array_equal(test_x[1], test[1]["pixel_values"].flatten())
 
 
 def test_large_images_are_averaged_down():
     image = torch.randn(1, 64, 96)
-    ((_, (features, _)),) = raw_features("pixel_values", [{"pixel_values": image}], [{"pixel_values": image}]).items()
+    ((_, (features, _)),) = raw_features(ImageData, [{"pixel_values": image}], [{"pixel_values": image}]).items()
     expected = image.reshape(32, 2, 32, 3).mean((1, 3)).flatten()
     np.testing.assert_allclose(features[0], expected, atol=1e-6)
 
@@ -59,7 +60,7 @@ def test_log_mel_is_loudest_where_the_tone_is():
 
 def test_audio_features_summarise_the_spectrogram():
     waves = [torch.randn(5003), torch.randn(3001)]
-    features = raw_features("input_values", of_audio(*waves), of_audio(waves[1]))
+    features = raw_features(AudioData, of_audio(*waves), of_audio(waves[1]))
     statistics, slices = features["log-mel mean and spread"], features["log-mel in ten slices"]
     mel = log_mel(waves[1]).numpy()
     for row in (statistics[0][1], statistics[1][0]):
@@ -71,14 +72,14 @@ def test_audio_features_summarise_the_spectrogram():
 
 def test_slices_follow_time():
     wave = torch.cat([torch.zeros(8000), torch.randn(8000)])  # silence, then noise
-    (_, (features, _)), *_ = list(raw_features("input_values", of_audio(wave), of_audio(wave)).items())[1:]
+    (_, (features, _)), *_ = list(raw_features(AudioData, of_audio(wave), of_audio(wave)).items())[1:]
     loudness = features[0].reshape(40, 10).mean(0)
     assert loudness[:4].max() < loudness[6:].min()
 
 
 @pytest.mark.parametrize("wave", [torch.randn(23), torch.zeros(1000)])
 def test_short_and_silent_clips_have_features(wave):
-    for train_x, _ in raw_features("input_values", of_audio(wave), of_audio(wave)).values():
+    for train_x, _ in raw_features(AudioData, of_audio(wave), of_audio(wave)).values():
         assert np.isfinite(train_x).all()
 
 
@@ -86,7 +87,7 @@ def test_token_counts_are_scaled_tf_idf():
     train = [[5, 5, 5, 7], [7, 9], [7, 11, 13]]
     test = [[9, 9, 17]]  # 17 was not seen
     examples = [[{"input_ids": torch.tensor(ids)} for ids in split] for split in (train, test)]
-    ((_, (train_x, test_x)),) = raw_features("input_ids", *examples).items()
+    ((_, (train_x, test_x)),) = raw_features(TextData, *examples).items()
     vocabulary = [5, 7, 9, 11, 13]
 
     def row(ids):
