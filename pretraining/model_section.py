@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from ..modeling.ranges import check_ranges
+from .data.hub_names import require_hub_name
 
 
 BLOCK = re.compile(r"\.\d+\.")  # in the name of a tensor that one of many layers holds
@@ -23,6 +24,10 @@ def open_config(checkpoint: Any, overrides: Mapping[str, Any] | None = None) -> 
     where = f"model.model_name_or_path = {checkpoint!r}"
     if not isinstance(checkpoint, str) or not checkpoint.strip():
         raise ValueError(f"{where} is not possible: name the folder of a pretraining run, or a model on the Hub.")
+    try:
+        require_hub_name(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{where} cannot be opened. {error}") from error
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **(overrides or {}))
         check_ranges(config)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from ...pretraining.data.hub_names import require_hub_name
 from ...pretraining.data.modality import BadExample
 from ...pretraining.data.sources import LABEL, open_source
 from ...pretraining.data.text_rows import TEXT
@@ -73,6 +74,7 @@ def label_rows(rows: datasets.Dataset, source: LabelledSource) -> datasets.Datas
 def open_tokenizer(name: str, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     """The tokenizer, checked against the encoder: its vocabulary fits, and both pad alike."""
     try:
+        require_hub_name(name)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # whatever it raises, it says that there is no tokenizer
         raise ValueError(

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.arguments import CheckedArguments
-from ...pretraining.data.labels import Labels, number_labels, read_numbers
+from ...pretraining.data.labels import Labels, holds_decimals, number_labels, read_numbers
 from ...pretraining.data.sources import LABEL
 from ...pretraining.data.text import TextCollator
 from ...pretraining.data.text_rows import TEXT
@@ -135,8 +135,7 @@ class TextClassification(Task[TextClassificationArguments, TextClassificationDat
             for split, of_split in rows.items()
             if split != "test" or sources[split].label_column in of_split.column_names
         }
-        dtype = str(getattr(columns["train"].features[LABEL], "dtype", ""))
-        if names is None and (dtype.startswith("float") if task is None else not task.labels):
+        if names is None and (holds_decimals(columns["train"]) if task is None else not task.labels):
             labels = read_numbers(columns)
         else:
             labels = number_labels(columns, names or (None if task is None else task.labels))

@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ...pretraining.data.hub_names import require_hub_name
+
 
 # (modality, ending of the class that was saved) -> what opens it
 HEADS: dict[tuple[str, str], Any] = {
@@ -46,6 +48,7 @@ def open_model(name: str, attention: str = "sdpa") -> PreTrainedModel:
     Raises:
         ValueError: it is none of data2vec's, or of a class that has no export.
     """
+    require_hub_name(name)
     config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
     family, _, modality = config.model_type.rpartition("-")
     if family not in ("data2vec", "data2vec2"):

@@ -21,6 +21,7 @@ import data2vec  # noqa: F401  registers the classes of 2.0
 from data2vec.model_cards.hub.errors import in_words, is_expected
 from data2vec.pretraining.checkpoints.storage import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.data.hub_names import require_hub_name
 
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -53,6 +54,7 @@ def write_space(name: str, folder: Path, model: str | None = None) -> Path:
     Raises:
         ValueError: there is no Space for such a model.
     """
+    require_hub_name(name)
     config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
     family, _, modality = config.model_type.rpartition("-")
     saved = (config.architectures or ["Model"])[0]

@@ -30,11 +30,21 @@ from .modality import Modality, Row, Rows, Survey, describe
 from .sources import MediaKind
 
 
+def _wav(array: Any, rate: int) -> bytes:
+    """Samples, (samples,) or (channels, samples), as the content of a file."""
+    wave = np.asarray(array)
+    wave = wave / 32768 if np.issubdtype(wave.dtype, np.integer) else wave
+    file = io.BytesIO()
+    soundfile.write(file, wave.T, int(rate), format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
 AUDIO = MediaKind(
     column="audio",
     feature=datasets.Audio,
     extensions=(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"),
     known_columns=("audio", "speech", "file", "path"),
+    encode=_wav,
 )
 MISSING_TAIL = 0.1  # seconds a decoder may return less than the header says: lossy formats round up to whole frames
 

@@ -38,6 +38,7 @@ PROBLEMS = (
 )
 SKIP = "With data.max_bad_share above 0 such files are left out, counted and named, up to that share."
 JUDGED_FROM = 1000  # files of a larger source: a share of fewer says little
+FEW = 10  # unusable files that stop no run, as long as they are not most of its files
 LISTED_BYTES = 4 << 20  # of skipped.jsonl: some 10,000 files; all are counted
 NAMED = 5  # files in the message that stops a run
 READERS = 256  # rows of counters: the main process and its workers each write their own
@@ -140,9 +141,11 @@ class Ledger:
         read, found = self._counters[:, :2].sum(0).tolist()
         before = self._before.total()
         enough = JUDGED_FROM if self.size is None else min(self.size, JUDGED_FROM)
-        too_many = found > self.max_share * max(read, enough)
+        few = FEW if self.size is None else min(FEW, self.size // 2)  # a small folder may hold a few bad ones
+        too_many = found > max(self.max_share * max(read, enough), few)
         if self._surveyed:
-            too_many |= before + found > self.max_share * self._surveyed
+            few = min(FEW, self._surveyed // 2)
+            too_many |= before + found > max(self.max_share * self._surveyed, few)
         if not too_many:
             return
         kinds = ", ".join(f"{number} {problem}" for problem, number in sorted(self.counts().items()))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from .bad_examples import BadExample, Ledger
+from .bad_examples import BadExample, Ledger, TooManyBad
 from .collators import generator
 from .modality import Modality, Row, Rows, Survey, path_of
 from .sources import LABEL
@@ -93,7 +93,7 @@ class PretrainingDataset(Dataset[dict[str, Any]]):
             self.ledger.used(candidate)
             label = {"labels": int(row[LABEL])} if LABEL in row else {}
             return {**example, **label, "epoch": epoch, "index": index, "name": name}
-        raise ValueError(
+        raise TooManyBad(
             f"None of {MOST_REPLACEMENTS} neighbouring files can be used, the first is {first!r}: the source is not "
             "what data.sources says."
         )

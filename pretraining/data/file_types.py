@@ -1,6 +1,8 @@
 """What a file is by its first bytes, for the message about one that is not what its name says."""
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,12 +50,11 @@ def kind_of(head: bytes) -> str | None:
 
 def unopened(value: Any, name: str, wanted: str, own: set[str], error: Exception) -> BadExample:
     """The `BadExample` for a file that no decoder of `wanted` ("audio") opens; `own` are the types that it may be."""
-    if isinstance(error, FileNotFoundError | PermissionError):
-        return BadExample(f"{name} cannot be opened ({error.strerror}): correct the path or its rights.", "missing")
     try:
         size, head = _head(value)
     except OSError as problem:
-        return BadExample(f"{name} cannot be opened ({problem.strerror}): correct the path or its rights.", "missing")
+        fix = "rename it, its name is not UTF-8" if "\\x" in name else "correct the path or its rights"
+        return BadExample(f"{name} cannot be opened ({problem.strerror}): {fix}.", "missing")
     except TypeError:
         return BadExample(f"{name} is no file, but {value!r:.60}: correct the source.", "unreadable")
     if size == 0:
@@ -71,9 +72,15 @@ def unopened(value: Any, name: str, wanted: str, own: set[str], error: Exception
 
 
 def content_of(value: Any) -> Any:
-    """The bytes or the path of a row's value, which may be {"bytes", "path"}."""
+    """The bytes or the path of a row's value, which may be {"bytes", "path"}.
+
+    Raises:
+        OSError: the path leads to no file, or to something that never ends, such as a pipe.
+    """
     if isinstance(value, Mapping):
-        return value.get("path") if value.get("bytes") is None else value["bytes"]
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, str) and not stat.S_ISREG(os.stat(value).st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", value)
     return value
 
 

@@ -35,6 +35,7 @@ IMAGE = MediaKind(
 )
 ASPECTS = (3 / 4, 4 / 3)  # of a random crop, before it is resized to a square (BEiT, MAE)
 TRUNCATED, TOO_LARGE = "truncated", "Decompressed data too large"  # what Pillow's messages say
+LONGEST_SIDE = 65_535  # pixels, the most that a JPEG can have
 BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -167,16 +168,20 @@ class ImageData(Modality[ImageDataArguments]):
 
 def open_image(value: Any, name: str) -> Image.Image:
     """The image of a path, bytes or {"bytes", "path"}, not decoded yet; `BadExample` where it is none or too large."""
-    content = content_of(value)
     try:
+        content = content_of(value)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # of a damaged TIFF, whose error follows
-            return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+            image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadExample(f"{name}: {error} Shrink or remove it.", problem="too large") from error
     except Exception as error:  # a damaged file can raise anything in Pillow's decoders
         raise _not_opened(value, name, error) from error
+    if max(image.size) > LONGEST_SIDE:  # Pillow keeps some bytes of every line, and bounds the pixels alone
+        image.close()
+        raise BadExample(f"{name} is {image.width} x {image.height} pixels: cut or remove it.", problem="too large")
+    return image
 
 
 def _not_opened(value: Any, name: str, error: Exception) -> BadExample:
@@ -212,7 +217,12 @@ def decode(file: Image.Image, channels: int, name: str, at_least: tuple[int, int
             problem="pixel format",
         )
     mode = "RGB" if channels == 3 else "L"
-    return image if image.mode == mode else image.convert(mode)
+    try:
+        return image if image.mode == mode else image.convert(mode)
+    except ValueError as error:  # LAB, for example
+        raise BadExample(
+            f"{name} has pixels of mode {image.mode!r}: save it as RGB.", problem="pixel format"
+        ) from error
 
 
 def orientation(file: Image.Image) -> int:

@@ -170,6 +170,16 @@ def read_numbers(splits: Mapping[str, datasets.Dataset]) -> Labels:
     return Labels((), numbers, bad)
 
 
+def holds_decimals(rows: datasets.Dataset) -> bool:
+    """Whether the labels are floats, or the text of numbers of which one has decimals, as in a csv file."""
+    dtype = str(getattr(rows.features[LABEL], "dtype", ""))
+    if "string" not in dtype:
+        return dtype.startswith("float")
+    given = {value.strip() for value in rows.unique(LABEL) if value and value.strip()}
+    numbers = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+    return all(map(numbers.fullmatch, given)) and any(not value.lstrip("+-").isdigit() for value in given)
+
+
 def is_list(feature: Any) -> bool:
     """Whether a column holds lists."""
     return isinstance(feature, datasets.List | datasets.LargeList)

@@ -6,26 +6,39 @@ of the file, so that one decoder per modality (soundfile, Pillow) meets every fi
 """
 
 import glob
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
+from datasets.packaged_modules.csv.csv import Csv
+from datasets.packaged_modules.json.json import Json
 
-from ..console.progress import progress
 from .arguments import Source
 from .builtin import load_builtin
+from .decoded_arrays import Encode, encode_arrays
+from .folders import extension, files_below, listed
+from .hub_names import require_hub_name
 from .paths import confine
+from .row_choice import choose_rows
+from .tables import read_tables
 from .text_files import PROBLEM, WHERE, read_text_files
 
+
+logger = logging.getLogger(__name__)
 
 AnyDataset: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
 LABEL = "label"  # the name that the label column gets here
 
-TABLES = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
-COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+TABLES = {
+    ".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
+    ".arrow": "arrow",
+}  # fmt: skip
+LOADED = {*TABLES, ".tar", ".zip", ".lance", ".h5", ".hdf5", ".xml"}  # files that `datasets` finds in a folder
 STREAM_SHARDS = 64  # of a local folder: the most ranks * workers that read it without skipping over each other's rows
 
 
@@ -37,6 +50,24 @@ class MediaKind:
     feature: type | None  # the `datasets` feature that marks it
     extensions: tuple[str, ...]  # of its files, lower case
     known_columns: tuple[str, ...]  # where no feature marks it
+    encode: Encode | None = None  # of a decoded array
+    is_text: bool = False
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a source is read, see `load_source`."""
+
+    source: Source
+    kind: MediaKind
+    default_split: str
+    streaming: bool
+    labelled: bool
+    sample_by: str
+
+    @property
+    def split(self) -> str:
+        return self.source.split or self.default_split
 
 
 def load_source(
@@ -53,14 +84,8 @@ def load_source(
     `default_split` is read where the source names no split and has several; `sample_by` says what a document of a txt
     file is (line, paragraph or document). Raises ValueError where the source cannot be opened or has no such column.
     """
-    dataset = open_source(
-        source,
-        kind,
-        default_split=default_split,
-        streaming=streaming,
-        labelled=label_column is not None,
-        sample_by=sample_by,
-    )
+    how = {"default_split": default_split, "streaming": streaming, "sample_by": sample_by}
+    dataset = open_source(source, kind, labelled=label_column is not None, **how)
     return _keep_columns(dataset, source, kind, label_column)
 
 
@@ -75,15 +100,18 @@ def open_source(
 ) -> AnyDataset:
     """The rows of a source with all their columns; see `load_source`, which keeps those that are asked for."""
     try:
-        dataset = _open(source, kind, default_split, streaming, labelled, sample_by)
+        dataset = _open(_Reading(source, kind, default_split, streaming, labelled, sample_by))
     except (ValueError, OSError, KeyError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
-        detail = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+        cause: BaseException = error
+        while isinstance(cause, datasets.exceptions.DatasetGenerationError) and cause.__cause__ is not None:
+            cause = cause.__cause__  # what went wrong while `datasets` wrote its cache
+        detail = f"{type(cause).__name__}: {cause}" if not isinstance(cause, ValueError) else str(cause)
         raise ValueError(
             f"data source {source.path!r} (name={source.name!r}, split={source.split!r}) cannot be opened. {detail}"
         ) from error
     if dataset.features is None:  # a stream that does not say; it reads a few rows to find out
         dataset = dataset._resolve_features()
-    return _choose_rows(dataset, source)
+    return choose_rows(dataset, source)
 
 
 def load_sources(sources: Sequence[Source], kind: MediaKind, **how: Any) -> list[AnyDataset]:
@@ -91,79 +119,120 @@ def load_sources(sources: Sequence[Source], kind: MediaKind, **how: Any) -> list
     return [load_source(source, kind, **how) for source in sources]
 
 
-def _open(
-    source: Source, kind: MediaKind, default_split: str, streaming: bool, labelled: bool, sample_by: str
-) -> AnyDataset:
-    path, split = source.path, source.split
+def _open(reading: _Reading) -> AnyDataset:
+    path, split, kind = reading.source.path, reading.source.split, reading.kind
     if path.startswith("builtin:"):
-        return _maybe_stream(
-            load_builtin(path.removeprefix("builtin:"), source.name, split or default_split), streaming
-        )
+        builtin = load_builtin(path.removeprefix("builtin:"), reading.source.name, reading.split)
+        return _maybe_stream(builtin, reading.streaming)
 
     local = Path(path).expanduser()
     if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
-        saved = _one_split(datasets.load_from_disk(str(local)), split, default_split)
-        return _maybe_stream(_confined(saved, source, kind), streaming)
+        saved = _one_split(datasets.load_from_disk(str(local)), split, reading.default_split)
+        return _maybe_stream(_checked(saved, reading), reading.streaming)
 
     if local.is_dir():
-        files = _files_below(local / split if split and (local / split).is_dir() else local, kind.extensions)
-        if files and split and not (local / split).is_dir():
+        below = local / split if split and (local / split).is_dir() else local
+        there = files_below(below)
+        files = [name for name in there if extension(name) in kind.extensions]
+        others = Counter(extension(name) or "no ending" for name in there if extension(name) not in kind.extensions)
+        if not files and not any(ending in LOADED for ending in others):
+            raise ValueError(
+                f"Nothing in it can be read as {kind.column}, its files end in {listed(others) or 'nothing at all'}: "
+                f"convert them to one of {', '.join(_readable(kind))}, or name another folder."
+            )
+        if not files:
+            return _open_dataset(str(local), reading)
+        if split and below == local:
             raise ValueError(
                 f"It is a folder of files without a sub-folder {split!r}: drop split, or make the folder."
             )
-    else:
-        files = [str(local)] if local.is_file() else sorted(glob.glob(str(local), recursive=True))
-        files = [name for name in files if os.path.isfile(name)]
-        if not files and (glob.has_magic(path) or local.is_absolute() or path.startswith((".", "~"))):
-            raise ValueError("There is no such file or folder: correct the path.")
+        if others:
+            logger.warning("data source %r: %d files are read, others are not: %s", path, len(files), listed(others))
+        return _open_files(files, reading, None)
+    names = [str(local)] if local.is_file() else sorted(glob.glob(str(local), recursive=True))
+    files = [name for name in names if os.path.isfile(name)]
     if files:
-        chosen = split if not local.is_dir() else None
-        return _open_files(files, source, kind, chosen, streaming, labelled, sample_by)
-    dataset = datasets.load_dataset(
-        str(local) if local.is_dir() else path, source.name, split=split or default_split, streaming=streaming
-    )
-    return _confined(dataset, source, kind)
+        return _open_files(files, reading, split)
+    if glob.has_magic(path):
+        raise ValueError("No file has such a name: correct the pattern.")
+    require_hub_name(path, "dataset")
+    return _open_dataset(path, reading)
 
 
-def _confined(dataset: AnyDataset, source: Source, kind: MediaKind) -> AnyDataset:
-    """A table whose paths were checked; a text has none."""
+def _readable(kind: MediaKind) -> list[str]:
+    """Endings of the files and tables that hold this kind."""
+    tables = [ending for ending, table in TABLES.items() if table != "text" or kind.is_text]
+    return list(dict.fromkeys((*kind.extensions, *tables)))
+
+
+def _open_dataset(name: str, reading: _Reading) -> AnyDataset:
+    """A dataset of the Hub, or a folder in its layout."""
+    config, split = reading.source.name, reading.split
+    builder = datasets.load_dataset_builder(name, config)
+    how: dict[str, Any] = {}
+    if isinstance(builder, Csv | Json) and builder.info.features is None:
+        files = {str(part): list(map(str, found)) for part, found in builder.config.data_files.items()}
+        return _checked(_one_part(files, split, reading), reading)
+    if isinstance(builder, Csv):  # typed by the dataset's card; an empty cell alone is missing
+        how = {"keep_default_na": False, "na_values": [""]}
+    dataset = datasets.load_dataset(name, config, split=split, streaming=reading.streaming, **how)
+    return _checked(dataset, reading)
+
+
+def _one_part(files: Mapping[str, list[str]], split: str, reading: _Reading) -> AnyDataset:
+    """Rows of tables for a split, which may be joined and cut: train[:90%]+validation."""
+    parts = []
+    for part in split.split("+"):
+        name = part.partition("[")[0].strip()
+        if name not in files:
+            raise ValueError(f"It has no split {name!r}: set split to one of {', '.join(files)}.")
+        rows = read_tables(files[name], reading.streaming)
+        if name != part.strip():
+            if reading.streaming:
+                raise ValueError(f"A stream cannot be cut: drop {part.removeprefix(name)} from split.")
+            (cut,) = datasets.ReadInstruction.from_spec(part.strip()).to_absolute({name: len(rows)})
+            rows = rows.select(range(cut.from_ or 0, len(rows) if cut.to is None else cut.to))
+        parts.append(rows)
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def _checked(dataset: AnyDataset, reading: _Reading) -> AnyDataset:
+    """A table of media whose paths were checked and whose arrays became files; a text has neither."""
+    source, kind = reading.source, reading.kind
     if kind.feature is None:
         return dataset
     if dataset.features is None:
         dataset = dataset._resolve_features()
     column = source.column or _find_column(dataset.features, kind)
-    return confine(dataset, column, source) if column is not None and column in dataset.features else dataset
+    if column is None or column not in dataset.features:
+        return dataset
+    encoded = encode_arrays(dataset, column, kind.feature.__name__, kind.encode)
+    return confine(dataset, column, source) if encoded is None else encoded
 
 
-def _open_files(
-    files: list[str],
-    source: Source,
-    kind: MediaKind,
-    split: str | None,
-    streaming: bool,
-    labelled: bool,
-    sample_by: str,
-) -> AnyDataset:
-    """Media files become a column of paths; tables and texts go through their `datasets` builder."""
-    endings = {_extension(name) for name in files}
+def _open_files(files: list[str], reading: _Reading, split: str | None) -> AnyDataset:
+    """Media files become a column of paths, tables and texts rows; `split` is that of a table, which has one."""
+    kind, endings = reading.kind, {extension(name) for name in files}
     if endings <= set(kind.extensions) - set(TABLES):
         columns = {kind.column: files}
-        if labelled:
+        if reading.labelled:
             columns[LABEL] = [os.path.basename(os.path.dirname(name)) for name in files]
-        return _maybe_stream(datasets.Dataset.from_dict(columns), streaming)
+        return _maybe_stream(datasets.Dataset.from_dict(columns), reading.streaming)
     builders = {TABLES.get(ending) for ending in endings}
-    if len(builders) != 1 or None in builders:
+    (builder,) = builders if len(builders) == 1 else (None,)
+    if builder is None or (builder == "text" and not kind.is_text):
         raise ValueError(
-            f"Files ending in {', '.join(sorted(endings))} cannot be read together as {kind.column}: name a folder or "
-            f"pattern of one format, of {', '.join((*kind.extensions, *TABLES))}."
+            f"Files ending in {', '.join(sorted(endings))} are not read as {kind.column}: convert them, or name a "
+            f"folder or pattern of one format, of {', '.join(_readable(kind))}."
         )
-    (builder,) = builders
     if builder == "text":
         if split not in (None, "train"):
             raise ValueError(f"Text files have no split {split!r}: drop split, or name other files.")
-        return read_text_files(files, sample_by, streaming)
-    table = datasets.load_dataset(builder, data_files=files, split=split or "train", streaming=streaming)
-    return _confined(table, source, kind)
+        return read_text_files(files, reading.sample_by, reading.streaming)
+    if builder in ("csv", "json"):
+        return _checked(_one_part({"train": files}, split or "train", reading), reading)
+    table = datasets.load_dataset(builder, data_files=files, split=split or "train", streaming=reading.streaming)
+    return _checked(table, reading)
 
 
 def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_column: str | None) -> AnyDataset:
@@ -174,8 +243,10 @@ def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_co
             f"no column {column!r}" if column else f"no column, or no single one, that is clearly the {kind.column}"
         )
         raise ValueError(
-            f"data source {source.path!r} has {problem}: set column to one of its columns, {', '.join(features)}."
+            f"data source {source.path!r} has {problem}: set column to one of its columns, {_described(features)}."
         )
+    if kind.is_text:
+        dataset = _as_text(dataset, column, source)
     # What is wrong with a document of a text file comes with it.
     kept = {column: kind.column} | {extra: extra for extra in (PROBLEM, WHERE) if extra in features}
     if label_column is not None:
@@ -193,44 +264,24 @@ def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_co
     return dataset.rename_columns(renamed) if renamed else dataset
 
 
-def _choose_rows(dataset: AnyDataset, source: Source) -> AnyDataset:
-    if isinstance(dataset, datasets.IterableDataset) and (source.keep or source.drop):
-        fix = "leave them out with data.streaming = true"
-        raise ValueError(f"data source {source.path!r}: keep and drop cannot be applied to a stream: {fix}.")
-    for name, values in (source.keep or {}).items():
-        dataset = _rows_with(dataset, source, "keep", name, values, True)
-    for name, values in (source.drop or {}).items():
-        dataset = _rows_with(dataset, source, "drop", name, values, False)
-    return dataset
+def _as_text(dataset: AnyDataset, column: str, source: Source) -> AnyDataset:
+    feature = dataset.features[column]
+    dtype = getattr(feature, "dtype", None)
+    if isinstance(feature, datasets.Json) or dtype in ("string", "large_string", "null"):
+        return dataset
+    if isinstance(feature, datasets.Value) and "int" in feature.dtype:  # digits are text, too
+        return dataset.cast_column(column, datasets.Value("string"))
+    raise ValueError(
+        f"data source {source.path!r}: the column {column!r} holds {str(feature):.60}, not text: set column to one of "
+        f"{_described(dataset.features)}, or write its values as strings."
+    )
 
 
-def _rows_with(
-    dataset: datasets.Dataset, source: Source, field: str, column: str, values: list[Any], wanted: bool
-) -> datasets.Dataset:
-    """The rows whose `column` has (or, with `wanted` False, has not) one of `values`; a class may go by its name."""
-    features = dataset.features
-    if column not in features:
-        raise ValueError(
-            f"data source {source.path!r}: {field} names no column {column!r}: use one of {', '.join(features)}."
-        )
-    feature = features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        unknown = [value for value in values if isinstance(value, str) and value not in feature.names]
-        if unknown:
-            raise ValueError(
-                f"data source {source.path!r}: {field}.{column} holds {unknown[0]!r}: use {', '.join(feature.names)}."
-            )
-        values = [feature.str2int(value) if isinstance(value, str) else value for value in values]
-    present = set(dataset.unique(column))
-    missing = [value for value in values if value not in present]
-    if missing:  # a slip in a speaker's name would put that speaker into both sets
-        some = ", ".join(sorted(map(repr, present))[:20])
-        raise ValueError(
-            f"data source {source.path!r}: {field}.{column} holds {missing[0]!r}, which no row has: use values of "
-            f"{some}."
-        )
-    chosen = set(values)
-    return dataset.filter(lambda value: (value in chosen) == wanted, input_columns=[column])
+def _described(features: datasets.Features) -> str:
+    """The columns, and which of them hold media."""
+    kinds = {datasets.Audio: " (audio)", datasets.Image: " (images)"}
+    shown = {name: feature for name, feature in features.items() if name not in (PROBLEM, WHERE)}
+    return ", ".join(f"{name}{kinds.get(type(feature), '')}" for name, feature in shown.items())
 
 
 def _find_column(features: datasets.Features, kind: MediaKind) -> str | None:
@@ -255,28 +306,3 @@ def _maybe_stream(dataset: datasets.Dataset, streaming: bool) -> AnyDataset:
     if not streaming:
         return dataset
     return dataset.to_iterable_dataset(num_shards=max(1, min(len(dataset), STREAM_SHARDS)))
-
-
-def _extension(name: str) -> str:
-    stem, ending = os.path.splitext(name.lower())
-    return os.path.splitext(stem)[1] if ending in COMPRESSED else ending
-
-
-def _files_below(folder: Path, extensions: Sequence[str]) -> list[str]:
-    """All files of these kinds, through links too, in one order on every machine; hidden ones are left out."""
-    found = progress(_walk(folder, set()), title=f"looking through {folder}", unit=" files")
-    return sorted(name for name in found if _extension(name) in extensions)
-
-
-def _walk(folder: Path, seen: set[str]) -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in seen:  # a link to a folder above
-        return
-    seen.add(real)
-    for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), seen)
-        elif entry.is_file() or entry.is_symlink():  # one that leads nowhere is reported when it is read
-            yield entry.path

@@ -21,6 +21,7 @@ from ...modeling.masking import TokenMasking
 from .arguments import DataArguments
 from .bad_examples import BadExample
 from .collators import Batch, Collator, Example, TokenLayout, generator, pad
+from .hub_names import require_hub_name
 from .modality import Modality, Row, Rows, Survey
 from .sources import load_sources
 from .text_rows import TEXT, DocumentRows, PackedRows, RowLayout, documents_of, rows_of_stream, tokenize
@@ -237,6 +238,7 @@ class TextData(Modality[TextDataArguments]):
 
 def _open_tokenizer(args: TextDataArguments) -> PreTrainedTokenizerBase:
     try:
+        require_hub_name(str(args.tokenizer))
         return AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -5,22 +5,24 @@ and named with its line and byte; a file that is no text at all is left out as o
 all kinds of line ends become one, as Python reads text.
 """
 
-import os
+import io
 import zlib
 from collections.abc import Iterator, Sequence
 from lzma import LZMAError
-from typing import Any, BinaryIO
+from typing import Any
 
 import datasets
 import fsspec
 
 from .bad_examples import BadExample
-from .file_types import HEAD, kind_of
+from .file_types import HEAD, content_of, kind_of
+from .tables import stamp
 
 
 LARGEST = 16 << 20  # bytes of a document: a tokeniser needs many times its size at once
 PROBLEM, WHERE = "_problem", "_where"  # columns beside `text`, which is None where they are set
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("text", PROBLEM, WHERE)})
+BUFFER = 1 << 20
 BOM = b"\xef\xbb\xbf"
 
 
@@ -32,7 +34,7 @@ def read_text_files(files: Sequence[str], sample_by: str, streaming: bool) -> An
     if streaming:
         how = {"files": list(files), "sample_by": sample_by}
         return datasets.IterableDataset.from_generator(rows_of_files, features=FEATURES, gen_kwargs=how)
-    how = {"files": list(files), "sample_by": sample_by, "stamps": repr([_stamp(name) for name in files])}
+    how = {"files": list(files), "sample_by": sample_by, "stamps": repr([stamp(name) for name in files])}
     return datasets.Dataset.from_generator(rows_of_files, features=FEATURES, gen_kwargs=how)
 
 
@@ -40,8 +42,9 @@ def rows_of_files(files: list[str], sample_by: str, stamps: str = "") -> Iterato
     """The rows of all files; `stamps` only tells `datasets`' cache one state of the files from another."""
     for name in files:
         try:
+            content_of(name)
             with fsspec.open(name, "rb", compression="infer") as file:
-                yield from _rows(file, name, sample_by)
+                yield from _rows(io.BufferedReader(file, BUFFER), name, sample_by)
         except (EOFError, zlib.error, LZMAError) as error:
             yield _bad("truncated", f"{name!r} ends early or is damaged ({error}): fetch it anew")
         except OSError as error:
@@ -49,8 +52,10 @@ def rows_of_files(files: list[str], sample_by: str, stamps: str = "") -> Iterato
             yield _bad(kind, f"{name!r} cannot be read ({error.strerror or error}): mend or remove it")
 
 
-def problem_of(text: str) -> tuple[str, str] | None:
+def problem_of(text: Any) -> tuple[str, str] | None:
     """(problem, what to do) of a text that a table holds, or None."""
+    if not isinstance(text, str):
+        return "wrong type", f"{text!r:.60} is no text: make it a string or remove it"
     if "\0" in text:
         return "binary", f"there is a NUL byte at character {text.index(chr(0))}: it is no text, or UTF-16"
     if len(text) > LARGEST // 4 and len(text.encode("utf-8", "replace")) > LARGEST:
@@ -62,15 +67,7 @@ def problem_of(text: str) -> tuple[str, str] | None:
     return None
 
 
-def _stamp(name: str) -> tuple[int, int]:
-    try:
-        stat = os.stat(name)
-    except OSError:
-        return (0, 0)
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _rows(file: BinaryIO, name: str, sample_by: str) -> Iterator[dict[str, str | None]]:
+def _rows(file: io.BufferedReader, name: str, sample_by: str) -> Iterator[dict[str, str | None]]:
     head = file.read(HEAD)
     kind = kind_of(head)
     if not head:
@@ -79,7 +76,9 @@ def _rows(file: BinaryIO, name: str, sample_by: str) -> Iterator[dict[str, str |
         yield _bad("wrong type", f"{name!r} is {kind}, not text: remove it")
     else:
         file.seek(0)
+        read = False
         for line, offset, document in _documents(file, sample_by):
+            read = True
             where = f"{name!r}, line {line}, byte {offset}"
             if isinstance(document, BadExample):
                 yield _bad(document.problem, f"{where}: {document}")
@@ -96,23 +95,33 @@ def _rows(file: BinaryIO, name: str, sample_by: str) -> Iterator[dict[str, str |
                 yield _bad(found[0], f"{where}: {found[1]}")
             else:
                 yield {"text": text.replace("\r\n", "\n").replace("\r", "\n"), PROBLEM: None, WHERE: None}
+        if not read:
+            yield _bad("empty", f"{name!r} holds empty lines alone: remove it")
 
 
-def _documents(file: BinaryIO, sample_by: str) -> Iterator[tuple[int, int, bytes | BadExample]]:
+def _documents(file: io.BufferedReader, sample_by: str) -> Iterator[tuple[int, int, bytes | BadExample]]:
     """(first line, first byte, content) of every document; lines may end in any of \\n, \\r\\n and \\r."""
     lines: list[bytes] = []
-    first, start, size = 1, 0, 0
+    first, start, size, was_blank = 1, 0, 0, False
     for number, offset, line in _lines(file):
-        blank = sample_by == "paragraph" and not line.strip(b"\r\n")
-        if not blank:
+        blank = not line.strip(b"\r\n")
+        if blank and sample_by == "line":
+            if not was_blank:  # those that follow each other are one empty document
+                yield number, offset, b""
+        elif blank and sample_by == "paragraph":
+            if lines:
+                yield first, start, _joined(lines, size, sample_by)
+            lines = []
+        else:
             if not lines:
                 first, start, size = number, offset, 0
             size += len(line)
             if size <= LARGEST or not lines:
                 lines.append(line)
-        if lines and (blank or sample_by == "line"):
-            yield first, start, _joined(lines, size, sample_by)
-            lines = []
+            if sample_by == "line":
+                yield first, start, _joined(lines, size, sample_by)
+                lines = []
+        was_blank = blank
     if lines:
         yield first, start, _joined(lines, size, sample_by)
 
@@ -125,26 +134,39 @@ def _joined(lines: list[bytes], size: int, sample_by: str) -> bytes | BadExample
     return document if sample_by == "document" else document.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """(number, first byte, line with its end); of a line above `LARGEST` a part, long enough to be refused."""
+def _lines(file: io.BufferedReader) -> Iterator[tuple[int, int, bytes]]:
+    """(number, first byte, line with its end); empty lines behind each other come as one."""
     number, offset = 0, 0
-    while line := file.readline(LARGEST + 1):
-        size = len(line)
-        while len(line) > LARGEST and not line.endswith(b"\n") and (more := file.readline(LARGEST)):
-            size += len(more)
-            if more.endswith(b"\n"):
-                break
+    for line, size, count in _raw_lines(file):
         start, offset = offset, offset + size
         if start == 0 and line.startswith(BOM):
             line, start = line[len(BOM) :], len(BOM)
-        if b"\r" not in line[:-2]:
-            number += 1
-            yield number, start, line
+        if count > 1 or b"\r" not in line[:-2]:
+            yield number + 1, start, line
+            number += count
             continue
         for part in line.splitlines(keepends=True):  # old line ends; bytes split at \n, \r\n and \r alone
             number += 1
             yield number, start, part
             start += len(part)
+
+
+def _raw_lines(file: io.BufferedReader) -> Iterator[tuple[bytes, int, int]]:
+    """(content, its size, lines in it) up to a \\n; of more than `LARGEST` bytes a part, long enough to be refused."""
+    line = file.readline(LARGEST + 1)
+    while line:
+        size, count = len(line), 1
+        if not line.strip(b"\r\n"):
+            while (head := file.peek()) and (empty := len(head) - len(head.lstrip(b"\r\n"))):  # there may be millions
+                more = file.read(empty)
+                size, count = size + empty, count + more.count(b"\n")
+                line += more if len(line) <= LARGEST else b""
+        while len(line) > LARGEST and not line.endswith(b"\n") and (more := file.readline(LARGEST)):
+            size += len(more)
+            if more.endswith(b"\n"):
+                break
+        yield line, size, count
+        line = file.readline(LARGEST + 1)
 
 
 def _bad(problem: str, where: str) -> dict[str, str | None]:

@@ -15,7 +15,11 @@ from .text_files import PROBLEM, WHERE, problem_of
 
 
 TEXT = MediaKind(
-    column="text", feature=None, extensions=(".txt",), known_columns=("text", "content", "document", "sentence")
+    column="text",
+    feature=None,
+    extensions=(".txt",),
+    known_columns=("text", "content", "document", "sentence"),
+    is_text=True,
 )
 Row = Mapping[str, Any]
 DOCUMENTS_AT_ONCE = 64  # tokenised together in a stream

@@ -154,6 +154,12 @@ def floats(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
+def lab(rng: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    Image.frombytes("LAB", (48, 48), rng.bytes(3 * 48 * 48)).save(file, format="TIFF")
+    return file.getvalue()
+
+
 def sixteen_bits(rng: np.random.Generator) -> bytes:
     file = io.BytesIO()
     Image.fromarray(rng.integers(0, 65535, (40, 40), dtype=np.uint16)).save(file, format="PNG")
@@ -195,6 +201,8 @@ IMAGE = [
     Kind("document", ".jpeg", "wrong type", lambda rng: b"%PDF-1.7\n" + rng.bytes(300)),
     Kind("sound", ".png", "wrong type", lambda rng: sound(noise(rng), "FLAC")),
     Kind("floats", ".tiff", "pixel format", floats),
+    Kind("lab", ".tiff", "pixel format", lab),
+    Kind("tall", ".png", "too large", lambda rng: png(1, 89_000_000, bytes(99))),
     Kind("random", ".jpg", "unreadable", lambda rng: b"\x00" + rng.bytes(3000)),
     Kind("dangling", ".png", "missing", lambda rng: b""),
     Kind("good", ".jpg", None, lambda rng: picture(rng, "JPEG")),

@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 
-from data2vec.pretraining.data.labels import encode_label_lists, number_labels, read_numbers
+from data2vec.pretraining.data.labels import encode_label_lists, holds_decimals, number_labels, read_numbers
 
 
 AB = datasets.ClassLabel(names=["a", "b"])
@@ -82,6 +82,26 @@ def test_numbers():
         3: "unknown label",
         4: "unknown label",
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.5, 1.0], True),
+        ([0.0, 1.0], True),
+        ([0, 1], False),
+        ([True, False], False),
+        (["0.5", "2", "-1e-3", ""], True),
+        (["0", "1", "-1"], False),
+        (["007", "12"], False),
+        (["nan", "inf"], False),
+        (["1.5", "null"], False),
+        (["1.2.3", "1.5"], False),
+        (["", None], False),
+    ],
+)
+def test_decimals_are_numbers_to_be_predicted(values, expected):
+    assert holds_decimals(column(values)) == expected
 
 
 def test_lists_of_classes():

@@ -1,0 +1,57 @@
+"""A name may be a folder here or a repository of the Hub: a mistyped path is refused before the network is asked."""
+
+import functools
+import os
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
+
+
+FILE_ENDINGS = (
+    ".arrow", ".bin", ".ckpt", ".csv", ".flac", ".gz", ".jpeg", ".jpg", ".json", ".jsonl", ".m4a", ".mp3", ".ogg",
+    ".parquet", ".png", ".pt", ".pth", ".safetensors", ".tar", ".tsv", ".txt", ".wav", ".yaml", ".yml", ".zip",
+)  # fmt: skip
+SECONDS = 5.0  # that the Hub has to answer
+
+
+def require_hub_name(name: str, kind: str = "model") -> None:
+    """Refuse a `name` that is neither there nor can be a "model" or "dataset" of the Hub.
+
+    Raises:
+        ValueError: it looks like a path, or it is not in the cache and the Hub does not answer.
+    """
+    if Path(name).expanduser().exists():
+        return
+    looks_like_path = (
+        name.startswith((".", "~", os.sep))
+        or name.count("/") > 1
+        or name.endswith("/")
+        or "\\" in name
+        or name.lower().endswith(FILE_ENDINGS)
+    )
+    if looks_like_path:
+        raise ValueError(f"There is no file or folder {name!r}: correct the path.")
+    if not _is_cached(name, kind) and not _hub_answers():
+        raise ValueError(
+            f"There is no file or folder {name!r}, and the Hub, which might have such a {kind}, does not answer: "
+            "correct the path, or go online."
+        )
+
+
+def _is_cached(name: str, kind: str) -> bool:
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
+    folders = [Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"]
+    folders += [prepared / name.replace("/", "___")] if kind == "dataset" else []
+    return any(folder.is_dir() for folder in folders)
+
+
+@functools.cache
+def _hub_answers() -> bool:
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=SECONDS)
+    except Exception:  # whatever the HTTP library raises, there was no answer
+        return False
+    return True
