@@ -1,6 +1,8 @@
 """Preemption: SIGTERM or SIGINT ends a run after the step it is in, with a checkpoint."""
 
+import atexit
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -65,6 +67,16 @@ class PreemptionCallback(TrainerCallback):
         if state.global_step < state.max_steps and self.trainer.told_to_stop():
             self.trainer.preempted = True
             control.should_save = control.should_training_stop = True
+
+
+def _kill_workers() -> None:
+    """What an error left running: at exit, `multiprocessing` waits for ever for workers that ignore its SIGTERM."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call each of them an error
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+atexit.register(_kill_workers)
 
 
 def start_worker(worker: int) -> None:

@@ -47,7 +47,9 @@ READERS = 256  # rows of counters: the main process and its workers each write t
 class BadExample(ValueError):
     """A file or row that cannot be trained on; `problem`, one of `PROBLEMS`, is what it is counted under."""
 
-    def __init__(self, message: str, problem: str = "unreadable"):  # a loader makes it anew from the message alone
+    def __init__(self, message: str, problem: str = "unreadable"):
+        if message.startswith("Caught ") and "Traceback" in message:  # a loader's, with the worker's traceback in it
+            message = message.rpartition(f"{type(self).__name__}: ")[2].strip()
         super().__init__(message)
         self.problem = problem
 

@@ -78,7 +78,8 @@ class PretrainingDataset(Dataset[dict[str, Any]]):
             raise IndexError(index)
         limit = None if self.lengths is None else int(self.lengths[index])
         first = ""
-        for attempt in range(MOST_REPLACEMENTS):
+        tried = min(MOST_REPLACEMENTS, len(self))
+        for attempt in range(tried):
             candidate = (index + attempt) % len(self)
             source, number = self._place(candidate)
             row = self.sources[source][number]
@@ -94,8 +95,8 @@ class PretrainingDataset(Dataset[dict[str, Any]]):
             label = {"labels": int(row[LABEL])} if LABEL in row else {}
             return {**example, **label, "epoch": epoch, "index": index, "name": name}
         raise TooManyBad(
-            f"None of {MOST_REPLACEMENTS} neighbouring files can be used, the first is {first!r}: the source is not "
-            "what data.sources says."
+            f"None of {tried} neighbouring files can be used, the first is {first!r}: mend them, or name another "
+            "source."
         )
 
     @property

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub import constants
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
 
 FILE_ENDINGS = (

@@ -216,13 +216,10 @@ def decode(file: Image.Image, channels: int, name: str, at_least: tuple[int, int
             f"{name} has pixels of mode {image.mode!r}, whose range is not known: save it with 8 or 16 bits.",
             problem="pixel format",
         )
+    elif image.mode == "LAB":  # Pillow has no way from it to grey
+        image = image.convert("RGB")
     mode = "RGB" if channels == 3 else "L"
-    try:
-        return image if image.mode == mode else image.convert(mode)
-    except ValueError as error:  # LAB, for example
-        raise BadExample(
-            f"{name} has pixels of mode {image.mode!r}: save it as RGB.", problem="pixel format"
-        ) from error
+    return image if image.mode == mode else image.convert(mode)
 
 
 def orientation(file: Image.Image) -> int:

@@ -84,7 +84,7 @@ def load_source(
     `default_split` is read where the source names no split and has several; `sample_by` says what a document of a txt
     file is (line, paragraph or document). Raises ValueError where the source cannot be opened or has no such column.
     """
-    how = {"default_split": default_split, "streaming": streaming, "sample_by": sample_by}
+    how: dict[str, Any] = {"default_split": default_split, "streaming": streaming, "sample_by": sample_by}
     dataset = open_source(source, kind, labelled=label_column is not None, **how)
     return _keep_columns(dataset, source, kind, label_column)
 
@@ -238,7 +238,7 @@ def _open_files(files: list[str], reading: _Reading, split: str | None) -> AnyDa
 def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_column: str | None) -> AnyDataset:
     features = dataset.features
     column = source.column or _find_column(features, kind)
-    if column not in features:
+    if column is None or column not in features:
         problem = (
             f"no column {column!r}" if column else f"no column, or no single one, that is clearly the {kind.column}"
         )

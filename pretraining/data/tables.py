@@ -149,8 +149,8 @@ def _features(files: Sequence[str], limit: int | None) -> datasets.Features:
             raise BadExample(f"{files[0]!r} has no rows.")
         return datasets.Features(dict.fromkeys(first, STRING))
     found: dict[str, Any] = {}
-    rows = islice(rows, limit)
-    while chunk := list(islice(rows, CHUNK)):
+    looked_at = islice(rows, limit)
+    while chunk := list(islice(looked_at, CHUNK)):
         for column in {column: None for row in chunk for column in row}:
             values = [row[column] for row in chunk if row.get(column) is not None]
             found[column] = _joined(found.get(column, pa.null()), _type_of_values(values))

@@ -201,7 +201,6 @@ IMAGE = [
     Kind("document", ".jpeg", "wrong type", lambda rng: b"%PDF-1.7\n" + rng.bytes(300)),
     Kind("sound", ".png", "wrong type", lambda rng: sound(noise(rng), "FLAC")),
     Kind("floats", ".tiff", "pixel format", floats),
-    Kind("lab", ".tiff", "pixel format", lab),
     Kind("tall", ".png", "too large", lambda rng: png(1, 89_000_000, bytes(99))),
     Kind("random", ".jpg", "unreadable", lambda rng: b"\x00" + rng.bytes(3000)),
     Kind("dangling", ".png", "missing", lambda rng: b""),
@@ -212,6 +211,7 @@ IMAGE = [
     Kind("good-palette-alpha", ".png", None, half_clear),
     Kind("good-alpha", ".png", None, lambda rng: picture(rng, "PNG", "LA")),
     Kind("good-16-bit", ".png", None, sixteen_bits),
+    Kind("good-lab", ".tiff", None, lab),
     Kind("good-turned", ".jpg", None, turned),
 ]  # fmt: skip
 

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -201,6 +203,17 @@ def test_loader_workers_leave_signals_to_their_process():
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(pids[0], number)
     assert len(pids) == 6 and set(pids) != {os.getpid()}
+
+
+def test_an_error_ends_a_process_whose_loader_workers_ignore_signals():
+    code = (
+        "import torch\nfrom torch.utils.data import DataLoader\n"
+        "from data2vec.pretraining.checkpoints.signals import start_worker\n"
+        "batches = iter(DataLoader(torch.zeros(99), num_workers=2, worker_init_fn=start_worker))\n"
+        "next(batches)\nraise ValueError('a fault')\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.rstrip().endswith("ValueError: a fault")
 
 
 def test_no_token_is_in_anything_that_a_run_writes(tmp_path):

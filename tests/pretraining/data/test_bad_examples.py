@@ -2,9 +2,12 @@
 
 import json
 import logging
+import os
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -12,9 +15,12 @@ from torch.utils.data import DataLoader
 from data2vec.modeling import ObjectiveConfig
 from data2vec.pretraining.data import bad_examples
 from data2vec.pretraining.data import text_files as data_text_files
+from data2vec.pretraining.data.audio import read_crop
 from data2vec.pretraining.data.bad_examples import BadExample, Ledger, TooManyBad
 from data2vec.pretraining.data.build import build_data, modality_of
-from data2vec.tests.pretraining.damaged_files import KINDS, by_problem, write_files
+from data2vec.pretraining.data.image import open_image
+from data2vec.pretraining.data.text_files import rows_of_files
+from data2vec.tests.pretraining.damaged_files import KINDS, by_problem, words, write_files
 from data2vec.tests.pretraining.data.test_build import AUDIO, TEXT, VISION
 
 
@@ -125,6 +131,55 @@ def test_what_an_earlier_start_named_is_neither_counted_nor_listed_again(tmp_pat
     assert [(e["index"], e["name"]) for e in again] == [(e["index"], e["name"]) for e in examples]
 
 
+def test_what_is_no_file_is_left_out_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    os.symlink(tmp_path / "pipe.wav", tmp_path / "link.wav")
+    os.symlink("loop.wav", tmp_path / "loop.wav")
+    (tmp_path / "folder.wav").mkdir()
+    for name in ("pipe.wav", "link.wav", "loop.wav", "folder.wav", "/dev/zero"):
+        path = str(tmp_path / name)
+        for read in (lambda path: read_crop(path, path, 99, None), lambda path: open_image(path, path)):
+            with pytest.raises(BadExample, match=f"{name} cannot be opened") as error:
+                read(path)
+            assert error.value.problem == "missing"
+        (row,) = rows_of_files([path], "line")
+        assert row["_problem"] in ("missing", "damaged") and name in row["_where"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_source_of_bad_files_alone_ends_in_one_line(tmp_path, workers):
+    for number in range(30):
+        (tmp_path / f"{number}.png").write_text("not a picture at all")
+    data = build("image", tmp_path)
+    loader = DataLoader(data.train_dataset, **data.loader_arguments(), num_workers=workers)
+    with pytest.raises(TooManyBad, match=r"^None of 30 neighbouring files can be used.*source\.$"):
+        list(loader)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("sample_by", ["line", "paragraph", "document"])
+def test_millions_of_empty_lines_are_one_empty_document(tmp_path, ending, sample_by):
+    (tmp_path / "a.txt").write_bytes(f"one{ending}{ending * 3_000_000}two".encode())
+    rows = list(rows_of_files([str(tmp_path / "a.txt")], sample_by))
+    whole = [f"one\n{3_000_000 * chr(10)}two"]
+    assert [row["text"] for row in rows] == {"line": ["one", "", "two"], "document": whole}.get(
+        sample_by, ["one", "two"]
+    )
+    (tmp_path / "b.txt").write_bytes(ending.encode() * 3_000_000 + b"\xff")
+    *_, bad = rows_of_files([str(tmp_path / "b.txt")], "line")
+    assert f"line 3000001, byte {3_000_000 * len(ending)}" in bad["_where"]
+
+
+def test_values_of_a_table_that_are_no_text_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [json.dumps({"text": words(rng).decode() if i % 50 else ["a", "list"]}) for i in range(400)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    for streaming in (False, True):
+        data = build("text", tmp_path / "a.jsonl", streaming=streaming)
+        epoch_of(data)
+        assert data.skipped()["train"] == {"wrong type": 8}
+
+
 def test_ranks_tell_each_other_and_count_each_file_once(tmp_path):
     ledgers = [Ledger("train", 1.0, size=100) for _ in range(3)]
     for rank, found in enumerate([(5, 7), (7, 11), (11, 5, 60)]):
@@ -154,6 +209,22 @@ def test_the_list_is_bounded_and_the_counts_are_not(tmp_path, monkeypatch):
         ledger.leave_out(f"{number}.wav", BadExample("is silent", "silent"))
     assert ledger.counts() == {"silent": 500}
     assert (tmp_path / "skipped.jsonl").stat().st_size < 2200
+
+
+@pytest.mark.parametrize(
+    ("size", "bad", "stops"),
+    [(31, 1, False), (31, 10, False), (31, 11, True), (12, 6, False), (12, 7, True), (1, 1, True)],
+)
+def test_a_few_bad_files_do_not_stop_a_small_folder(size, bad, stops):
+    error = BadExample("x", "empty")
+    early, late = Ledger("train", 0.01, size), Ledger("train", 0.01, size)
+    for ledger, leave_out in (
+        (early, lambda: early.leave_out_before({str(number): error for number in range(bad)}, size)),
+        (late, lambda: [late.leave_out(str(number), error, number) for number in range(bad)]),
+    ):
+        with pytest.raises(TooManyBad) if stops else nullcontext():
+            leave_out()
+        assert ledger.counts()["empty"] == bad
 
 
 @pytest.mark.parametrize(("share", "bad_every", "stops_at"), [(0.01, 50, 550), (0.01, 200, None), (0.2, 4, 804)])

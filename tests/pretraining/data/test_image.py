@@ -53,6 +53,7 @@ MODES = {
     "cmyk": (Image.new("RGB", (9, 7), COLOUR).convert("CMYK"), "jpg", COLOUR),
     "16 bit": (Image.fromarray(np.full((7, 9), 90 * 256 + 17, dtype=np.uint16)), "png", (90, 90, 90)),
     "16 bit tiff": (Image.fromarray(np.full((7, 9), 200 * 256, dtype=np.uint16)), "tiff", (200, 200, 200)),
+    "lab": (Image.new("LAB", (9, 7), (128, 128, 128)), "tiff", (119, 119, 119)),
     "1 bit": (Image.new("1", (9, 7), 1), "png", (255, 255, 255)),
     "1 bit black": (Image.new("1", (9, 7), 0), "tiff", (0, 0, 0)),
 }

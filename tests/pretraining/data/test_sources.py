@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image
 
 from data2vec.pretraining.data.arguments import DataArguments, Source
-from data2vec.pretraining.data.audio import AUDIO, AudioDataArguments
+from data2vec.pretraining.data.audio import AUDIO, AudioDataArguments, read_crop
 from data2vec.pretraining.data.image import IMAGE, ImageDataArguments
 from data2vec.pretraining.data.sources import load_source
 from data2vec.pretraining.data.text_rows import TEXT
@@ -42,6 +42,67 @@ def test_a_folder_of_files_is_listed_deeply_in_order_and_without_what_is_none(tm
     assert len(load(tmp_path, IMAGE)) == 1
     with pytest.raises(ValueError, match="sub-folder 'c'"):
         load(tmp_path, AUDIO, split="c")
+
+
+def test_what_is_not_read_of_a_folder_is_said_and_a_folder_of_others_refused(tmp_path, caplog):
+    for name in ("m4a/a.m4a", "m4a/b.M4A", "m4a/cover.jpg", "mixed/a.m4a", "mixed/b.wav", "pictures/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "none").mkdir()
+    assert len(load(tmp_path / "mixed", AUDIO)) == 1
+    assert "1 files are read, others are not: .m4a (1)" in caplog.text
+    for name, kind, found in (
+        ("m4a", AUDIO, r"\.m4a \(2\), \.jpg \(1\): convert .*\.wav, \.flac"),
+        ("pictures", AUDIO, r"\.png \(1\)"),
+        ("pictures", TEXT, r"\.png \(1\): convert them to one of \.txt, \.jsonl"),
+        ("mixed", IMAGE, r"\.m4a \(1\), \.wav \(1\)"),
+        ("none", AUDIO, "nothing at all"),
+    ):
+        with pytest.raises(ValueError, match=f"Nothing in it can be read as {kind.column}, its files end in {found}"):
+            load(tmp_path / name, kind)
+    with pytest.raises(ValueError, match=r"Files ending in \.m4a are not read as audio: convert them.*\.wav"):
+        load(tmp_path / "m4a" / "a.m4a", AUDIO)
+    (tmp_path / "x.txt").write_text("words")
+    with pytest.raises(ValueError, match=r"Files ending in \.txt are not read as audio"):
+        load(tmp_path / "x.txt", AUDIO)
+    with pytest.raises(ValueError, match=r"clearly the audio: set column to .* image \(images\), label"):
+        load("builtin:digits", AUDIO)
+
+
+def test_links_to_themselves_and_names_that_are_no_utf8_are_listed_and_pipes_are_not(tmp_path):
+    os.symlink("loop.wav", tmp_path / "loop.wav")
+    os.symlink("folder", tmp_path / "folder")
+    (tmp_path / "good.wav").write_bytes(b"x")
+    with open(os.fsencode(tmp_path) + b"/\xff\xe9.wav", "wb") as file:
+        file.write(b"x")
+    os.mkfifo(tmp_path / "pipe.wav")
+    names = [os.path.relpath(name, tmp_path) for name in load(tmp_path, AUDIO)["audio"]]
+    assert names == ["\\xff\\xe9.wav", "good.wav", "loop.wav"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_decoded_arrays_are_read_as_files_are(tmp_path, streaming):
+    rng = np.random.default_rng(0)
+    waves = [0.1 * rng.standard_normal(4000 + 50 * i).astype(np.float32) for i in range(3)]
+    stereo = [np.stack([wave, wave]) for wave in waves]
+    whole = [np.round(wave * 32768).astype(np.int64) for wave in waves]
+    rows = {
+        "struct": [{"audio": {"array": wave, "sampling_rate": 16000, "path": "/else/where.wav"}} for wave in waves],
+        "list": [{"audio": wave, "sampling_rate": 16000} for wave in waves],
+        "stereo": [{"audio": {"array": wave, "sampling_rate": 16000}} for wave in stereo],
+        "int16": [{"audio": wave, "sampling_rate": 16000} for wave in whole],
+    }
+    for name, table in rows.items():
+        datasets.Dataset.from_list(table).save_to_disk(tmp_path / name)
+        for row, wave in zip(load(tmp_path / name, AUDIO, streaming=streaming), waves, strict=True):
+            read = read_crop(row["audio"], name, 16000, None)
+            np.testing.assert_allclose(read, wave, atol=2e-5 if name == "int16" else 1e-7)
+    datasets.Dataset.from_list([{"audio": wave} for wave in waves]).save_to_disk(tmp_path / "bare")
+    with pytest.raises(ValueError, match="'audio' holds arrays.*add a column sampling_rate.*datasets.Audio"):
+        load(tmp_path / "bare", AUDIO, streaming=streaming)
+    datasets.Dataset.from_list([{"image": [[0, 255]]}]).save_to_disk(tmp_path / "pixels")
+    with pytest.raises(ValueError, match="'image' holds arrays.*: cast it to datasets.Image"):
+        load(tmp_path / "pixels", IMAGE, streaming=streaming)
 
 
 def test_classes_of_a_folder_of_files_are_its_folders(tmp_path):
