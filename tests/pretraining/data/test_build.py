@@ -237,7 +237,7 @@ def test_bad_files_are_counted_over_all_workers(folders, tmp_path, caplog):
     assert same(two, none)
     assert lenient.train_dataset.bad_counts == {"wrong type": 2}
     with pytest.raises(ValueError, match=r"data.max_bad_share.*(1|5).png"):
-        batches_of(build("image", folders, sources=source, batch_size=2), workers=2)
+        batches_of(build("image", folders, sources=source, max_bad_share=0, batch_size=2), workers=2)
 
 
 def test_what_does_not_fit_together_is_refused(folders):
