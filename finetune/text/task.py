@@ -14,7 +14,6 @@ from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.labels import Labels, holds_decimals, number_labels, read_numbers
-from ...pretraining.data.sources import LABEL
 from ...pretraining.data.text import TextCollator
 from ...pretraining.data.text_rows import TEXT
 from ...pretraining.data.tokenizer import max_tokens

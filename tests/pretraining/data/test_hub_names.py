@@ -3,7 +3,6 @@
 import pytest
 from huggingface_hub import constants
 
-from data2vec.finetune.arguments import load_config
 from data2vec.finetune.text.data import open_tokenizer
 from data2vec.model_cards.export.model import open_model
 from data2vec.model_cards.space.command import write_space
@@ -14,6 +13,7 @@ from data2vec.pretraining.data.hub_names import require_hub_name
 from data2vec.pretraining.data.image import IMAGE
 from data2vec.pretraining.data.sources import load_source
 from data2vec.pretraining.data.text import TextDataArguments, _open_tokenizer
+from data2vec.pretraining.model_section import open_config
 
 
 PATHS = [
@@ -30,7 +30,7 @@ COMMANDS = {
     "sources": lambda name, folder: load_source(Source(path=name), IMAGE),
     "pretraining": lambda name, folder: field_names("model", {"model": {"model_name_or_path": name}}),
     "tokenizer": lambda name, folder: _open_tokenizer(TextDataArguments(sources=[{"path": "x"}], tokenizer=name)),
-    "fine-tuning": lambda name, folder: load_config(name),
+    "fine-tuning": lambda name, folder: open_config(name),
     "fine-tuning's tokenizer": lambda name, folder: open_tokenizer(name, None),
     "export": lambda name, folder: open_model(name),
     "space": lambda name, folder: write_space(name, folder / "space"),
