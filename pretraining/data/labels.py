@@ -197,10 +197,10 @@ def _read(
     bad: dict[str, dict[int, BadExample]] = {}
     for split, rows in splits.items():
         column: list[Found | None] = []
-        bad[split] = {}
+        feature, bad[split] = rows.features[LABEL], {}
         for row, value in enumerate(rows.with_format(None)[LABEL][:]):
             try:
-                column.append(read(value, rows.features[LABEL]))
+                column.append(read(value, feature))
             except BadExample as error:
                 bad[split][row] = error
                 column.append(None)
