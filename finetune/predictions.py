@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from ..pretraining.evaluation.report_text import markdown_table
 from .examples import Examples
 from .task import softmax
 
 
 Row = Mapping[str, Any]
 MOST_ERRORS = 50
+MOST_CHARACTERS = 200  # of a cell
 MOST_CLASSES_IN_PICTURE = 100
 SCORES_KEPT = 5
 
@@ -96,14 +98,12 @@ def write_confusion(folder: Path, split: str, rows: Sequence[Row], names: Sequen
 def _errors(split: str, rows: Sequence[Row]) -> str:
     """A table of the worst examples."""
     worst = sorted(rows, key=lambda row: -row["error"])[:MOST_ERRORS]
-    lines = [f"# {split}: the {len(worst)} examples with the largest error, of {len(rows)}", ""]
-    lines += ["| id | input | label | prediction | error |", "|---|---|---|---|---|"]
-    for row in worst:
-        cells = (row["id"], row["input"], row["label"], row["prediction"], f"{row['error']:.3f}")
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    columns = ("id", "input", "label", "prediction")
+    cells = [[*(_short(row[column]) for column in columns), f"{row['error']:.3f}"] for row in worst]
+    title = f"# {split}: the {len(worst)} examples with the largest error, of {len(rows)}"
+    return f"{title}\n\n{markdown_table([*columns, 'error'], cells, padded=False)}\n"
 
 
-def _cell(value: Any) -> str:
-    text = " ".join(str(value).split()).replace("|", "\\|")
-    return text if len(text) <= 200 else text[:199] + "…"
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"

@@ -28,9 +28,9 @@ from transformers.trainer_utils import EvalPrediction
 from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.audio import AUDIO
 from ...pretraining.data.modality import describe
-from ...pretraining.data.sources import LABEL, load_source
-from ..data_arguments import LabelledSource
+from ...pretraining.data.sources import LABEL
 from ..examples import Examples
+from ..labels import open_splits
 from ..task import Task, TaskData
 from .data import CtcCollator, CtcDataArguments, Speech, decode_labels
 from .decoding import GreedyDecoder, LanguageModelDecoder, Tuning, most_frequent, tune, utterance_errors
@@ -233,21 +233,13 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
     def _open(self) -> dict[str, datasets.Dataset]:
         """The rows of each split, train first, with the columns audio and label, the transcript."""
         args = self.data_args
-        sources: dict[str, LabelledSource | None] = {
-            "train": args.train,
-            "validation": args.validation,
-            "test": args.test,
-        }
-        splits = {}
-        for name, source in sources.items():
-            if source is not None:
-                splits[name] = load_source(source, AUDIO, default_split=name, label_column=source.label_column)
-                feature = splits[name].features[LABEL]
-                if getattr(feature, "dtype", None) not in ("string", "large_string"):
-                    raise ValueError(
-                        f"data.{name}.label_column = {source.label_column!r} is not possible: it holds {feature}, "
-                        "name a column of transcripts."
-                    )
+        splits = open_splits(args, AUDIO)
+        for name, rows in splits.items():
+            if getattr(rows.features[LABEL], "dtype", None) not in ("string", "large_string"):
+                raise ValueError(
+                    f"data.{name}.label_column = {getattr(args, name).label_column!r} is not possible: it holds "
+                    f"{rows.features[LABEL]}, name a column of transcripts."
+                )
         if args.validation_share:
             parts = splits["train"].train_test_split(test_size=args.validation_share, seed=self.run.training.seed)
             splits = {"train": parts["train"], "validation": parts["test"], **splits | {"train": parts["train"]}}
