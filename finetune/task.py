@@ -126,11 +126,12 @@ class Task(ABC, Generic[Arguments, Data]):
         for name, value in data.model_kwargs.items():
             setattr(config, name, value)
         if self.run.from_scratch:
-            return self.run.set_padding(self.auto_class.from_config(config))
+            return self.run.set_padding(self.auto_class.from_config(config, trust_remote_code=False))
         # fp32 whatever the checkpoint was saved in: training in half precision is autocast's, not the weights'
         try:
+            how = {"dtype": torch.float32, "trust_remote_code": False}
             model, loading = self.auto_class.from_pretrained(
-                self.run.checkpoint, config=config, dtype=torch.float32, output_loading_info=True
+                self.run.checkpoint, config=config, output_loading_info=True, **how
             )
         except RuntimeError as error:
             raise ValueError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data2vec.finetune.ctc.transcripts import CASES, PUNCTUATION, normalise
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
 from data2vec.pretraining.console.progress import progress
 from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.sources import load_sources
@@ -155,8 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         with given.out_file.open("w", encoding="utf-8") as file:
             model.write(file)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return end(EXIT_REFUSED, error)
     print(f"A {given.order}-gram model of {len(model.words) - 1} words is in {given.out_file}.")
     return 0
 

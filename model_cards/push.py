@@ -40,10 +40,17 @@ class Push:
     pretraining: bool = False
     overwrite: bool = False
     include: list[str] = field(default_factory=list)
+    trust_code: bool = False
     message: str = "Upload model"
 
     def uploads(self) -> UploadList:
-        return list_uploads(self.folder, self.repo_id, pretraining=self.pretraining, include=self.include)
+        return list_uploads(
+            self.folder,
+            self.repo_id,
+            pretraining=self.pretraining,
+            include=self.include,
+            trust_code=self.trust_code,
+        )
 
 
 def push(request: Push, api: HfApi | None = None) -> CommitInfo:
@@ -163,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pretraining", action="store_true", help="also student, teacher and decoder, to continue from"
     )
     parser.add_argument("--include", nargs="+", default=[], metavar="PATTERN", help="further files: 'onnx/*'")
+    parser.add_argument("--trust-code", action="store_true", help="code that is not this package's goes, too")
     parser.add_argument("--overwrite", action="store_true", help="in place of all that is there, another model too")
     parser.add_argument("--message", default="Upload model", help="of the commit")
     values = vars(parser.parse_args(argv))

@@ -21,7 +21,7 @@ from data2vec.model_cards.card.hub_terms import METRICS, PIPELINE_NAMES
 from data2vec.model_cards.card.metadata import card_data, check
 from data2vec.model_cards.report.verdict import verdict
 from data2vec.pretraining.checkpoints.storage import write_text
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
 from data2vec.pretraining.evaluation.plots import draw_curves
 from data2vec.pretraining.evaluation.report_text import markdown_table, percent, report_text
 
@@ -70,11 +70,17 @@ def compose(facts: Facts, curves: bool) -> ModelCard:
     """The card: metadata by huggingface_hub's classes, the rest from `template.md`."""
     values = _values(facts, curves)
     text = _environment().get_template(TEMPLATE.name).render(**values)
-    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    text = without_tags(re.sub(r"\n{3,}", "\n\n", text).strip())
     data = card_data(facts)
     card = ModelCard.from_template(data, template_str="---\n{{ card_data }}\n---\n\n{{ text }}", text=text)
     check(card, data)
     return card
+
+
+def without_tags(text: str) -> str:
+    """Markdown in which a tag of HTML, which only a value of the run can have brought, is read and not followed."""
+    parts = re.split(r"(```.*?```|`[^`\n]*`)", text, flags=re.DOTALL)  # code shows it already
+    return "".join(part if n % 2 else re.sub(r"<(?=[A-Za-z/!?])", "&lt;", part) for n, part in enumerate(parts))
 
 
 def _environment() -> Environment:
@@ -124,8 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         render(folder, **given)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return end(EXIT_REFUSED, error)
     print(f"{folder / CARD} is the card. Look at it, then: python -m data2vec.model_cards.push {folder} OWNER/NAME")
     return 0
 

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from transformers import MODEL_FOR_PRETRAINING_MAPPING, AutoConfig
 
-from .console.help import EXIT_REFUSED, command_parser
+from .console.help import EXIT_REFUSED, command_parser, end
 from .console.progress import progress
 
 
@@ -147,8 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         consolidate(arguments.checkpoint, arguments.out)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return end(EXIT_REFUSED, error)
     print(f"Wrote the encoder to {arguments.out} and the whole model to {arguments.out / 'pretraining'}.")
     return 0
 

@@ -12,6 +12,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
+from .console.redact import mask_secrets
 from .engine.schedules import TRI_STAGE, get_tri_stage_schedule
 from .recipe import typed
 
@@ -108,8 +109,16 @@ class SharedArguments(TrainingArguments):
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle of the arguments holds, as `training_args.bin` is one: no token."""
-        return {name: None if name.endswith("_token") else value for name, value in self.__dict__.items()}
+        """What a pickle of the arguments holds, as `training_args.bin` is one: no token, not in a text either."""
+        return {name: None if name.endswith("_token") else _masked(value) for name, value in self.__dict__.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `report_to` tells others."""
+        return {name: _masked(value) for name, value in super().to_dict().items()}
+
+
+def _masked(value: Any) -> Any:
+    return mask_secrets(value) if type(value) in (str, list, dict) else value
 
 
 def own_fields(cls: type[SharedArguments]) -> list[str]:

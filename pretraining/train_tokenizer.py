@@ -5,7 +5,7 @@ python -m data2vec.pretraining.train_tokenizer --data corpus/*.txt --vocab_size 
 
 import sys
 
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
 from data2vec.pretraining.console.progress import progress
 from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.sources import load_sources
@@ -39,8 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         tokenizer = train_tokenizer(progress(documents, title="reading", unit=" documents"), given.vocab_size)
         tokenizer.save_pretrained(given.out_dir)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return end(EXIT_REFUSED, error)
     print(f"A byte-level BPE of {len(tokenizer)} tokens is in {given.out_dir}: AutoTokenizer opens it, and")
     print(f"a recipe uses it as data.tokenizer: {given.out_dir} with the encoder's vocab_size: {len(tokenizer)}.")
     return 0

@@ -13,7 +13,9 @@ import torch
 import yaml
 
 from data2vec.pretraining.checkpoints.run_folder import write_run_files
-from data2vec.pretraining.console.redact import mask_command, mask_secrets
+from data2vec.pretraining.console.help import refuse
+from data2vec.pretraining.console.redact import mask_command, mask_secrets, mask_text
+from data2vec.pretraining.monitoring.health import Health
 from tests.warm import commands_for
 
 
@@ -28,7 +30,6 @@ ALLOWED = {
     "pretraining/data/builtin.py": {"subprocess"},  # the package's own script, a list of words, no shell
     "pretraining/checkpoints/environment.py": {"subprocess"},  # git, of its own checkout, a list of words, no shell
     "model_cards/space/command.py": {"subprocess"},  # the app that it has just written, a list of words, no shell
-    "model_cards/space/templates/audio/app.py": {"trust_remote_code"},  # for data2vec 2.0
     "pretraining/engine/allocator.py": {"ctypes"},  # one setting of the C library that the process has loaded already
     "pretraining/data/synthesize_digits.py": {"ctypes"},  # espeak-ng's library, from its package
 }
@@ -143,9 +144,16 @@ def test_nothing_in_a_checkpoint_is_run_when_a_run_is_continued(checkpoint, tmp_
 def test_the_saved_arguments_hold_no_token(tmp_path):
     from data2vec.pretraining.trainer import PretrainingArguments
 
-    args = PretrainingArguments(output_dir=str(tmp_path), hub_token="hf_abcdefghijklmnop1234", report_to="none")
+    args = PretrainingArguments(
+        output_dir=str(tmp_path),
+        hub_token="hf_abcdefghijklmnop1234",
+        run_name="with hf_qrstuvwxyzabcdef1234",
+        report_to="none",
+    )
     torch.save(args, tmp_path / "training_args.bin")
-    assert b"abcdefghijklmnop" not in (tmp_path / "training_args.bin").read_bytes()
+    saved = (tmp_path / "training_args.bin").read_bytes()
+    assert b"abcdefghijklmnop" not in saved and b"qrstuvwxyz" not in saved
+    assert "qrstuvwxyz" not in args.to_json_string()
     assert "abcdefghijklmnop" not in repr(args) + str(args) + args.to_json_string() + json.dumps(
         args.to_dict(), default=str
     )
@@ -177,6 +185,28 @@ def test_a_token_reaches_neither_recipe_nor_command(tmp_path, monkeypatch):
     )
     plain = {"mask_token": "<mask>", "pad_token": "<pad>", "token": None, "max_tokens": 7, "path": "/data/x@y"}
     assert mask_secrets(plain) == plain and mask_command(["a", "--mask_token", "<m>"]) == "a --mask_token '<m>'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mask_token: <mask>, pad_token=[PAD]", "https://host:8080/x@y and me@host", "git@github.com:me/x.git",
+        "HF_TOKEN=$TOKEN or HF_TOKEN=<yours>", "ssh://git@github.com/x", "task-based sk-learn", "bearer of news",
+        "sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "runs/my_secret=1", "tokens=1234",
+    ],
+)  # fmt: skip
+def test_what_is_no_secret_stays(text):
+    assert mask_text(text) == text
+
+
+def test_a_password_in_a_url_reaches_neither_error_nor_health(tmp_path, capsys):
+    url = "https://me:very@secret@host/x"
+    health = Health(tmp_path, dict)
+    health.active = True
+    health.finish("failed", f"OSError: cannot open {url}")
+    assert refuse(ValueError(f"cannot open {url}")) == 2
+    said = capsys.readouterr().err + (tmp_path / "health.json").read_text()
+    assert "cannot open https://***@host/x" in said and "secret" not in said
 
 
 def test_a_token_in_a_command_that_cannot_be_read_is_not_repeated():

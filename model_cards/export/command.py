@@ -33,7 +33,7 @@ from data2vec.model_cards.export.formats import (
 from data2vec.model_cards.export.measure import differences, int8_loss, speed
 from data2vec.model_cards.export.model import Exportable, exportable, open_model, trace
 from data2vec.pretraining.checkpoints.storage import write_text
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
 
 
 TOLERANCE = 1e-4
@@ -188,8 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = export(args.model, args.out, args.format, args.int8)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return end(EXIT_REFUSED, error)
     print(table(report))
     print(f"{args.out / REPORT} holds the checks and what was measured.")
     return 0

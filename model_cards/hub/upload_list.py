@@ -19,10 +19,11 @@ from transformers import CONFIG_MAPPING
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ...modeling import MODELS
-from ...pretraining.checkpoints.hub_push import CARD, LANGUAGE_MODEL, MODEL, WEIGHTS, WHOLE
+from ...pretraining.checkpoints.hub_push import CARD, WHOLE, lies_in, model_files
 from ...pretraining.console.redact import mask_text
 from ..card.usage import REPO_ID
 from ..strip_paths import without_places
+from .own_code import foreign_code, is_own
 
 
 CONFIG = "config.json"
@@ -38,6 +39,9 @@ NEVER = {
     ".*": "a hidden file",
     "*token": "may hold a token",
     "*.env": "may hold a token",
+    "*.pem": "a key",
+    "*.key": "a key",
+    "id_rsa*": "a key",
 }
 LEFT = {
     "checkpoint-*": "a checkpoint with the optimizer's state",
@@ -53,6 +57,10 @@ LEFT = {
     "emissions.csv": "is in the card",
     WHOLE: "student, teacher and decoder: --pretraining uploads it",
 }
+# ending -> what such files start with, of webp behind the container's name and size
+PICTURES = {
+    ".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".gif": b"GIF8", ".webp": b"WEBP",
+}  # fmt: skip
 NAME_OR_PATH = re.compile(r'^\s*"_?name_or_path": "(?:/|~|\.\.|[A-Za-z]:)[^"]*",?\n', re.MULTILINE)
 
 
@@ -74,6 +82,8 @@ class Upload:
 
 @dataclass
 class UploadList:
+    folder: Path
+    trust_code: bool = False
     uploads: list[Upload] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)  # path -> why it stays
 
@@ -82,28 +92,30 @@ class UploadList:
         return sum(upload.size for upload in self.uploads)
 
 
-def list_uploads(folder: Path, repo_id: str, *, pretraining: bool = False, include: Sequence[str] = ()) -> UploadList:
+def list_uploads(
+    folder: Path, repo_id: str, *, pretraining: bool = False, include: Sequence[str] = (), trust_code: bool = False
+) -> UploadList:
     """Everything that a push of this run folder uploads.
 
     Args:
         repo_id: put into the card's code.
         pretraining: the sub-folder with student, teacher and decoder, too.
         include: patterns of further paths, relative to the folder.
+        trust_code: code of a model that is not this package's goes, too.
 
     Raises:
         ValueError: the folder holds no finished model or no card, a file of its code is missing, or a file that
             would be uploaded holds a token; the message names the file and the fix.
     """
     _check(folder, pretraining)
-    found = UploadList()
+    found = UploadList(folder, trust_code)
     _add_model(folder, "", found)
     if pretraining:
         _add_model(folder / WHOLE, f"{WHOLE}/", found)
     card = (folder / CARD).read_text(encoding="utf-8")
     _add(found, CARD, folder / CARD, card.replace(REPO_ID, repo_id).encode())
-    for picture in sorted(set(re.findall(r"!\[[^\]]*\]\((\w[^):]*)\)", card))):
-        if not (folder / picture).is_file():
-            raise ValueError(f"{folder / CARD} shows {picture}, which is not there: render the card again.")
+    for picture in sorted(set(re.findall(r"!\[[^\]]*\]\(<?([^)>:\s]+)[>)\s]", card))):
+        _check_picture(folder, picture)
         _add(found, picture, folder / picture)
     for name in RECORD:
         if (folder / name).is_file():
@@ -116,7 +128,7 @@ def list_uploads(folder: Path, repo_id: str, *, pretraining: bool = False, inclu
         if name in known:
             continue
         if any(fnmatch.fnmatch(name, pattern) for pattern in include):
-            refused = _never(path.name)
+            refused = next((why for part in name.split("/") if (why := _never(part))), None)
             if refused:
                 raise ValueError(f"--include {name} is not possible: it is {refused}.")
             _add(found, name, path)
@@ -124,6 +136,27 @@ def list_uploads(folder: Path, repo_id: str, *, pretraining: bool = False, inclu
             found.left[name] = _why(name.removeprefix(f"{WHOLE}/") if pretraining else name)
     _refuse_secrets(found)
     return found
+
+
+def _check_picture(folder: Path, picture: str) -> None:
+    """A card may name any file as a picture: only one that lies in the folder goes with it.
+
+    Raises:
+        ValueError: it is not there, elsewhere, in a folder that stays here, or no picture.
+    """
+    path, parts = folder / picture, picture.split("/")
+    shown = f"{folder / CARD} shows {picture}, which "
+    if ".." in parts or picture.startswith("/"):
+        raise ValueError(f"{shown}is outside of the folder: put the picture into it.")
+    if not path.is_file():
+        raise ValueError(f"{shown}is not there: render the card again.")
+    stays = next((why for part in parts if (why := _left(part) or _never(part))), None)
+    if stays is not None:
+        raise ValueError(f"{shown}stays here ({stays}): take it out of the card.")
+    with path.open("rb") as file:
+        start = file.read(12)
+    if not start.removeprefix(b"RIFF" + start[4:8]).startswith(PICTURES.get(path.suffix.lower(), b"no picture")):
+        raise ValueError(f"{shown}is no {', '.join(PICTURES)}: take it out of the card.")
 
 
 def complete_auto_map(config: dict[str, Any]) -> dict[str, str] | None:
@@ -163,18 +196,24 @@ def _check(folder: Path, pretraining: bool) -> None:
 def _add_model(folder: Path, prefix: str, found: UploadList) -> None:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     auto_map = complete_auto_map(config)
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in (*WEIGHTS, *MODEL)):
-            text = None
-            if path.name == CONFIG and auto_map is not None:
-                text = json.dumps(config | {"auto_map": auto_map}, indent=2, sort_keys=True) + "\n"
-            elif path.name in ("tokenizer_config.json", CONFIG):
-                text = path.read_text(encoding="utf-8")
-            _add(found, prefix + path.name, path, None if text is None else NAME_OR_PATH.sub("", text).encode())
-    for path in sorted((folder / LANGUAGE_MODEL).glob("*")):
-        _add(found, f"{prefix}{LANGUAGE_MODEL}/{path.name}", path)
+    for path in model_files(folder):
+        text = None
+        if path.name == CONFIG and auto_map is not None:
+            text = json.dumps(config | {"auto_map": auto_map}, indent=2, sort_keys=True) + "\n"
+        elif path.name in ("tokenizer_config.json", CONFIG):
+            text = path.read_text(encoding="utf-8")
+        content = None if text is None else NAME_OR_PATH.sub("", text).encode()
+        _add(found, prefix + path.relative_to(folder).as_posix(), path, content)
     if auto_map is not None:
-        for path in sorted(_code(folder, auto_map)):
+        code = sorted(_code(folder, auto_map))
+        foreign = {*foreign_code(folder), *(path.name for path in code if not is_own(path))}
+        if foreign and not found.trust_code:
+            raise ValueError(
+                f"{folder} holds code that is not this version of data2vec's ({', '.join(sorted(foreign)[:5])}), and "
+                "whoever opens the model would run it: save the model again with save_pretrained, or read the code "
+                "and say --trust-code."
+            )
+        for path in code:
             _add(found, prefix + path.name, path)
 
 
@@ -194,9 +233,10 @@ def _code(folder: Path, auto_map: dict[str, str]) -> set[Path]:
 
 
 def _add(found: UploadList, path: str, source: Path, content: bytes | None = None) -> None:
-    if source.is_symlink():
+    if not lies_in(source, found.folder):
         raise ValueError(
-            f"{source} is a link: put the file itself there, so that what is uploaded is what lies there."
+            f"{source} is a link, or in a folder that is one: put the file itself there, so that what is uploaded is "
+            "what lies there."
         )
     if content is not None and content == source.read_bytes():
         content = None
@@ -205,22 +245,21 @@ def _add(found: UploadList, path: str, source: Path, content: bytes | None = Non
 
 
 def _never(name: str) -> str | None:
-    return next((why for pattern, why in NEVER.items() if fnmatch.fnmatch(name, pattern)), None)
+    return next((why for pattern, why in NEVER.items() if fnmatch.fnmatch(name.lower(), pattern)), None)
+
+
+def _left(name: str) -> str | None:
+    return next((why for pattern, why in LEFT.items() if fnmatch.fnmatch(name, pattern)), None)
 
 
 def _why(path: str) -> str:
     first, last = path.split("/")[0], path.rpartition("/")[2]
-    for names, table in (((first, last), LEFT), ((last,), NEVER)):
-        for name in names:
-            for pattern, why in table.items():
-                if fnmatch.fnmatch(name, pattern):
-                    return why
-    return "no part of a model: --include uploads it"
+    return _left(first) or _left(last) or _never(last) or "no part of a model: --include uploads it"
 
 
 def _refuse_secrets(found: UploadList) -> None:
     for upload in found.uploads:
-        if upload.path.endswith((".safetensors", ".png", "tokenizer.json")):
+        if upload.path.endswith((".safetensors", "tokenizer.json")):
             continue
         text = upload.read().decode("utf-8", errors="replace")
         if mask_text(text) != text:

@@ -18,7 +18,7 @@ from data2vec.model_cards.report.draw_features import MethodName, check_method
 from data2vec.model_cards.report.figures import contact_sheet
 from data2vec.model_cards.report.page import Section, render
 from data2vec.model_cards.report.page_pictures import picture_sections
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
 
 
 ONE_PICTURE = ("masks", "attention")  # sections whose figures are also in one picture, for the card
@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         page = write_page(folders, args.output, method=args.method, compute_layers=args.layers)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return end(EXIT_REFUSED, error)
     print(f"The report is {page}, its pictures are in {pictures_folder(page)}.")
     return 0
 

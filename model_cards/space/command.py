@@ -12,13 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import AutoConfig
 
 import data2vec  # noqa: F401  registers the classes of 2.0
 from data2vec.model_cards.hub.errors import in_words, is_expected
+from data2vec.model_cards.hub.own_code import foreign_code
 from data2vec.pretraining.checkpoints.storage import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
 from data2vec.pretraining.data.hub_names import require_hub_name
@@ -45,14 +46,15 @@ SENTENCES = [
 ]
 
 
-def write_space(name: str, folder: Path, model: str | None = None) -> Path:
+def write_space(name: str, folder: Path, model: str | None = None, trust_code: bool = False) -> Path:
     """Write a Space for the model `name`, a run folder or a Hub id, into `folder`; returns it.
 
     Args:
         model: what the app opens; `name` itself by default.
+        trust_code: the app may run the code that lies with the model, also where it is not this package's.
 
     Raises:
-        ValueError: there is no Space for such a model.
+        ValueError: there is no Space for such a model, or it comes with somebody else's code.
     """
     require_hub_name(name)
     config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -67,18 +69,37 @@ def write_space(name: str, folder: Path, model: str | None = None) -> Path:
     template, task = found
     model = model or name
     title = model.rstrip("/").rpartition("/")[2]
+    choice: dict[str, Any] = {"model": model, "task": task, "title": title}
+    choice["trust_remote_code"] = family == "data2vec2"
+    if choice["trust_remote_code"]:
+        choice["revision"] = _checked_code(model, trust_code)
     folder.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         text = (TEMPLATES / template / file).read_text(encoding="utf-8")
         write_text(
             folder / file, text.replace("MODEL", model).replace("TITLE", title) if file == "README.md" else text
         )
-    choice: dict[str, Any] = {"model": model, "task": task, "title": title}
-    choice["trust_remote_code"] = family == "data2vec2"
     if template == "text":
         choice["sentences"] = SENTENCES
     write_text(folder / CHOICE, json.dumps(choice, indent=2) + "\n")
     return folder
+
+
+def _checked_code(model: str, trust_code: bool) -> str | None:
+    """The revision of a model on the Hub whose code was compared with this package's; `None` for a folder.
+
+    Raises:
+        ValueError: it is not the same.
+    """
+    local = Path(model).is_dir()
+    place = Path(model if local else snapshot_download(model, allow_patterns=["*.py", "*.json"]))
+    foreign = foreign_code(place)
+    if foreign and not trust_code:
+        raise ValueError(
+            f"{model} comes with code that is not this version of data2vec's ({', '.join(foreign[:5])}), and the app "
+            "would run it: read it, then say --trust-code."
+        )
+    return None if local else place.name
 
 
 def launch(folder: Path) -> int:
@@ -135,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model_id", metavar="OWNER/NAME", help="where the model of the folder is on the Hub")
     parser.add_argument("--dry-run", action="store_true", help="with --push: list the files, and upload nothing")
     parser.add_argument("--public", action="store_true", help="with --push: everybody may see it (default: private)")
+    parser.add_argument(
+        "--trust-code", action="store_true", help="the app runs code with the model that is not this package's"
+    )
     args = parser.parse_args(argv)
     api = HfApi()
     try:
@@ -146,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         model = args.model_id if args.push and local else str(Path(args.model).resolve()) if local else args.model
         out = args.out or Path(f"space_{Path(args.model).name}")
-        folder = write_space(args.model, out, model)
+        folder = write_space(args.model, out, model, args.trust_code)
         if args.launch:
             return launch(folder)
         if args.push:

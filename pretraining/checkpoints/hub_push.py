@@ -4,7 +4,7 @@
 """
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,37 @@ MODEL = (
     "chat_template.jinja", "*.spm", "sentencepiece*.model", "spiece.model", "alphabet.json",
 )  # fmt: skip
 LANGUAGE_MODEL = "language_model"  # the folder that Wav2Vec2ProcessorWithLM saves
+LANGUAGE_MODEL_FILES = ("attrs.json", "unigrams.txt", "*.arpa", "*.bin", "*.binary", "*.klm")
+KENLM = b"mmap lm http://kheafield.com"  # in front of a binary n-gram model, which is no pickle
 
 
-def model_files(folder: Path) -> list[str]:
-    """Paths in a run folder of weights, configuration, processor, code and card, of the whole in pretraining/ too."""
-    found = [CARD] if (folder / CARD).is_file() else []
-    for place in (folder, folder / WHOLE):
-        files = [path for path in sorted(place.glob("*")) if path.is_file()]
-        found += [
-            path.relative_to(folder).as_posix()
-            for path in [*files, *sorted((place / LANGUAGE_MODEL).glob("*"))]
-            if path.parent.name == LANGUAGE_MODEL
-            or any(fnmatch.fnmatch(path.name, pattern) for pattern in (*WEIGHTS, *MODEL, "*.py"))
-        ]
-    return found
+def model_files(folder: Path) -> list[Path]:
+    """Weights, configuration and processor of a model folder; no code."""
+    files = [path for path in sorted(folder.glob("*")) if path.is_file() and matches(path.name, (*WEIGHTS, *MODEL))]
+    return files + [path for path in sorted((folder / LANGUAGE_MODEL).glob("*")) if _is_language_model(path)]
+
+
+def run_files(folder: Path) -> list[str]:
+    """Paths in a run folder of the model with its code and card, of the whole in pretraining/ too; no links."""
+    places = [place for place in (folder, folder / WHOLE) if place.is_dir()]
+    found = [folder / CARD, *(path for place in places for path in [*model_files(place), *sorted(place.glob("*.py"))])]
+    return [path.relative_to(folder).as_posix() for path in found if path.is_file() and lies_in(path, folder)]
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path in a folder is there itself: neither it nor a folder on the way is a link, no `..` leads out."""
+    return path.resolve() == folder.resolve() / path.relative_to(folder)
+
+
+def _is_language_model(path: Path) -> bool:
+    if not path.is_file() or not matches(path.name, LANGUAGE_MODEL_FILES):
+        return False
+    with path.open("rb") as file:
+        return path.suffix in (".json", ".txt", ".arpa") or file.read(len(KENLM)) == KENLM
 
 
 @contextmanager
@@ -54,7 +71,7 @@ class _ModelFilesOnly:
 
     def upload_folder(self, *, folder_path: str, path_in_repo: str | None = None, **how: Any) -> Any:
         if path_in_repo is None:  # a checkpoint has a place of its own there
-            how["allow_patterns"] = model_files(Path(folder_path))
+            how["allow_patterns"] = run_files(Path(folder_path))
         return self._api.upload_folder(folder_path=folder_path, path_in_repo=path_in_repo, **how)
 
     def __getattr__(self, name: str) -> Any:

@@ -8,11 +8,31 @@ from typing import Any
 
 HIDDEN = "***"
 SECRET_NAME = re.compile(r"(^|[_.\-])(token|password|passwd|secret|api_key|apikey|access_key|credentials?)$", re.I)
-# What is one whatever it is called: Hugging Face, GitHub, OpenAI, AWS, Slack; and the password inside a URL.
-SECRET_VALUE = re.compile(
-    r"\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16}|xox[abpr]-[\w-]{10,})"
+# What is a secret whatever it is called: shapes that their makers document, as gitleaks and detect-secrets list them.
+SHAPES = (
+    r"hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}",  # Hugging Face
+    r"gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}",  # GitHub
+    r"gl(pat|dt|rt|cbt|ptt|ft|agent|imt|oas|soat|ffct)-[\w.-]{20,}",  # GitLab
+    r"sk-[\w-]{20,}|gsk_\w{20,}|r8_\w{20,}|nvapi-[\w-]{20,}",  # OpenAI, Anthropic, Groq, Replicate, NVIDIA
+    r"(AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}",  # AWS
+    r"AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}",  # Google
+    r"xox[abeoprs]-[\w-]{10,}|xapp-[\w-]{10,}|hooks\.slack\.com/(services|workflows)/[\w/+-]{20,}",  # Slack
+    r"[rs]k_(live|test)_[A-Za-z0-9]{16,}|SG\.[\w-]{16,}\.[\w-]{16,}",  # Stripe, SendGrid
+    r"npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|dckr_pat_[\w-]{20,}",  # registries: npm, PyPI, Docker
+    r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*",  # a JSON Web Token
 )
-SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]+(?=@)")
+SECRET_VALUE = re.compile(rf"(?<![A-Za-z0-9_])({'|'.join(SHAPES)})")
+PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY[^-]*-----([\s\S]*?-----END [^-]*-----)?")
+# user:password, or a long name of a user, which is a token; up to the last @
+SECRET_IN_URL = re.compile(r"(?<=://)([^/\s\"'@]*:[^/\s\"']+|[\w.~%-]{20,})(?=@)")
+# what a value follows: bearer XYZ, WANDB_API_KEY=XYZ, ?token=XYZ, aws_secret_access_key = XYZ
+SECRET_BEHIND = re.compile(
+    r"(\b(?i:bearer|authorization:\s*(?:basic|token))\s+"
+    r"|\b(?:[A-Z0-9]+_)*(?:TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY|SECRET_KEY)=[\"']?"
+    r"|[?&](?i:(?:access_|auth_|private_|x-amz-security-)?token|api_?key|password|secret|sig|(?:x-amz-)?signature)="
+    r"|(?i:aws_?secret_?(?:access_?)?key|account_?key)[\"']?\s*[:=]\s*[\"']?)"
+    r"(?![$<{*])([\w.~+/=-]{8,})"
+)
 
 
 def is_secret(name: str) -> bool:
@@ -25,7 +45,9 @@ SPECIAL_TOKENS = {f"{name}_token" for name in ("bos", "eos", "cls", "sep", "pad"
 
 def mask_text(text: str) -> str:
     """Free text without what looks like a secret."""
-    return SECRET_IN_URL.sub(f"{HIDDEN}:{HIDDEN}", SECRET_VALUE.sub(HIDDEN, text))
+    for pattern in (PRIVATE_KEY, SECRET_VALUE, SECRET_IN_URL):
+        text = pattern.sub(HIDDEN, text)
+    return SECRET_BEHIND.sub(rf"\1{HIDDEN}", text)
 
 
 def mask_secrets(values: Any, name: str = "") -> Any:

@@ -16,7 +16,6 @@ import json
 import logging
 import math
 import os
-import re
 import socket
 import sys
 import time
@@ -30,6 +29,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..checkpoints.storage import storage_error, write_text
+from ..console.redact import mask_text
 
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,6 @@ WATCHED = (
     "samples_per_second",
     "tokens_per_second",
 )
-TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")  # Hub tokens
 
 
 class Health(TrainerCallback):
@@ -112,7 +111,7 @@ class Health(TrainerCallback):
 
     def finish(self, how: str, message: str | None = None) -> str:
         """Write the last state; returns the summary line."""
-        facts = self.facts | {"state": how, "message": None if message is None else without_tokens(message)}
+        facts = self.facts | {"state": how, "message": None if message is None else mask_text(message)}
         self.facts = facts
         line = f"{how}: step {facts['step']} of {facts['max_steps']}"
         if facts["loss"] is not None:
@@ -157,13 +156,9 @@ def _now() -> str:
 # ---- the log ----
 
 
-def without_tokens(text: str) -> str:
-    return TOKEN.sub(r"\1_***", text)
-
-
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return without_tokens(super().format(record))
+        return mask_text(super().format(record))
 
 
 @contextmanager

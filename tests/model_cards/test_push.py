@@ -29,6 +29,9 @@ def folder(folders, tmp_path) -> Path:
     return Path(shutil.copytree(folders["v2"], tmp_path / "run"))
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
 def push(*words: object) -> int:
     return command.main([str(word) for word in words])
 
@@ -104,7 +107,7 @@ def test_folders_of_this_machine_are_not_told(folders, hub):
 def test_pictures_that_the_card_shows(folder, hub):
     (folder / "report_pictures").mkdir()
     for name in ("masks.png", "curve_loss.png"):
-        (folder / "report_pictures" / name).write_bytes(b"picture")
+        (folder / "report_pictures" / name).write_bytes(PNG + b"picture")
     render(folder)
     assert push(folder, "me/speech") == 0
     files = hub.files("me/speech")
@@ -232,7 +235,75 @@ def _write(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
+def _show(picture, file=None):
+    """Name a file as a picture of the card."""
+
+    def change(folder):
+        if file is not None:
+            (folder / picture).parent.mkdir(exist_ok=True)
+            (folder / picture).write_bytes(file)
+        (folder / "README.md").write_text((folder / "README.md").read_text() + f"\n![of it]({picture})\n")
+
+    return change
+
+
+def _link(name, to=None):
+    """Put a folder outside of the run's in the place of one in it."""
+
+    def change(folder):
+        outside = folder.parent / "outside"
+        if (folder / name).exists():
+            (folder / name).rename(outside)
+        else:
+            outside.mkdir()
+            (outside / "attrs.json").write_text("{}")
+            (outside / "curves.png").write_bytes(PNG)
+        (folder / name).symlink_to(outside)
+
+    return change
+
+
+def _both(*changes):
+    return lambda folder: [change(folder) for change in changes]
+
+
+SECRETS = {
+    "AWS": "AKIA" + "IOSFODNN7EXAMPLE",
+    "AWS, for a time": "ASIA" + "IOSFODNN7EXAMPLE",
+    "AWS, the secret": "aws_secret_access_key = " + "wJalrXUtnFEMI/K7MDENG/bPxRfiCY" + "EXAMPLEKEY",
+    "private key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n-----END OPENSSH PRIVATE KEY-----",
+    "GitLab": "glpat-" + "x" * 20,
+    "bearer": "Authorization: Bearer " + "abcdef0123456789abcdef",
+    "Slack": "xoxb-" + "123456789012-abcdefghijkl",
+    "Google": "AIza" + "x" * 35,
+    "web token": "eyJ" + "hbGciOiJIUzI1NiJ9.eyJ" + "zdWIiOiIxMjM0In0.c2lnbmF0dXJl",
+    "npm": "npm_" + "a" * 36,
+    "of the environment": "WANDB_API_KEY=" + "0123456789abcdef" * 2,
+    "in a URL": "https://me:p@ss/word@host/x".replace("/word", "word"),
+    "as the user of a URL": "https://" + "a1" * 12 + "@host/x",
+    "behind a URL": "https://host/x?token=" + "abcdef123456",
+}
+
 REFUSED = [
+    (_show("checkpoint-8/optimizer.png", PNG), (), "stays here (a checkpoint with the optimizer's state)"),
+    (_show("training_args.bin", b"pickle"), (), "stays here (a pickle"),
+    (_show("logs/.env", b"secret"), (), "stays here (logs)"),
+    (_show(".env.png", PNG), (), "stays here (a hidden file)"),
+    (_show("../../etc/passwd"), (), "outside of the folder"),
+    (_show("/etc/passwd"), (), "outside of the folder"),
+    (_show("notes.png", b"secret words"), (), "is no .png"),
+    (_show("drawing.svg", b"<svg><script/></svg>"), (), "is no .png"),
+    (_both(_link("pictures"), _show("pictures/curves.png")), (), "in a folder that is one"),
+    (_link("language_model"), (), "in a folder that is one"),
+    (_link("pretraining"), ("--pretraining",), "in a folder that is one"),
+    (_both(_link("more"), _show("more/curves.png")), (), "in a folder that is one"),
+    (_write("ema.py", "import os\n"), (), "code that is not this version of data2vec's (ema.py)"),
+    (
+        _write("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["them/theirs--code.Tokenizer", null]}}'),
+        (),
+        "them/theirs--code.Tokenizer in tokenizer_config.json",
+    ),
+    *((_write("recipe.yaml", f"note: {secret}\n"), (), "recipe.yaml holds what looks") for secret in SECRETS.values()),
     (_remove("README.md"), (), "data2vec.model_cards.render"),
     (_remove("curves.png"), (), "shows curves.png, which is not there"),
     (_remove("config.json"), (), "let the run end first"),
@@ -245,13 +316,19 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("change, words, said", REFUSED, ids=[said[:30] for _, _, said in REFUSED])
+@pytest.mark.parametrize("change, words, said", REFUSED, ids=range(len(REFUSED)))
 def test_a_folder_that_is_not_ready(change, words, said, folder, hub, capsys):
     change(folder)
     assert push(folder, "me/speech", *words) == 2
     found = errors(capsys)
     assert said in found and "abcdefghijklmnop" not in found
     assert not hub.store.repos
+
+
+def test_code_of_another_version_goes_where_it_was_read(folder, hub):
+    (folder / "ema.py").write_text((folder / "ema.py").read_text() + "# of another version\n")
+    assert push(folder, "me/speech", "--trust-code") == 0
+    assert b"another version" in hub.files("me/speech")["ema.py"]
 
 
 def test_a_name_without_an_owner(folders, hub, capsys):

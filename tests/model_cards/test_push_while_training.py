@@ -99,12 +99,19 @@ def test_a_checkpoint_that_is_asked_for_is_whole(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "language_model").mkdir()
+    (tmp_path / "language_model" / "5-gram.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5")
+    for name in (".env", "training_args.bin", "notes.md"):
+        (tmp_path / "language_model" / name).write_bytes(b"x")
+    (tmp_path / "vocab.json").symlink_to("/etc/passwd")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transformers.trainer.hf_api", Api)
         with model_files_only():
             transformers.trainer.hf_api().upload_folder(folder_path=str(tmp_path), repo_id="me/x")
             transformers.trainer.hf_api().upload_folder(folder_path=str(tmp_path), path_in_repo="last-checkpoint")
-    assert asked[0]["allow_patterns"] == ["config.json", "model.safetensors", "pretraining/config.json"]
+    assert asked[0]["allow_patterns"] == [
+        "config.json", "model.safetensors", "language_model/5-gram.bin", "pretraining/config.json"
+    ]  # fmt: skip
     assert "allow_patterns" not in asked[1] and asked[1]["path_in_repo"] == "last-checkpoint"
 
 

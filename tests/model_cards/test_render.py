@@ -261,6 +261,13 @@ def _parameters(folder: Path) -> int:
     return sum(parameter.numel() for parameter in AutoModel.from_pretrained(folder).state_dict().values())
 
 
+def test_tags_are_shown_and_not_followed(folder):
+    card = command.render(folder, license="mit", summary="<script>alert()</script> of `<b>`", authors="<img src=x>")
+    text = (folder / "README.md").read_text()
+    assert text == f"{card}\n" and "<script" not in text and "<img" not in text
+    assert "&lt;script>alert()&lt;/script> of `<b>`" in text
+
+
 # What is refused
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,50 @@ def test_the_folder_is_a_space_of_the_hub(models, tmp_path, monkeypatch, hub, ca
     assert command.main([*words[:2], "me/game", *words[3:]]) == 2
     assert "me/game holds other files (game.py ...)" in capsys.readouterr().err
     assert set(hub.files("me/game", kind="spaces")) == {"game.py"}
+
+
+def _change(folder: Path, name: str, change: Any) -> None:
+    (folder / name).write_text(json.dumps(change(json.loads((folder / name).read_text()))))
+
+
+FOREIGN = {
+    "masking.py": lambda folder: (folder / "masking.py").write_text("import os\n"),
+    "trap.py": lambda folder: _change(folder, "config.json", lambda c: c | {"auto_map": {"AutoModel": "trap.M"}}),
+    "me/other--modeling.M in config.json": lambda folder: _change(
+        folder, "config.json", lambda c: c | {"auto_map": c["auto_map"] | {"AutoModel": "me/other--modeling.M"}}
+    ),
+    "me/other--code.T in tokenizer_config.json": lambda folder: _change(
+        folder, "tokenizer_config.json", lambda c: c | {"auto_map": {"AutoTokenizer": ["me/other--code.T", None]}}
+    ),
+    "own.py": lambda folder: _change(
+        folder, "config.json", lambda c: c | {"custom_pipelines": {"feature-extraction": {"impl": "own.P"}}}
+    ),
+}
+
+
+@pytest.mark.parametrize("said", FOREIGN)
+def test_somebody_else_s_code_is_run_only_where_that_was_said(said, models, tmp_path, capsys):
+    folder, out = tmp_path / "model", tmp_path / "space"
+    shutil.copytree(models["text2"], folder)
+    FOREIGN[said](folder)
+    assert command.main([str(folder), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert f"data2vec's ({said})" in error and "--trust-code" in error and not out.exists()
+    assert command.main([str(folder), "--out", str(out), "--trust-code"]) == 0
+
+
+def test_the_app_of_a_model_on_the_hub_opens_the_code_that_was_compared(models, tmp_path, monkeypatch, hub):
+    monkeypatch.chdir(tmp_path)
+    api = HfApi()
+    api.create_repo("me/encoder", private=True)
+    api.upload_folder(repo_id="me/encoder", folder_path=models["text2"])
+    words = [str(models["text2"]), "--push", "me/try-it", "--model_id", "me/encoder"]
+    assert command.main(words) == 0
+    commit = api.model_info("me/encoder").sha
+    written = json.loads(hub.files("me/try-it", kind="spaces")["space.json"])
+    assert written["revision"] == commit and written["trust_remote_code"] is True
+    api.upload_file(path_or_fileobj=b"import os", path_in_repo="ema.py", repo_id="me/encoder")
+    assert command.main(words) == 2
 
 
 def test_what_cannot_be_is_refused_with_the_fix(models, tmp_path, monkeypatch, capsys):

@@ -10,7 +10,8 @@ from transformers import pipeline
 
 
 SPACE = json.loads(Path(__file__).with_name("space.json").read_text(encoding="utf-8"))
-model = pipeline(SPACE["task"], model=SPACE["model"], trust_remote_code=SPACE["trust_remote_code"])
+HOW = {name: SPACE[name] for name in ("trust_remote_code", "revision") if name in SPACE}
+model = pipeline(SPACE["task"], model=SPACE["model"], **HOW)
 RATE = model.feature_extractor.sampling_rate
 
 

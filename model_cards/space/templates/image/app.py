@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassif
 
 
 SPACE = json.loads(Path(__file__).with_name("space.json").read_text(encoding="utf-8"))
-HOW = {"trust_remote_code": SPACE["trust_remote_code"]}
+HOW = {name: SPACE[name] for name in ("trust_remote_code", "revision") if name in SPACE}
 
 
 def classify(picture: Image.Image | None) -> dict[str, float]:

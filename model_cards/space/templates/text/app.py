@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoTokenizer
 
 
 SPACE = json.loads(Path(__file__).with_name("space.json").read_text(encoding="utf-8"))
-HOW = {"trust_remote_code": SPACE["trust_remote_code"]}
+HOW = {name: SPACE[name] for name in ("trust_remote_code", "revision") if name in SPACE}
 encoder = AutoModel.from_pretrained(SPACE["model"], **HOW).eval()
 tokenizer = AutoTokenizer.from_pretrained(SPACE["model"], **HOW)
 MOST = encoder.config.max_position_embeddings - encoder.config.pad_token_id - 1
