@@ -46,9 +46,9 @@ class KneserNey:
             if not words:
                 continue
             padded = [START, *words, END]
-            for end in range(2, len(padded) + 1):  # <s> is a context, it is never predicted
-                for length in range(1, min(order, end) + 1):
-                    counts[length - 1][tuple(padded[end - length : end])] += 1
+            for stop in range(2, len(padded) + 1):  # <s> is a context, it is never predicted
+                for length in range(1, min(order, stop) + 1):
+                    counts[length - 1][tuple(padded[stop - length : stop])] += 1
         if not counts[0]:
             raise ValueError("The text has no sentence with a word: give another, one sentence a line.")
         self.counts = [self._continuations(counts, length) for length in range(1, order + 1)]

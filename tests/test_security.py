@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from data2vec.pretraining.checkpoints.run_folder import write_run_files
-from data2vec.pretraining.console.help import refuse
+from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.console.redact import mask_command, mask_secrets, mask_text
 from data2vec.pretraining.monitoring.health import Health
 from tests.warm import commands_for
@@ -204,7 +204,7 @@ def test_a_password_in_a_url_reaches_neither_error_nor_health(tmp_path, capsys):
     health = Health(tmp_path, dict)
     health.active = True
     health.finish("failed", f"OSError: cannot open {url}")
-    assert refuse(ValueError(f"cannot open {url}")) == 2
+    assert end(EXIT_REFUSED, ValueError(f"cannot open {url}")) == 2
     said = capsys.readouterr().err + (tmp_path / "health.json").read_text()
     assert "cannot open https://***@host/x" in said and "secret" not in said
 
