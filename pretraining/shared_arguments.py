@@ -129,13 +129,8 @@ def own_fields(cls: type[SharedArguments]) -> list[str]:
 Arguments = TypeVar("Arguments", bound=SharedArguments)
 
 
-def build_training(values: Mapping[str, Any], cls: type[Arguments]) -> Arguments:
-    """The section `training` of a recipe as `cls`.
-
-    Raises:
-        ValueError: a value that is not possible; the message names the field and the fix.
-    """
-    folder = values.get("output_dir")
+def checked_folder(folder: Any) -> str:
+    """`training.output_dir` of a recipe. Raises ValueError where it is no path, or one that no message could show."""
     if folder is None:
         raise ValueError("training.output_dir is missing: name the run folder.")
     if not isinstance(folder, str) or not folder.strip() or CONTROL.search(folder):
@@ -143,6 +138,16 @@ def build_training(values: Mapping[str, Any], cls: type[Arguments]) -> Arguments
             f"training.output_dir = {folder!r} is not possible: give the path of a folder, without line breaks or "
             "other control characters."
         )
+    return folder
+
+
+def build_training(values: Mapping[str, Any], cls: type[Arguments]) -> Arguments:
+    """The section `training` of a recipe as `cls`.
+
+    Raises:
+        ValueError: a value that is not possible; the message names the field and the fix.
+    """
+    checked_folder(values.get("output_dir"))
     try:
         return cls(**values)
     except Exception as error:  # of `transformers`: ImportError, TypeError and others, for a value that it dislikes

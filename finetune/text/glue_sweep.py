@@ -21,6 +21,7 @@ from accelerate import PartialState
 
 from ...pretraining import recipe as recipe_file
 from ...pretraining.data.arguments import CheckedArguments
+from ...pretraining.shared_arguments import checked_folder
 from .glue_row import GlueRow, Splits, Statistic, as_markdown, make_row, run_score, write_row
 from .glue_tasks import AVERAGED, GLUE
 
@@ -122,12 +123,11 @@ def plan(
             if not (root / task).is_dir() and "train" not in own["data"]:
                 logger.warning("%s is left out: %s has no folder %r", GLUE[task].title, root, task)
                 continue
-        if "output_dir" not in own["training"]:
-            raise ValueError("training.output_dir is missing: name the sweep's folder.")
+        folder = checked_folder(own["training"].get("output_dir"))
         for rate in sweep.learning_rates:
             for seed in sweep.seeds:
-                folder = Path(str(own["training"]["output_dir"])) / task / f"lr_{rate:g}_seed_{seed}"
-                training = {**own["training"], "learning_rate": rate, "seed": seed, "output_dir": str(folder)}
+                output = str(Path(folder) / task / f"lr_{rate:g}_seed_{seed}")
+                training = {**own["training"], "learning_rate": rate, "seed": seed, "output_dir": output}
                 runs.append(SweptRun(task, rate, seed, {**own, "training": training}))
     if not runs:
         raise ValueError(f"task.sweep.tasks = {sweep.tasks!r}: data.glue has none of them.")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
@@ -196,7 +197,7 @@ class ResumableTrainer(Trainer):
         problem: BaseException | None = None
         try:
             write()
-        except Exception as error:
+        except (Exception, CheckpointException) as error:
             if not is_write_error(error):
                 raise
             problem = error

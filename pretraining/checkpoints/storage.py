@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..console.help import EXIT_DIVERGED, EXIT_REFUSED, EXIT_STORAGE
@@ -62,6 +63,8 @@ def is_write_error(error: BaseException) -> bool:
     `open`, `safetensors`, `tokenizers` and `torch.save` each have their own; `torch.save` several, by what was left of
     the disk. A pipe or a connection that broke is none.
     """
+    if isinstance(error, CheckpointException):  # of shards: what each rank met
+        return all(is_write_error(failure) for failure, _ in error.failures.values())
     if isinstance(error, OSError):
         return not isinstance(error, ConnectionError)
     return is_disk_error(error) or any(

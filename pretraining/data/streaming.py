@@ -166,7 +166,7 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
 
     def _nothing(self, source: int, workers: int) -> None:
         if workers == 1 or self.counts:
-            raise ValueError(
+            raise BadExample(
                 f"A pass over data source {source + 1} gave no usable example; left out: {dict(self.counts)}. Look at "
                 "the source and the filters."
             )

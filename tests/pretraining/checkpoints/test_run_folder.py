@@ -1,5 +1,7 @@
 """Whose checkpoint is it: continued by its own run, refused by name in any other."""
 
+import errno
+import io
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +11,7 @@ import yaml
 
 from data2vec.pretraining.checkpoints.run_folder import check_same_recipe, identity_of
 from data2vec.pretraining.checkpoints.storage import MANIFEST, list_checkpoints
-from data2vec.pretraining.console.help import EXIT_REFUSED
+from data2vec.pretraining.console.help import EXIT_REFUSED, EXIT_STORAGE
 from data2vec.pretraining.run import main
 from data2vec.tests.pretraining.tiny_runs import recipe
 
@@ -72,6 +74,28 @@ def test_another_length_and_batch_layout_continue(finished, tmp_path):
     assert run(tmp_path / "run", max_steps=6, learning_rate=2e-3, **layout) == 0
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 6
     assert "1 x 4 x 1 before, 1 x 2 x 2 now" in (tmp_path / "run" / "logs" / "rank-0.log").read_text()
+
+
+def test_a_disk_that_is_full_for_a_small_file_is_said_in_health_json(tmp_path, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr("torch.save", full)
+    assert run(tmp_path / "run") == EXIT_STORAGE
+    assert "checkpoint-2 could not be written" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "health.json").read_text())["state"] == "failed"
+
+
+def test_output_that_nobody_reads_is_no_full_disk(tmp_path, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        run(tmp_path / "run")
+    health = json.loads((tmp_path / "run" / "health.json").read_text())
+    assert health["state"] == "failed" and health["message"] == "BrokenPipeError: [Errno 32] Broken pipe"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "5"])

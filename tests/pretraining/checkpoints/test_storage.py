@@ -5,9 +5,14 @@ import itertools
 import json
 import multiprocessing
 import os
+import resource
 import shutil
+import signal
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch.distributed.checkpoint.api import CheckpointException
 
 from data2vec.pretraining.checkpoints import storage as checkpoints
 from data2vec.pretraining.checkpoints.storage import (
@@ -16,6 +21,7 @@ from data2vec.pretraining.checkpoints.storage import (
     StorageError,
     claimed,
     damage,
+    exit_code,
     is_write_error,
     list_checkpoints,
     move_files,
@@ -209,17 +215,67 @@ def test_a_small_file_is_replaced_whole(tmp_path, monkeypatch):
     assert path.read_text() == "{}" and [p.name for p in tmp_path.iterdir()] == ["health.json"]
 
 
-def test_what_counts_as_a_full_disk(tmp_path):
-    from safetensors import SafetensorError
-
-    assert is_write_error(OSError(errno.ENOSPC, "No space left on device"))
-    assert is_write_error(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
-    assert is_write_error(RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"))
-    assert not is_write_error(RuntimeError("CUDA out of memory"))
+def test_a_full_disk_is_explained(tmp_path):
     save(tmp_path, 7)
-    error = storage_error(tmp_path / "checkpoint-8", OSError(errno.ENOSPC, "No space left on device"))
-    text = str(error)
+    text = str(storage_error(tmp_path / "checkpoint-8", OSError(errno.ENOSPC, "No space left on device")))
     assert "checkpoint-8 could not be written" in text and "checkpoint-7, is intact" in text and "MiB" in text
+
+
+def test_whatever_is_left_of_the_disk_it_is_full(tmp_path):
+    """`torch.save` alone says it in four ways, by how many bytes still fit."""
+    from data2vec.tests.finetune.encoders import processor
+
+    tokenizer, tensor = processor("text"), torch.arange(3000.0)
+    writers = {
+        "state": lambda: torch.save({"a": tensor, "b": [tensor[:7].clone()] * 9}, tmp_path / "optimizer.pt"),
+        "small": lambda: torch.save({"k": 1}, tmp_path / "scheduler.pt"),
+        "old": lambda: torch.save({"a": tensor}, tmp_path / "old.bin", _use_new_zipfile_serialization=False),
+        "weights": lambda: save_file({"a": tensor}, tmp_path / "model.safetensors"),
+        "tokenizer": lambda: tokenizer.save_pretrained(tmp_path / "tokenizer"),
+        "text": lambda: (tmp_path / "text.json").write_text("x" * 5000),
+    }
+    child = os.fork()
+    if child == 0:  # the limit cannot be taken back everywhere
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        unknown, said = [], set()
+        for room in (0, 1, 40, 300, 512, 777, 1024, 2000, 2700, 3100, 4096, 8192, 11000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+            for write_one in writers.values():
+                try:
+                    write_one()
+                except Exception as error:
+                    said.add(str(error)[:20])
+                    unknown += [] if is_write_error(error) else [error]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        os.write(2, "".join(f"{error!r}\n" for error in unknown).encode())
+        os._exit(1 if unknown or len(said) < 4 else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "write_error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True, 5),
+        (OSError(errno.EIO, "Input/output error"), True, None),
+        (StorageError("checkpoint-8 could not be written"), True, 5),
+        (RuntimeError("basic_ios::clear: iostream error"), True, None),
+        (Exception("No space left on device (os error 28)"), True, 5),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), False, None),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), False, None),
+        (RuntimeError("CUDA out of memory"), False, None),
+        (PermissionError(errno.EACCES, "Permission denied", "x.wav"), True, 2),
+        (FloatingPointError("the loss is not finite"), False, 6),
+        (ValueError("training.max_steps"), False, 2),
+    ],
+)
+def test_errors_are_told_apart(error, write_error, code):
+    assert is_write_error(error) is write_error and exit_code(error) == code
+
+
+@pytest.mark.parametrize(("other", "full"), [(OSError(errno.EIO, "Input/output error"), True), (KeyError("a"), False)])
+def test_shards_that_could_not_be_written_are_told_apart(other, full):
+    failures = {0: (OSError(errno.ENOSPC, "No space left on device"), None), 1: (other, None)}
+    assert is_write_error(CheckpointException("write", failures)) is full
 
 
 def _hold(folder, ready, done):
