@@ -40,19 +40,6 @@ def same(actual, expected, tolerance=0.0):
 
 
 @EVERY
-def test_round_trip(model_class, tmp_path):
-    model, kind = build(model_class), MODELS[model_class]
-    model.save_pretrained(tmp_path)
-    loaded, info = model_class.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info.values()), info
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        same(loaded.get_parameter_or_buffer(name), tensor)
-    same(main_output(run(loaded, kind)), main_output(run(model, kind)))
-    loaded.save_pretrained(tmp_path / "again")
-    assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "config.json").read_text()
-
-
-@EVERY
 def test_partial_checkpoint_keeps_what_it_has(model_class, tmp_path):
     """Weights that are there are not initialised again; the others and the constants are."""
     model = build(model_class)
@@ -91,21 +78,6 @@ def test_pretraining_checkpoint_opens_as_encoder(model_class, tmp_path):
     encoder, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values()), info
     same(encoder.state_dict(), model.base_model.state_dict())
-
-
-@PRETRAINERS
-def test_teacher_stays_in_fp32(model_class, tmp_path):
-    build(model_class).save_pretrained(tmp_path)
-    model = model_class.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    assert {p.dtype for p in model.base_model.parameters()} == {torch.bfloat16}
-    teacher = {**dict(model.teacher.named_parameters()), **dict(model.teacher.named_buffers())}
-    assert {tensor.dtype for tensor in teacher.values()} == {torch.float32}
-    kind = MODELS[model_class]
-    exact = run(model_class.from_pretrained(tmp_path), kind)
-    output = run(model, kind)
-    output.loss.backward()
-    assert output.all_targets.dtype == torch.float32
-    assert output.loss.item() == pytest.approx(exact.loss.item(), rel=0.05)
 
 
 # Initialisation
@@ -187,40 +159,6 @@ def test_hidden_states_and_attentions(model_class):
     model.config.output_hidden_states = True
     assert run(model, kind).hidden_states is not None
     assert isinstance(run(model, kind, return_dict=False), tuple)
-
-
-@EVERY
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_gradient_checkpointing_changes_nothing(model_class, reentrant):
-    kind = MODELS[model_class]
-
-    def gradients(checkpointing: bool) -> dict:
-        model = build(model_class).train()
-        if checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": reentrant})
-            assert sum(getattr(module, "gradient_checkpointing", False) for module in model.modules()) >= 3
-        output = run(model, kind)
-        (output.loss if "loss" in output else main_output(output).square().sum()).backward()
-        return {n: p.grad for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
-
-    plain, checkpointed = gradients(False), gradients(True)
-    assert any("encoder.layers.0" in name for name in plain)
-    same(checkpointed, plain, 1e-6)
-
-
-@EVERY
-@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
-def test_sdpa_equals_eager(model_class, padded):
-    kind = MODELS[model_class]
-    outputs, gradients = [], []
-    for attention in ("eager", "sdpa"):
-        model = build(model_class, attn_implementation=attention).train()
-        output = main_output(run(model, kind, padded))
-        output.square().mean().backward()
-        outputs.append(output)
-        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    same(outputs[1], outputs[0], 1e-5)
-    same(gradients[1], gradients[0], 1e-5)
 
 
 @ENCODERS

@@ -18,6 +18,11 @@ from tests.modeling import tiny_data2vec2
 FAMILY_1 = {model_class: kind for kind, (model_class, _, _) in data2vec1.KINDS.items()}
 KINDS: dict[Any, str] = FAMILY_1 | tiny_data2vec2.MODELS
 PRETRAINING = [model_class for model_class in KINDS if "ForPreTraining" in model_class.__name__]
+QUIET = {
+    "audio": dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop"), 0.0),
+    "text": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "vision": {"drop_path_rate": 0.0},
+}
 EVERY = pytest.mark.parametrize("model_class", KINDS, ids=lambda c: c.__name__)
 PRETRAINERS = pytest.mark.parametrize("model_class", PRETRAINING, ids=lambda c: c.__name__)
 
@@ -35,6 +40,35 @@ def inputs_of(model_class: Any, rows: int = 3) -> dict[str, Tensor]:
 def build(model_class: Any, **fields: Any) -> Any:
     torch.manual_seed(0)
     return model_class(config_of(model_class, **fields)).eval()
+
+
+def build_moved(model_class: Any, **fields: Any) -> Any:
+    """Without dropout, and away from zeros and ones, so that nothing hides behind them."""
+    model = build(model_class, **(QUIET[KINDS[model_class]] if model_class in FAMILY_1 else {}), **fields)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def run(model: Any, padded: bool = False) -> Any:
+    batch, kind = inputs_of(type(model)), KINDS[type(model)]
+    if padded:
+        name = type(model).main_input_name
+        batch["attention_mask"] = torch.ones_like(batch[name], dtype=torch.long)
+        batch["attention_mask"][1, len(batch[name][1]) * 2 // 3 :] = 0
+        if kind == "text":
+            batch[name] = batch[name].masked_fill(batch["attention_mask"] == 0, 1)
+        batch.pop("masked", None)
+    torch.manual_seed(2)  # masks and noise of pretraining
+    return model(**batch)
+
+
+def gradients_of(model: Any, **kwargs: Any) -> tuple[Any, dict[str, Tensor]]:
+    output = run(model, **kwargs)
+    value = output.loss if "loss" in output else tiny_data2vec2.main_output(output).square().mean()
+    value.backward()
+    return output, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
 @contextmanager
@@ -174,18 +208,60 @@ def test_a_mask_token_is_not_cut_off():
         build(modeling.Data2VecTextForPreTraining).resize_token_embeddings(52)
 
 
+@EVERY
+def test_a_saved_model_is_the_same(model_class, tmp_path):
+    model = build_moved(model_class)
+    model.save_pretrained(tmp_path)
+    loaded, info = model_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        assert torch.equal(loaded.get_parameter_or_buffer(name), tensor), name
+    assert torch.equal(run(loaded)[0], run(model)[0])
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "config.json").read_text()
+
+
+@EVERY
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_the_gradient_of_a_shared_position_bias_survives_checkpointing(reentrant):
-    gradients = []
-    for checkpointing in (False, True):
-        model = build(modeling.Data2VecVisionForPreTraining, drop_path_rate=0.0).train()
-        if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-        model(**inputs_of(type(model))).loss.backward()
-        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    name = "data2vec_vision.encoder.relative_position_bias.relative_position_bias_table"
-    assert gradients[0][name].abs().max() > 0
-    torch.testing.assert_close(gradients[1], gradients[0])
+def test_gradient_checkpointing_changes_nothing(model_class, reentrant):
+    plain, checkpointed = build_moved(model_class).train(), build_moved(model_class).train()
+    checkpointed.activation_checkpointing_enable({"use_reentrant": reentrant})
+    assert sum(getattr(module, "gradient_checkpointing", False) for module in checkpointed.modules()) >= 3
+    expected = gradients_of(plain)[1]
+    assert any("encoder.layer" in name for name in expected)
+    torch.testing.assert_close(gradients_of(checkpointed)[1], expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "padded"),
+    [(c, padded) for c, kind in KINDS.items() for padded in (False, True) if not (padded and kind == "vision")],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_sdpa_equals_eager(model_class, padded):
+    eager, sdpa = (
+        gradients_of(build_moved(model_class, attn_implementation=name).train(), padded=padded)
+        for name in ("eager", "sdpa")
+    )
+    torch.testing.assert_close(sdpa[0][0], eager[0][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sdpa[1], eager[1], atol=1e-5, rtol=1e-5)
+
+
+@PRETRAINERS
+def test_half_precision_agrees(model_class, tmp_path):
+    """Floating-point inputs in bf16 as well, as `transformers` wants them."""
+    build(model_class).save_pretrained(tmp_path)
+    exact, half = (
+        model_class.from_pretrained(tmp_path, dtype=dtype).eval() for dtype in (torch.float32, torch.bfloat16)
+    )
+    batch = inputs_of(model_class)
+    losses = []
+    for model, dtype in ((exact, torch.float32), (half, torch.bfloat16)):
+        torch.manual_seed(0)
+        output = model(**{n: t.to(dtype) if t.is_floating_point() else t for n, t in batch.items()})
+        output.loss.backward()
+        assert output.loss.dtype == output.all_targets.dtype == torch.float32
+        losses.append(output.loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 TEXT = [model_class for model_class, kind in tiny_data2vec2.MODELS.items() if kind == "text"]
