@@ -6,10 +6,11 @@ costs as much as one of 20 s, and it is normalised after cropping: what the mode
 `Wav2Vec2FeatureExtractor` makes of the same samples (the original normalised before it cropped).
 """
 
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any, BinaryIO
 
 import datasets
@@ -176,6 +177,22 @@ class AudioData(Modality[AudioDataArguments]):
             wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)  # as Wav2Vec2FeatureExtractor
         return {"input_values": torch.from_numpy(wave)}
 
+    def inspect(self, rows: Iterator[Row]) -> str | None:
+        infos = []
+        for row in rows:
+            with contextlib.suppress(soundfile.LibsndfileError, OSError, TypeError):
+                infos.append(soundfile.info(_file(row[AUDIO.column])))
+        seconds, limit = self.args.max_seconds, self.args.skip_above_seconds
+        changes = {
+            f"resampled to {SAMPLING_RATE} Hz": [info.samplerate != SAMPLING_RATE for info in infos],
+            "mixed to one channel": [info.channels > 1 for info in infos],
+            f"cropped to data.max_seconds = {seconds:g}": [
+                seconds < info.duration <= (limit or math.inf) for info in infos
+            ],
+        }
+        lost = [f"{sum(which)} are {what}" for what, which in changes.items() if any(which)]
+        return f"of {len(infos)} clips looked at, {', '.join(lost)}" if lost else None
+
     def survey(self, rows: Rows, filtered: bool = True) -> Survey | None:
         headers = _read_headers(rows, self.args.num_proc)
         rate = np.maximum(headers["rate"], 1)
@@ -247,7 +264,7 @@ def read_crop(value: Any, name: str, limit: int, rng: np.random.Generator | None
             )
         if total == 0 and missing_bytes(value) == 0:
             raise BadExample(f"{name} holds no sound: remove it.", problem="empty")
-        wanted = min(total, ceil(limit * rate / SAMPLING_RATE))
+        wanted = min(total, math.ceil(limit * rate / SAMPLING_RATE))
         try:
             if rng is not None and wanted < total:
                 sound.seek(int(rng.integers(total - wanted + 1)))

@@ -8,12 +8,14 @@
 A modality is chosen by the encoder's `model_type`; what it does with a row and a batch is in audio, image and text.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from transformers import PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
@@ -25,7 +27,7 @@ from .image import ImageData, ImageDataArguments
 from .labels import number_labels
 from .modality import Modality
 from .sampler import BatchSampler, FixedBatches
-from .sources import LABEL, load_source, load_sources
+from .sources import LABEL, AnyDataset, load_source, load_sources
 from .streaming import StreamingBatches
 from .text import TextData, TextDataArguments
 
@@ -52,6 +54,11 @@ MODEL_TYPES: dict[str, type[Modality[Any]]] = {
     "data2vec2-vision": ImageData,
     "data2vec2-text": TextData,
 }
+
+
+logger = logging.getLogger(__name__)
+
+LOOKED_AT = 64  # rows of a source of which is said what the recipe makes of them
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,8 @@ def build_data(
         )
         eval_sampler = FixedBatches(eval_batches)
     sources = load_sources(args.sources, modality.kind, streaming=args.streaming, **options)
+    for source, dataset in zip(args.sources, sources, strict=True):
+        _say_what_is_lost(source, dataset, modality)
     sampler = None
     train: PretrainingDataset | StreamingBatches
     if args.streaming:
@@ -205,6 +214,22 @@ def build_data(
         train, sampler, modality.collator(objective, seed), modality.processor, evaluation, eval_sampler
     )
     return data if args.probe is None else _with_probe(data, args.probe, modality, seed)
+
+
+def _say_what_is_lost(source: Source, dataset: AnyDataset, modality: Modality[Any]) -> None:
+    if isinstance(dataset, datasets.IterableDataset):
+        rows = iter(dataset.take(LOOKED_AT))
+    else:
+        places = np.unique(np.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset)), dtype=np.int64))
+        rows = (dataset[int(place)] for place in places)
+    try:
+        lost = modality.inspect(rows)
+    except BadExample:
+        raise
+    except ValueError as error:
+        raise ValueError(f"data source {source.path!r}: {error}") from error
+    if lost is not None:
+        logger.warning("data source %r: %s", source.path, lost)
 
 
 def _with_probe(data: PretrainingData, probe: ProbeArguments, modality: Modality[Any], seed: int) -> PretrainingData:

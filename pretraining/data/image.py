@@ -4,10 +4,11 @@ As in the paper's recipe (BEiT's): random resized crop, horizontal flip, colour 
 crop-and-resize in one call and its reduced-size JPEG decoding are fast, and it runs beside any build of torch.
 """
 
+import contextlib
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ IMAGE = MediaKind(
 ASPECTS = (3 / 4, 4 / 3)  # of a random crop, before it is resized to a square (BEiT, MAE)
 TRUNCATED, TOO_LARGE = "truncated", "Decompressed data too large"  # what Pillow's messages say
 LONGEST_SIDE = 65_535  # pixels, the most that a JPEG can have
+GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16B")  # modes without colour
 BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -57,6 +59,13 @@ class ImageDataArguments(DataArguments):
     flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip; 0 for digits and text"})
     color_jitter: float = field(
         default=0.4, metadata={"help": "brightness, contrast and saturation change by up to this share"}
+    )
+    upscale: bool = field(
+        default=False,
+        metadata={"help": "allow images smaller than the encoder's image size, which are enlarged"},
+    )
+    grayscale: bool = field(
+        default=False, metadata={"help": "allow images in colour where the encoder's num_channels is 1"}
     )
     image_mean: list[float] | None = field(
         default=None, metadata={"help": "mean of each channel, of values in [0, 1] (default: 0.5)"}
@@ -146,6 +155,31 @@ class ImageData(Modality[ImageDataArguments]):
         real = torch.arange(time, device=images.device) >= time - patches  # what is more stands in front
         return real.expand(len(images), time)
 
+    def inspect(self, rows: Iterator[Row]) -> str | None:
+        height, width = self.size
+        sizes, coloured = [], 0  # (width, height) of every image
+        for row in rows:
+            with contextlib.suppress(BadExample), open_image(row[IMAGE.column], "") as file:
+                sizes.append(file.size)
+                coloured += self.channels == 1 and in_colour(file)
+        small = [size for size in sizes if size[0] < width or size[1] < height]
+        large = [size for size in sizes if size[0] > width and size[1] > height]
+        if 2 * len(small) > len(sizes) and not self.args.upscale:
+            raise ValueError(
+                f"{len(small)} of {len(sizes)} images are smaller than model.image_size = {height} x {width}, one is "
+                f"{small[0][1]} x {small[0][0]}: set it to theirs, or data.upscale = true to enlarge them."
+            )
+        if coloured and not self.args.grayscale:
+            raise ValueError(
+                f"{coloured} of {len(sizes)} images are in colour, and model.num_channels = 1 is grey: set it to 3, "
+                "or data.grayscale = true to drop the colour."
+            )
+        lost = [f"{coloured} lose their colour"] if coloured else []
+        for found, what in ((large, "shrunk"), (small, "enlarged")):
+            if found:
+                lost.append(f"{len(found)} are {what} to {height} x {width}, one from {found[0][1]} x {found[0][0]}")
+        return f"of {len(sizes)} images looked at, {'; '.join(lost)}" if lost else None
+
     def collator(self, objective: ObjectiveConfig | None, seed: int) -> ImageCollator:
         return ImageCollator(objective, self.grid, seed)
 
@@ -220,6 +254,18 @@ def decode(file: Image.Image, channels: int, name: str, at_least: tuple[int, int
         image = image.convert("RGB")
     mode = "RGB" if channels == 3 else "L"
     return image if image.mode == mode else image.convert(mode)
+
+
+def in_colour(file: Image.Image) -> bool:
+    """Whether red, green and blue differ, by more than JPEG makes of grey; False for a file that cannot be decoded."""
+    if file.mode in GREY:
+        return False
+    try:
+        file.draft(None, (64, 64))
+        pixels = np.asarray(file.convert("RGB").resize((64, 64)), dtype=np.int64)
+    except Exception:  # it is counted when it is read
+        return False
+    return bool(np.ptp(pixels, axis=-1).max() > 16)
 
 
 def orientation(file: Image.Image) -> int:

@@ -110,6 +110,13 @@ class Modality(ABC, Generic[Arguments]):
         """The rows that examples are read from; `packed` allows several rows of a source in one example."""
         return dataset
 
+    def inspect(self, rows: Iterator[Row]) -> str | None:
+        """What the recipe shrinks or drops of a source, to be said when a run starts; `rows` are some of it.
+
+        Raises ValueError where that is a loss which the recipe must ask for.
+        """
+        return None
+
     def survey(self, rows: Rows, filtered: bool = True) -> "Survey | None":
         """What can be known of all rows without decoding them; None: nothing, all examples are alike.
 

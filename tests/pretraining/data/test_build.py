@@ -88,16 +88,19 @@ CASES = {
 every_modality = pytest.mark.parametrize("modality", CASES)
 
 
+def objective_of(modality: str) -> ObjectiveConfig:
+    return ObjectiveConfig.from_dict({"masking": CASES[modality][3]})
+
+
 def build(modality: str, root: Path, **changes) -> PretrainingData:
-    config, _, arguments, masking = CASES[modality]
+    config, _, arguments, _ = CASES[modality]
     args = arguments(root)
     options = ("num_processes", "gradient_accumulation_steps", "batch_size")
     how = {"batch_size": 5} | {name: changes.pop(name) for name in options if name in changes}
     for name, value in changes.items():
         setattr(args, name, value)
     args.__post_init__()  # what a recipe with these fields would have gone through
-    objective = ObjectiveConfig.from_dict({"masking": masking})
-    return build_data(args, config=config, objective=objective, seed=5, **how)
+    return build_data(args, config=config, objective=objective_of(modality), seed=5, **how)
 
 
 def batches_of(data: PretrainingData, epoch: int = 0, workers: int = 0) -> list[dict]:
@@ -236,8 +239,47 @@ def test_bad_files_are_counted_over_all_workers(folders, tmp_path, caplog):
         two, none = batches_of(lenient, workers=2), batches_of(lenient)
     assert same(two, none)
     assert lenient.train_dataset.bad_counts == {"wrong type": 2}
-    with pytest.raises(ValueError, match=r"data.max_bad_share.*(1|5).png"):
+    with pytest.raises(ValueError, match=r"(1|5).png.*data.max_bad_share"):
         batches_of(build("image", folders, sources=source, max_bad_share=0, batch_size=2), workers=2)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_a_recipe_shrinks_or_drops_is_said_or_must_be_asked_for(folders, tmp_path, caplog, streaming):
+    colours = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    pictures = {"colour": Image.fromarray(colours), "grey": Image.fromarray(colours).convert("L").convert("RGB")}
+    for name, picture in pictures.items():
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            picture.save(tmp_path / name / f"{i}.jpg")
+
+    def build_images(name: str, size: int, channels: int, **fields):
+        caplog.clear()
+        config = Data2VecVisionConfig(**TINY, image_size=size, patch_size=4, num_channels=channels)
+        args = ImageDataArguments(sources=[{"path": str(tmp_path / name)}], streaming=streaming, **fields)
+        build_data(args, config=config, objective=objective_of("image"), seed=0, batch_size=2)
+        return caplog.text
+
+    assert "3 are shrunk to 16 x 16, one from 32 x 32" in build_images("colour", 16, 3)
+    assert build_images("colour", 32, 3) == ""
+    with pytest.raises(ValueError, match=r"colour'.*3 of 3 images are in colour.*= 1.*data\.grayscale = true"):
+        build_images("colour", 16, 1)
+    said = build_images("colour", 16, 1, grayscale=True)
+    assert "3 lose their colour; 3 are shrunk to 16 x 16" in said
+    assert build_images("grey", 32, 1) == ""
+    with pytest.raises(ValueError, match=r"3 of 3 images are smaller than model.image_size = 48 x 48, one is 32 x 32"):
+        build_images("grey", 48, 3)
+    assert "3 are enlarged to 48 x 48, one from 32 x 32" in build_images("grey", 48, 3, upscale=True)
+
+    (tmp_path / "clips").mkdir()
+    for i, (rate, channels) in enumerate([(16_000, 1), (44_100, 2), (16_000, 2)]):
+        wave = np.random.default_rng(i).standard_normal(((i + 1) * rate, channels)) / 9
+        soundfile.write(tmp_path / "clips" / f"{i}.wav", wave, rate)
+    args = AudioDataArguments(
+        sources=[{"path": str(tmp_path / "clips")}], streaming=streaming, min_seconds=0, max_seconds=2.5
+    )
+    build_data(args, config=AUDIO, objective=objective_of("audio"), seed=0, batch_size=2)
+    lost = "1 are resampled to 16000 Hz, 2 are mixed to one channel, 1 are cropped to data.max_seconds = 2.5"
+    assert f"of 3 clips looked at, {lost}" in caplog.text
 
 
 def test_what_does_not_fit_together_is_refused(folders):
