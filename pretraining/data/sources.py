@@ -127,7 +127,10 @@ def _open(reading: _Reading) -> AnyDataset:
 
     local = Path(path).expanduser()
     if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
-        saved = _one_split(datasets.load_from_disk(str(local)), split, reading.default_split)
+        try:
+            saved = _one_split(datasets.load_from_disk(str(local)), split, reading.default_split)
+        except IndexError as error:  # of `datasets`, for tables without one row
+            raise ValueError("It holds no rows.") from error
         return _maybe_stream(_checked(saved, reading), reading.streaming)
 
     if local.is_dir():

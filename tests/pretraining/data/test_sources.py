@@ -269,3 +269,11 @@ def test_a_slip_in_what_is_kept_is_refused(speakers, choice, message):
         load_source(Source(path=speakers, **choice), TEXT)
     with pytest.raises(ValueError, match="cannot be applied to a stream"):
         load_source(Source(path=speakers, **choice), TEXT, streaming=True)
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_saved_dataset_without_rows_is_named(tmp_path, splits):
+    empty = datasets.Dataset.from_dict({"text": []})
+    (datasets.DatasetDict({"train": empty}) if splits else empty).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match=r"data source '.*saved'.* cannot be opened\. It holds no rows"):
+        load(tmp_path / "saved")
