@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from huggingface_hub import ModelCard
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data2vec.model_cards.card import tables, usage
 from data2vec.model_cards.card.card_yaml import CardFields
@@ -23,7 +22,7 @@ from data2vec.model_cards.report.verdict import verdict
 from data2vec.pretraining.checkpoints.storage import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
 from data2vec.pretraining.evaluation.plots import draw_curves
-from data2vec.pretraining.evaluation.report_text import markdown_table, percent, report_text
+from data2vec.pretraining.evaluation.report_text import markdown_table, percent, report_text, templates
 
 
 CARD, CURVES, REPORT_PICTURE = "README.md", "curves.png", "report.png"
@@ -69,7 +68,9 @@ def render(folder: str | Path, **given: Any) -> ModelCard:
 def compose(facts: Facts, curves: bool) -> ModelCard:
     """The card: metadata by huggingface_hub's classes, the rest from `template.md`."""
     values = _values(facts, curves)
-    text = _environment().get_template(TEMPLATE.name).render(**values)
+    environment = templates(TEMPLATE.parent)
+    environment.filters["table"] = lambda rows, *heads: markdown_table(heads, rows, padded=False) if rows else ""
+    text = environment.get_template(TEMPLATE.name).render(**values)
     text = without_tags(re.sub(r"\n{3,}", "\n\n", text).strip())
     data = card_data(facts)
     card = ModelCard.from_template(data, template_str="---\n{{ card_data }}\n---\n\n{{ text }}", text=text)
@@ -81,14 +82,6 @@ def without_tags(text: str) -> str:
     """Markdown in which a tag of HTML, which only a value of the run can have brought, is read and not followed."""
     parts = re.split(r"(```.*?```|`[^`\n]*`)", text, flags=re.DOTALL)  # code shows it already
     return "".join(part if n % 2 else re.sub(r"<(?=[A-Za-z/!?])", "&lt;", part) for n, part in enumerate(parts))
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["table"] = lambda rows, *heads: markdown_table(heads, rows, padded=False) if rows else ""
-    return environment
 
 
 def _values(facts: Facts, curves: bool) -> dict[str, Any]:

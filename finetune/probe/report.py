@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from ...pretraining.evaluation.plots import INK, KINDS, draw_few_labels, draw_layers, layer_name, legend_below
-from ...pretraining.evaluation.report_text import markdown_table, percent
+from ...pretraining.evaluation.report_text import markdown_table, percent, templates
 from .arguments import ProbeTask
 
 
@@ -81,7 +80,5 @@ def _few_labels_table(curves: Mapping[str, Any], task: ProbeTask) -> str:
     return markdown_table(["features", *(f"{number} a class" for number in numbers)], rows) if rows else ""
 
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-TEMPLATES.filters |= {"percent": percent, "called": layer_name}
+TEMPLATES = templates(Path(__file__).parent)
+TEMPLATES.filters["called"] = layer_name

@@ -6,9 +6,9 @@ Pure functions of numbers; `glue_sweep` makes the runs.
 import json
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ...pretraining.evaluation.report_text import markdown_table, percent
 from .glue_tasks import AVERAGED, GLUE
@@ -158,26 +158,9 @@ def as_markdown(row: GlueRow) -> str:
 
 def write_row(row: GlueRow, folder: Path) -> None:
     """`glue_row.json` and `glue_row.md`."""
-    content: dict[str, Any] = {
-        "average": row.average,
-        "missing": list(row.missing),
-        "over_seeds": row.over_seeds,
-        "shared_learning_rate": row.shared_learning_rate,
-        "tasks": {
-            task: {
-                "learning_rate": found.learning_rate,
-                "score": found.score,
-                "median": statistics.median(found.chosen),
-                "mean": statistics.fmean(found.chosen),
-                "splits": found.splits,
-                "scores": {
-                    f"{rate:g}": {str(seed): score for seed, score in seeds.items()}
-                    for rate, seeds in found.scores.items()
-                },
-            }
-            for task, found in row.tasks.items()
-        },
-    }
+    content = asdict(row)
+    for task, found in row.tasks.items():
+        content["tasks"][task] |= {"median": statistics.median(found.chosen), "mean": statistics.fmean(found.chosen)}
     (folder / "glue_row.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     (folder / "glue_row.md").write_text(as_markdown(row), encoding="utf-8")
 

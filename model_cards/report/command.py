@@ -127,9 +127,9 @@ def _pictures(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
                 for figure in group.figures:
                     yield figure.name, figure.png
         if section.key in ONE_PICTURE and len(section.columns) == 1:
-            figures = [figure for group in section.columns[0].groups for figure in group.figures]
-            if figures:
-                yield section.key, contact_sheet(figures)
+            groups = [group for group in section.columns[0].groups if group.figures]
+            if groups:
+                yield section.key, contact_sheet(groups)
 
 
 if __name__ == "__main__":

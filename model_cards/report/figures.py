@@ -124,18 +124,27 @@ def png_of_image(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def contact_sheet(figures: Sequence[ReportFigure], columns: int = 4) -> bytes:
-    """Figures with their captions as one picture, wide ones each in a row."""
-    wide = any(found.wide for found in figures) or any("passage" in found.html for found in figures)
-    columns = 1 if wide else min(columns, len(figures))
-    rows = -(-len(figures) // columns)
-    drawn = Figure(figsize=(8, 2.2 * rows) if wide else (2.4 * columns, 2.8 * rows), layout="constrained")
-    for axes in drawn.subplots(rows, columns, squeeze=False).flat:
-        axes.set_axis_off()
-    for axes, found in zip(drawn.axes, figures, strict=False):
-        axes.imshow(matplotlib.image.imread(io.BytesIO(found.png)))
-        caption = textwrap.fill(found.caption, 100 if wide else 32).replace("$", r"\$")
-        axes.set_title(caption, fontsize=8, loc="left", color=INK)
+def contact_sheet(groups: Sequence[Group]) -> bytes:
+    """Figures with their captions as one picture: tiles of a group beside each other, plots below each other."""
+    rows = [
+        row
+        for group in groups
+        for row in ([group.figures] if group.kind == "tiles" else [[found] for found in group.figures])
+    ]
+    columns = max(map(len, rows))
+    width = 8.0 if columns == 1 else 2.4 * columns  # inches
+    pictures = [[matplotlib.image.imread(io.BytesIO(found.png)) for found in row] for row in rows]
+    heights = [0.5 + width / columns * max(pixels.shape[0] / pixels.shape[1] for pixels in row) for row in pictures]
+    drawn = Figure(figsize=(width, sum(heights)), layout="constrained")
+    for axes, row, images in zip(
+        drawn.subplots(len(rows), columns, squeeze=False, height_ratios=heights), rows, pictures, strict=True
+    ):
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, found, pixels in zip(axes, row, images, strict=False):
+            axis.imshow(pixels)
+            caption = textwrap.fill(found.caption, 100 if columns == 1 else 32).replace("$", r"\$")
+            axis.set_title(caption, fontsize=8, loc="left", color=INK)
     return png_of(drawn)
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from ...pretraining.evaluation.report_text import templates
 from ..strip_paths import without_places
 from .figures import Group
 from .verdict import Verdict
@@ -55,14 +54,7 @@ class Section:
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The page as HTML. It asks for nothing outside itself; everything in it that came from elsewhere is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_printed,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(HERE, autoescape=True, finalize=_printed)
     context: dict[str, Any] = {"title": title, "subtitle": subtitle, "sections": sections}
     return environment.get_template(TEMPLATE).render(context)
 

@@ -86,7 +86,14 @@ def _paragraph(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 110, break_on_hyphens=False, break_long_words=False) + "\n\n"
 
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-TEMPLATES.filters |= {"paragraph": _paragraph, "percent": percent, "short": "{:g}".format, "tojson": json.dumps}
+def templates(folder: Path, **settings: Any) -> Environment:
+    """The jinja templates of a folder; a name that they are not given is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **settings
+    )
+    environment.filters |= {"percent": percent}
+    return environment
+
+
+TEMPLATES = templates(Path(__file__).parent)
+TEMPLATES.filters |= {"paragraph": _paragraph, "short": "{:g}".format, "tojson": json.dumps}
