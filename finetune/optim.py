@@ -4,13 +4,12 @@ The rule is BEiT's and MAE's: with L blocks the embeddings are layer 0, block i 
 after the blocks, the head included, is layer L + 1; layer l learns at the rate's `layer_decay ** (L + 1 - l)`.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..pretraining.trainer import NO_DECAY
+from ..pretraining.engine.param_groups import decayed_names
 
 
 # One table that all blocks share: BEiT numbers it with what comes after them.
@@ -73,12 +72,3 @@ def layer_numbers(model: PreTrainedModel) -> dict[str, int]:
         return last if behind else 0
 
     return {name: layer(name) for name, _ in model.named_parameters()}
-
-
-def decayed_names(model: nn.Module) -> Collection[str]:
-    """Parameters that weight decay pulls towards zero: those that a layer multiplies with."""
-    return {
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.ndim > 1 and not any(spared in name for spared in NO_DECAY)
-    }

@@ -8,7 +8,8 @@
 
 Started again with the same command, an interrupted run continues from its newest intact checkpoint, exactly, and a
 finished one says so. Exit codes, as in pretraining: 0 done; 2 refused (the message names the field or the row, and the
-fix); 4 preempted: SIGTERM or SIGINT ended it after a checkpoint; 5 something could not be written.
+fix); 4 preempted: SIGTERM or SIGINT ended it after a checkpoint; 5 something could not be written; 6 stopped because
+the loss was not finite, or exploded.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from ..pretraining.checkpoints.run_folder import (
 from ..pretraining.checkpoints.storage import StorageError, claimed, exit_code, write_text
 from ..pretraining.console.help import EXIT_PREEMPTED, EXIT_STORAGE, end
 from ..pretraining.console.libraries import quiet_libraries
+from ..pretraining.engine.launch_check import check_launch
 from ..pretraining.monitoring.run_summary import RunSummary
 from .arguments import SECTIONS, FineTuneRun, parse
 from .predictions import write_rows
@@ -90,6 +92,7 @@ def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, A
     Raises:
         ValueError: the run is refused; the message names the field or the row, and the fix.
         Preempted: a signal ended it after a checkpoint.
+        FloatingPointError: the loss was not finite, or exploded.
         StorageError: something could not be written; the last checkpoint is intact.
     """
     finished = run.folder / RESULTS
@@ -103,6 +106,7 @@ def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, A
         results: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return results
     set_seed(run.training.seed)
+    check_launch(run.training, config=run.config)
     task = task_class(run)
     with run.training.main_process_first(desc="opening the data"):  # what one process has read is then cached
         data = task.build_data()
@@ -124,6 +128,8 @@ def _train_and_evaluate(
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.preempted:
         raise Preempted(f"{run.folder}: stopped by a signal. The same command continues.")
+    if trainer.diverged is not None:
+        raise FloatingPointError(trainer.diverged)
     if trainer.average is not None:
         trainer.average.copy_to_model()
         trainer.average = None

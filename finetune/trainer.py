@@ -1,11 +1,10 @@
 """`FineTuneTrainer`: a `Trainer` that trains a [`Task`].
 
 What it adds, and nothing else: batches of (epoch, index) keys, so that augmentation and a resumed run are exact; the
-task's loss; layer-wise learning rates; an encoder frozen at first; an average of the weights. Checkpoints, signals and
-full disks are those of pretraining.
+task's loss; layer-wise learning rates; an encoder frozen at first; an average of the weights. The training loop, its
+engines, checkpoints and signals are those of pretraining.
 """
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..pretraining.checkpoints.resume import ResumableTrainer
 from ..pretraining.checkpoints.signals import start_worker
 from ..pretraining.data.loader import make_loader
 from ..pretraining.data.sampler import BatchSampler
 from ..pretraining.engine.batch_layout import BY_COST, COUNTED, Layout
-from ..pretraining.engine.schedules import ScheduleTrainer
-from .optim import decayed_names, parameter_groups
+from ..pretraining.engine.param_groups import decayed_names
+from ..pretraining.monitoring.non_finite import NamedBatches
+from ..pretraining.trainer import UpdateTrainer
+from .optim import parameter_groups
 from .task import Task, TaskData
 from .training_arguments import FineTuneArguments
 from .weights_average import WeightsAverage
@@ -30,7 +30,7 @@ from .weights_average import WeightsAverage
 __all__ = ["FineTuneArguments", "FineTuneTrainer"]
 
 
-class FineTuneTrainer(ResumableTrainer, ScheduleTrainer):
+class FineTuneTrainer(UpdateTrainer):
     """Trains `model` on `data.train` and evaluates it on `data.validation` as `args` say.
 
     Args:
@@ -75,20 +75,19 @@ class FineTuneTrainer(ResumableTrainer, ScheduleTrainer):
         self.average: WeightsAverage | None = None
         if args.weights_ema_decay is not None:
             self.average = WeightsAverage(model, args.weights_ema_decay)
-        self.add_callback(_StepCallback(self))
+        self.add_callback(_Freeze(self))
+        self.add_callback(_BestAverage(self))
 
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader:
-        collate = self.data.train_collator or self.data.collator
+        collate = NamedBatches(self.data.train_collator or self.data.collator)
         how = {"batch_sampler": self.batches, "collate_fn": collate, "worker_init_fn": start_worker}
-        loader = make_loader(self.data.train, self.args, **how)
-        return self.accelerator.prepare(loader)
+        return self.accelerator.prepare(make_loader(self.data.train, self.args, **how))
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def start_pass(self, epoch: int) -> None:
         # Said here as well: the `Trainer` does not reach a sampler behind both a resume and several ranks.
-        self.batches.set_epoch(kwargs["epoch"])
-        super()._run_epoch(*args, **kwargs)
+        self.batches.set_epoch(epoch)
 
     # ---- loss ----
 
@@ -103,12 +102,8 @@ class FineTuneTrainer(ResumableTrainer, ScheduleTrainer):
             loss = loss * share * self.current_gradient_accumulation_steps * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
-        """Examples of an optimizer step: of all its batches, on all ranks."""
-        if not batch_samples:
-            return None
-        count = torch.tensor(float(sum(map(_examples_of, batch_samples))), device=device)
-        return self.vote(count.view(1)).squeeze(0)
+    def count_items(self, batches: list[dict[str, Any]]) -> Tensor:
+        return torch.tensor(float(sum(map(_examples_of, batches))), device=self.args.device)
 
     # ---- optimizer ----
 
@@ -129,7 +124,7 @@ class FineTuneTrainer(ResumableTrainer, ScheduleTrainer):
         return self.optimizer
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        return list(decayed_names(model))
+        return decayed_names(model)
 
     # ---- checkpoints ----
 
@@ -142,38 +137,30 @@ class FineTuneTrainer(ResumableTrainer, ScheduleTrainer):
         with nullcontext() if self.average is None else self.average.applied():
             return super().evaluation_loop(*args, **kwargs)
 
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
+    def after_step(self, made: Tensor | None) -> None:
         if self.average is not None:
-            self.average.load(str(self.state.best_model_checkpoint))
+            self.average.update()
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
+    def save_more(self, folder: Path) -> None:
+        super().save_more(folder)
         if self.average is not None and self.args.should_save:
-            self.average.save(output_dir)
+            self.average.save(folder)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self.average is not None and checkpoint is not None:
-            self.average.load(checkpoint)
+    def load_more(self, folder: Path, ranks: int) -> None:
+        super().load_more(folder, ranks)
+        if self.average is not None:
+            self.average.load(folder)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model; at the top of the run folder with the averaged weights, where there is an average."""
-        top = os.path.abspath(output_dir or str(self.args.output_dir)) == os.path.abspath(str(self.args.output_dir))
-        if not top:  # a checkpoint, which is written aside
-            super().save_model(output_dir, _internal_call)
-            return
-
-        def write() -> None:
-            with nullcontext() if self.average is None else self.average.applied():
-                super(FineTuneTrainer, self).save_model(output_dir, _internal_call)
-
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self._on_all_ranks(write, Path(str(self.args.output_dir)) / "model.safetensors", exchanges=sharded)
+    def write_finished(self, folder: Path) -> None:
+        """The model with its head, with the averaged weights where there is an average."""
+        with nullcontext() if self.average is None else self.average.applied():
+            model = self.model_to_save()
+            if self.args.should_save:
+                self.write_whole(model, str(folder))
 
 
-class _StepCallback(TrainerCallback):
-    """What happens around an optimizer step: the encoder thaws, the average moves."""
+class _Freeze(TrainerCallback):
+    """The encoder is frozen at first (`freeze_encoder_steps`)."""
 
     def __init__(self, trainer: FineTuneTrainer):
         self.trainer = trainer
@@ -185,16 +172,23 @@ class _StepCallback(TrainerCallback):
         for parameter in self._trained_encoder():
             parameter.requires_grad_(not frozen)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer.average is not None and not self.trainer.accelerator.optimizer_step_was_skipped:
-            self.trainer.average.update()
-
     def _trained_encoder(self) -> list[nn.Parameter]:
         """The encoder's parameters that the optimizer has: all but what is frozen for good."""
         assert self.trainer.optimizer is not None
         trained = {id(p) for group in self.trainer.optimizer.param_groups for p in group["params"]}
         model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
         return [parameter for parameter in model.base_model.parameters() if id(parameter) in trained]
+
+
+class _BestAverage(TrainerCallback):
+    """`load_best_model_at_end`: the average of that checkpoint, too."""
+
+    def __init__(self, trainer: FineTuneTrainer):
+        self.trainer = trainer
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.average is not None and args.load_best_model_at_end and state.best_model_checkpoint:
+            self.trainer.average.load(state.best_model_checkpoint)
 
 
 def freeze_feature_encoder(model: PreTrainedModel) -> None:

@@ -5,8 +5,8 @@
 Started again with the same command, an interrupted run continues from its newest intact checkpoint, exactly. Exit
 codes: 0 done; 2 refused (the message names the field and the fix); 3 stopped because the representation collapsed;
 4 preempted: SIGTERM or SIGINT ended it after a checkpoint; 5 something could not be written, a full disk for example;
-6 stopped because the loss was not finite. `health.json` in the run folder says the same in words, also where a
-launcher makes 1 of every code.
+6 stopped because the loss was not finite, or exploded. `health.json` in the run folder says the same in words, also
+where a launcher makes 1 of every code.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def prepare(run: Run, stack: contextlib.ExitStack) -> tuple[PretrainingData, str
         StorageError: the folder cannot be written.
     """
     args = run.training
-    check_launch(args)
+    check_launch(args, config=run.config)
     check_checkpoints(run.folder, identity(run))
     set_seed(args.seed)
     data = open_data(run)
@@ -171,8 +171,8 @@ def how_it_ended(trainer: Data2VecTrainer) -> tuple[int, str | None]:
     """The exit code of a training, and why it stopped early."""
     if trainer.guard.explanation is not None:
         return EXIT_COLLAPSED, trainer.guard.explanation
-    if trainer.non_finite.explanation is not None:
-        return EXIT_DIVERGED, trainer.non_finite.explanation
+    if trainer.diverged is not None:
+        return EXIT_DIVERGED, trainer.diverged
     if trainer.preempted:
         return EXIT_PREEMPTED, "Stopped by a signal. The same command continues."
     return 0, None

@@ -1,4 +1,4 @@
-"""What the arguments of pretraining and of fine-tuning have in common."""
+"""The arguments of pretraining, and what those of fine-tuning have in common with them."""
 
 import re
 from collections.abc import Mapping
@@ -40,11 +40,16 @@ class SharedArguments(TrainingArguments):
     """
 
     optim: str = field(default="adamw_torch_fused", metadata={"help": "3 to 4 times faster than the loop on CPU"})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "off: a NaN shall be seen"})
+    logging_first_step: bool = field(default=True, metadata={"help": "the last one is logged too"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collators decide what the model gets"})
     keep_freed_memory: bool = field(
         default=True,
         metadata={"help": "on CPU: what a step frees stays with the process for the next; off: it goes to the system"},
+    )
+    guard_patience: int = field(default=3, metadata={"help": "unhealthy logs in a row that stop the run; 0 is off"})
+    max_nonfinite_steps: int = field(
+        default=10,
+        metadata={"help": "steps in a row, left out for a loss or gradient that is not finite, that stop the run"},
     )
 
     def __post_init__(self) -> None:
@@ -52,12 +57,15 @@ class SharedArguments(TrainingArguments):
             if getattr(self, name) is False:  # how YAML reads `no`
                 setattr(self, name, "no")
         self._check_values()
+        chosen = self.accelerator_config is not None
         tri_stage = self.lr_scheduler_type == TRI_STAGE
         if tri_stage:  # `transformers` knows its own schedules only
             self.lr_scheduler_type = SchedulerType.CONSTANT
         super().__post_init__()
         if tri_stage:
             self.lr_scheduler_type = TRI_STAGE
+        if not chosen:  # batches in pinned memory go to the device beside its work
+            self.accelerator_config.non_blocking = self.dataloader_pin_memory  # type: ignore[union-attr]
         self._check_names()
 
     def _check_values(self) -> None:
@@ -119,6 +127,20 @@ class SharedArguments(TrainingArguments):
 
 def _masked(value: Any) -> Any:
     return mask_secrets(value) if type(value) in (str, list, dict) else value
+
+
+@dataclass(repr=False)
+class PretrainingArguments(SharedArguments):
+    """`TrainingArguments` with what pretraining adds; the defaults that differ are those that it needs."""
+
+    adam_beta2: float = field(default=0.98, metadata={"help": "beta2 of the papers' speech and text recipes"})
+    adam_epsilon: float = field(default=1e-6, metadata={"help": "epsilon of the papers' recipes"})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "gradient clipping; 0 is off and still logs the norm"})
+    decay_everything: bool = field(
+        default=False, metadata={"help": "weight decay on every parameter, biases and norms too, as the original did"}
+    )
+    probe_steps: int = field(default=0, metadata={"help": "updates between two k-NN probes on data.probe; 0 is off"})
+    guard_start_step: int = field(default=5000, metadata={"help": "updates before which no collapse is declared"})
 
 
 def own_fields(cls: type[SharedArguments]) -> list[str]:

@@ -1,25 +1,33 @@
-"""`Data2VecTrainer`: a `Trainer` with a teacher.
+"""`Data2VecTrainer`: a `Trainer` with a teacher; and `UpdateTrainer`, the update that it shares with fine-tuning.
 
-What it adds, and nothing else: the teacher moves once per optimizer step; the loss is divided by the masked positions
-of the whole effective batch; weight decay spares what it should not touch; the run's health is logged and guarded;
-batches come from our sampler; and a finished run leaves the plain encoder at the top of its folder. That a run can be
-killed and continued is checkpoints/resume.py's.
+Notable here:
+
+- one update is one method, [`UpdateTrainer.update`], from micro-batches to the checkpoint;
+- the loss is divided by the masked positions of the whole effective batch, over micro-batches and ranks;
+- a step whose loss or gradient is not finite changes nothing; on a GPU the host never waits to learn of it;
+- the teacher moves once per optimizer step;
+- the same layers are dropped on all ranks, and again after a resume.
+
+Killing and continuing a run is checkpoints/resume.py, what engines do differently engine/distributed.py.
 """
 
-import os
-from dataclasses import dataclass, field
+import math
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.data_loader import skip_first_batches
+from accelerate.utils import gather_object, send_to_device
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
+from transformers.optimization import GreedyLR
+from transformers.trainer_utils import IntervalStrategy
 
 from ..modeling import Data2VecForPreTrainingOutput
-from ..modeling.conv import set_channels_last
-from ..modeling.masking import mask_seeds
 from .checkpoints.resume import ResumableTrainer
 from .checkpoints.signals import start_worker
 from .checkpoints.storage import WRITING, move_files
@@ -27,76 +35,181 @@ from .data.build import PretrainingData
 from .data.loader import make_loader
 from .data.streaming import StreamingBatches
 from .engine.batch_layout import BY_COST, COUNTED, STREAM, Layout
-from .engine.distributed import EngineTrainer
-from .engine.optimizer_step import UpdateTrainer
-from .engine.param_groups import split_param_groups
-from .engine.schedules import ScheduleTrainer
-from .monitoring.callbacks import CollapseGuard, TeacherCallback
+from .engine.launch_check import is_reentrant, leaves_unused
+from .engine.layerdrop import fill_gradients, forget_gradients, kept_layers
+from .engine.optimizer_step import fused_step, gradient_norm
+from .engine.param_groups import decayed_names, split_param_groups
+from .engine.sharded_weights import held, refresh
+from .monitoring.callbacks import CollapseGuard, DivergenceGuard
 from .monitoring.clock import TrainingClock
 from .monitoring.metrics import HealthMeter
 from .monitoring.non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
-from .shared_arguments import SharedArguments
+from .shared_arguments import PretrainingArguments, SharedArguments
 
+
+__all__ = ["Data2VecTrainer", "PretrainingArguments", "UpdateTrainer"]
 
 WHOLE_MODEL = "pretraining"  # sub-folder that holds student, teacher and head of a finished run
 
-# Weight decay pulls towards zero what a layer multiplies with; these are read, added or scaled with instead.
-NO_DECAY = (
-    "mask_token",
-    "masked_spec_embed",
-    "cls_token",
-    "extra_tokens",
-    "position_embeddings",
-    "relative_position_bias_table",
-)
+
+class UpdateTrainer(ResumableTrainer):
+    """The training loop of pretraining and fine-tuning; what differs between them are the first few methods."""
+
+    args: SharedArguments
+    uses_all_parameters = False  # DDP then need not search each graph for parameters without a gradient
+
+    def __init__(self, model: PreTrainedModel, args: SharedArguments, **kwargs: Any):
+        unused = leaves_unused(args, model.config)
+        if args.ddp_find_unused_parameters is None:
+            searched = not self.uses_all_parameters and not is_reentrant(args)  # such recomputing forbids the search
+            args.ddp_find_unused_parameters = unused is not None or searched
+        super().__init__(model=model, args=args, **kwargs)
+        self.clock = TrainingClock()
+        self.drops_layers = bool(getattr(model.config, "layerdrop", 0.0))
+        self.non_finite = NonFiniteGuard(self, args.max_nonfinite_steps)
+        self.divergence = DivergenceGuard(patience=args.guard_patience)
+        self.add_callback(self.non_finite)
+        if args.guard_patience:
+            self.add_callback(self.divergence)
+
+    @property
+    def diverged(self) -> str | None:
+        """Why the last `train` was stopped early, where the loss was not finite or has exploded."""
+        return self.non_finite.explanation or self.divergence.explanation
+
+    # ---- what differs ----
+
+    def start_pass(self, epoch: int) -> None:
+        """In front of a pass over the data."""
+        raise NotImplementedError
+
+    def count_items(self, batches: list[dict[str, Any]]) -> Tensor:
+        """What the summed loss of this rank's micro-batches is divided by, `()`."""
+        raise NotImplementedError
+
+    def after_step(self, made: Tensor | None) -> None:
+        """Behind an optimizer step. `made`: None, or where only the device knows, 1.0, and 0.0 if it was left out."""
+
+    # ---- the loop ----
+
+    def update(self, model: nn.Module, batches: list[dict[str, Any]], epoch: float, **how: Any) -> dict[str, Any]:
+        """One update: an optimizer step and everything around it. Returns what a log says of it."""
+        args, state, events = self.args, self.state, self.callback_handler
+        optimizer: Any = self.optimizer
+        scheduler: Any = self.lr_scheduler
+        self.control = events.on_step_begin(args, state, self.control)
+        if self.drops_layers:
+            forget_gradients(self.model_wrapped)
+
+        # 1. Micro-batches: all that this update reads, so that its items are counted before the first loss
+        examples = [name for batch in batches for name in batch.pop(EXAMPLES)]
+        items = self.vote(self.count_items(batches).view(1)).squeeze(0)  # () of all ranks
+        self.current_gradient_accumulation_steps = len(batches)
+
+        # 2. Loss and gradients, summed up; ranks exchange gradients with the last one, under DeepSpeed with each
+        loss = torch.zeros((), device=args.device)
+        for i, batch in enumerate(batches, start=1):
+            last = self.accelerator.sync_gradients = i == len(batches)
+            inputs = send_to_device(batch, args.device, non_blocking=args.dataloader_pin_memory)
+            with nullcontext() if last or self.is_deepspeed_enabled else self.accelerator.no_sync(model):
+                loss += self.training_step(model, inputs, items)
+            self.current_flos += self.floating_point_ops(inputs)
+            self._track_num_input_tokens(inputs)
+            if not last:
+                self.control = events.on_substep_end(args, state, self.control)
+
+        # 3. The gradient's norm over all ranks; a fused optimizer clips in its step, others are clipped for here
+        if self.drops_layers and not self.is_deepspeed_enabled:
+            fill_gradients(optimizer)
+        fused, clip = self.step_is_fused(), self.accelerator.clip_grad_norm_
+        norm: Any = gradient_norm(model) if fused else clip(model.parameters(), args.max_grad_norm or math.inf)
+        self.control = events.on_pre_optimizer_step(args, state, self.control)
+
+        # 4. Skip or step, alike on all ranks; `skip` is None where the device knows and the host does not yet
+        left_out, skip = self.non_finite.judge(loss, norm, examples)
+        self._tr_loss += torch.where(left_out, 0.0, loss)
+        if fused:
+            fused_step(optimizer, norm, args.max_grad_norm, left_out)
+        elif not skip or self.is_deepspeed_enabled or self.accelerator.scaler is not None:  # these two skip themselves
+            optimizer.step()
+
+        # 5. The teacher follows; in fine-tuning the average of the weights
+        if self.non_finite.stepped(skip, examples):
+            self.after_step((~left_out).float() if skip is None else None)
+        self.control = events.on_optimizer_step(args, state, self.control)
+
+        # 6. Schedules go on, after a step that was left out as well; a scaler and DeepSpeed hold them then
+        said = {"grad_norm": norm, "learning_rate": self._get_learning_rate()}
+        held_back = self.accelerator.optimizer_step_was_skipped
+        if not held_back and not isinstance(scheduler, ReduceLROnPlateau | GreedyLR):  # these follow a metric
+            scheduler.step()
+        model.zero_grad()
+        state.global_step, state.epoch = state.global_step + 1, epoch
+
+        # 7. Guards and signals; then log, evaluate and write a checkpoint where one of these is due
+        self.control = events.on_step_end(args, state, self.control)
+        if state.global_step >= state.max_steps and args.logging_strategy != IntervalStrategy.NO:
+            self.control.should_log = True
+        with self.clock.paused():
+            self._maybe_log_save_evaluate(self._tr_loss, model=model, epoch=epoch, **how, **said)
+        return said
+
+    def _run_epoch(  # type: ignore[override]  # private: `Trainer`'s pass has no update that could be replaced
+        self,
+        *,
+        model: nn.Module,
+        epoch: int,
+        train_dataloader: DataLoader,
+        steps_in_epoch: int,
+        num_update_steps_per_epoch: int,
+        resume_from_checkpoint: str | None,
+        epochs_trained: int,
+        steps_trained_in_current_epoch: int,
+        **how: Any,
+    ) -> None:
+        """One pass over the data; a resumed one begins behind the micro-batches that were trained on."""
+        self.control.should_training_stop = self.state.global_step >= self.state.max_steps  # if resumed from the last
+        if self.control.should_training_stop:
+            return
+        self.start_pass(epoch)
+        self.clock.start(max((log.get("training_seconds", 0.0) for log in self.state.log_history), default=0.0))
+        resumed = resume_from_checkpoint is not None and epoch == epochs_trained
+        done = steps_trained_in_current_epoch if resumed else 0
+        if resumed and not done:  # a loader draws from the random state when it starts ...
+            self._load_rng_state(resume_from_checkpoint)
+        if done:
+            train_dataloader = skip_first_batches(train_dataloader, done)
+        if hasattr(train_dataloader, "set_epoch"):
+            train_dataloader.set_epoch(epoch)
+        micro_batches, size = iter(train_dataloader), self.args.gradient_accumulation_steps
+        said: dict[str, Any] = {"grad_norm": None}
+        for start in range(done, steps_in_epoch, size):
+            batches = list(islice(micro_batches, min(size, steps_in_epoch - start)))
+            if done and start == done:  # ... which had happened before, and what the checkpoint holds came after
+                self._load_rng_state(resume_from_checkpoint)
+            if not batches:
+                raise ValueError(f"The data ended after {start} of {steps_in_epoch} batches of pass {epoch}.")
+            said = self.update(model, batches, epoch + (start + len(batches)) / steps_in_epoch, **how)
+            if self.control.should_epoch_stop or self.control.should_training_stop:
+                break
+        self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
+        with self.clock.paused():
+            self._maybe_log_save_evaluate(self._tr_loss, model=model, epoch=epoch, **how, **said)
 
 
-@dataclass(repr=False)  # that of `TrainingArguments` shows no token
-class PretrainingArguments(SharedArguments):
-    """`TrainingArguments` with what pretraining adds; the defaults that differ are those that it needs."""
-
-    adam_beta2: float = field(default=0.98, metadata={"help": "beta2 of the papers' speech and text recipes"})
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "epsilon of the papers' recipes"})
-    max_grad_norm: float = field(default=0.0, metadata={"help": "gradient clipping; 0 is off and still logs the norm"})
-    ddp_find_unused_parameters: bool | None = field(
-        default=None, metadata={"help": "a walk over the graph in every step; on by itself where LayerDrop needs it"}
-    )
-    decay_everything: bool = field(
-        default=False, metadata={"help": "weight decay on every parameter, biases and norms too, as the original did"}
-    )
-    channels_last: bool = field(
-        default=True, metadata={"help": "layout of convolutions over tokens, faster; off: the plain kernels"}
-    )
-    probe_steps: int = field(default=0, metadata={"help": "updates between two k-NN probes on data.probe; 0 is off"})
-    guard_start_step: int = field(default=5000, metadata={"help": "updates before which no collapse is declared"})
-    guard_patience: int = field(default=3, metadata={"help": "unhealthy logs in a row that stop the run; 0 is off"})
-    max_nonfinite_steps: int = field(
-        default=10,
-        metadata={"help": "steps in a row, left out for a loss or gradient that is not finite, that stop the run"},
-    )
-
-    def __post_init__(self) -> None:
-        chosen = self.accelerator_config is not None
-        super().__post_init__()
-        if not chosen:  # batches in pinned memory go to the device beside its work
-            self.accelerator_config.non_blocking = self.dataloader_pin_memory  # type: ignore[union-attr]
-
-
-class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTrainer):
+class Data2VecTrainer(UpdateTrainer):
     """Trains a `...ForPreTraining` model on a [`PretrainingData`].
 
     Args:
         model: a model with [`PreTrainingMixin`].
         args: [`PretrainingArguments`].
         data: what [`pretraining.data.build_data`] returned.
-        kwargs: as in `Trainer`.
     """
 
     args: PretrainingArguments
+    uses_all_parameters = True
 
     def __init__(self, model: PreTrainedModel, args: PretrainingArguments, data: PretrainingData, **kwargs: Any):
-        if args.ddp_find_unused_parameters is None:  # all others are used in every step
-            args.ddp_find_unused_parameters = bool(getattr(model.config, "layerdrop", 0.0))
         super().__init__(
             model=model,
             args=args,
@@ -106,14 +219,9 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTr
             processing_class=data.processor,
             **kwargs,
         )
-        set_channels_last(model, args.channels_last)
         self.data = data
         self.meter = HealthMeter()
-        self.clock = TrainingClock()
         self.guard = CollapseGuard(start_step=args.guard_start_step, patience=args.guard_patience)
-        self.non_finite = NonFiniteGuard(self, args.max_nonfinite_steps)
-        self.add_callback(self.non_finite)
-        self.add_callback(TeacherCallback(self))
         if args.guard_patience:
             self.add_callback(self.guard)
         self._seen = torch.zeros(2, device=args.device)  # samples and real tokens of this rank since the last log
@@ -134,27 +242,17 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTr
         loader = make_loader(dataset, self.args, worker_init_fn=start_worker, **how)
         return self.accelerator.prepare(loader) if "batch_sampler" in how else loader
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # Said here as well: the `Trainer` does not reach a sampler behind both a resume and several ranks.
+    def start_pass(self, epoch: int) -> None:
+        # Not left to the loader, which does not reach a sampler behind both a resume and several ranks.
         streaming = isinstance(self.data.train_dataset, StreamingBatches)
         source: Any = self.data.train_dataset if streaming else self.data.batch_sampler
-        source.set_epoch(kwargs["epoch"])
-        self.clock.start(max((log.get("training_seconds", 0.0) for log in self.state.log_history), default=0.0))
-        super()._run_epoch(*args, **kwargs)
-
-    def _prepare_input(self, data: Any) -> Any:
-        if isinstance(data, Tensor) and data.is_pinned():  # a stream's batch; others are on the device already
-            data = data.to(self.args.device, non_blocking=True)
-        return super()._prepare_input(data)
+        source.set_epoch(epoch)
 
     # ---- loss ----
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
-        """Masked positions of all micro-batches of all ranks: what the summed loss is divided by."""
-        if not batch_samples:
-            return None
-        count = torch.stack([batch["masked"].sum() for batch in batch_samples]).sum().to(device, non_blocking=True)
-        return self.vote(count.view(1)).squeeze(0)
+    def count_items(self, batches: list[dict[str, Any]]) -> Tensor:
+        masked = torch.stack([batch["masked"].sum() for batch in batches]).sum()
+        return masked.to(self.args.device, non_blocking=True)
 
     def compute_loss(
         self,
@@ -163,50 +261,35 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTr
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        if model.training:
-            inputs = inputs | self._layerdrop()
+        if model.training and self.drops_layers:
+            layers = kept_layers(self.unwrapped().config, self.args.seed, self.state.global_step)
+            inputs = inputs | {"kept_layers": layers}
         loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             self._observe(output)
         return (loss, output) if return_outputs else loss
 
-    def _layerdrop(self) -> dict[str, list[bool]]:
-        """Layers that this update keeps, by (seed, step): alike in all its micro-batches, on all ranks, resumed."""
-        config: Any = self.unwrapped().config
-        probability = getattr(config, "layerdrop", 0.0)
-        if not probability:
-            return {}
-        seed = int(mask_seeds(self.args.seed, self.state.global_step, [0], 1))
-        draws = torch.rand(
-            config.num_hidden_layers + getattr(config, "num_prenet_layers", 0),
-            generator=torch.Generator().manual_seed(seed),
-        )
-        return {"kept_layers": (draws >= probability).tolist()}
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        self.non_finite.note(inputs.pop(EXAMPLES))
-        return super().training_step(model, inputs, num_items_in_batch)
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
-        self.non_finite.judge(norm)
-        return norm
-
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor | None, None, None]:
-        with torch.no_grad():
+        with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach().mean(), None, None
+
+    # ---- teacher ----
+
+    def after_step(self, made: Tensor | None) -> None:
+        """Move the teacher by the optimizer's weights, shard by shard, on all ranks."""
+        model = self.unwrapped()
+        model.update_teacher(model.objective.decay_at(self.state.global_step + 1), held=held, made=made)
+        refresh(model.teacher)
 
     # ---- optimizer ----
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if self.args.decay_everything:
-            return names
-        shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
-        return [name for name in names if shapes[name] > 1 and not any(spared in name for spared in NO_DECAY)]
+            return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        return decayed_names(model)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         made, trained = self.optimizer is not None, model or self.model
@@ -224,9 +307,8 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTr
             batch, time_steps = output.all_targets.shape[:2]
             self._seen[0] += batch
             self._seen[1] += batch * time_steps if output.real is None else output.real.sum()
-        upcoming = self.state.global_step + 1
-        every = max(int(self.state.logging_steps or 1), 1)
-        if upcoming % every == 0 or (upcoming == 1 and self.args.logging_first_step):
+        step, every = self.state.global_step + 1, max(int(self.state.logging_steps or 1), 1)
+        if step % every == 0 or step in (1, self.state.max_steps):  # the steps that are logged
             self.meter.update(output)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -248,42 +330,21 @@ class Data2VecTrainer(ResumableTrainer, EngineTrainer, UpdateTrainer, ScheduleTr
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, "sum")
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.clock.paused():
-            return super().evaluate(*args, **kwargs)
-
     # ---- checkpoints ----
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with self.clock.paused():
-            super()._save_checkpoint(*args, **kwargs)
 
     def layout(self) -> Layout:
         sampler = self.data.batch_sampler
         return Layout.of(self.args, STREAM if sampler is None else COUNTED if sampler.cost is None else BY_COST)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the whole model; at the top of the run folder the plain encoder, and the whole in `pretraining/`.
+    def write_finished(self, folder: Path) -> None:
+        """The plain encoder at the top of the run folder, and the whole model in `pretraining/`.
 
-        A checkpoint, or any other folder, holds student, teacher and head. The files at the top are written aside and
-        then replaced one by one, so that none is ever half written.
+        Both are written aside, and then replace the files that were there one by one: none is ever half written.
         """
-        top: Any = self.args.output_dir
-        if output_dir is not None and os.path.abspath(output_dir) != os.path.abspath(top):
-            super().save_model(output_dir, _internal_call)
-            return
-        whole, encoder = Path(top) / WRITING / WHOLE_MODEL, Path(top) / WRITING / "encoder"
-
-        def write() -> None:
-            model = self.model_to_save()
-            if self.args.should_save:
-                self.write_whole(model, str(whole))
-                model.save_encoder(encoder)
-                self.data.processor.save_pretrained(encoder)
-                move_files(whole, Path(top) / WHOLE_MODEL)
-                move_files(encoder, Path(top))
-
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self._on_all_ranks(write, Path(top) / "model.safetensors", exchanges=sharded)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+        model, aside = self.model_to_save(), folder / WRITING
+        if self.args.should_save:
+            self.write_whole(model, str(aside / WHOLE_MODEL))
+            model.save_encoder(aside / "encoder")
+            self.data.processor.save_pretrained(aside / "encoder")
+            move_files(aside / WHOLE_MODEL, folder / WHOLE_MODEL)
+            move_files(aside / "encoder", folder)

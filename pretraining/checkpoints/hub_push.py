@@ -4,12 +4,13 @@
 """
 
 import fnmatch
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import transformers.trainer
+from huggingface_hub import HfApi
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
 
 
 CARD, WHOLE = "README.md", "pretraining"  # the sub-folder holds student, teacher and head of a finished run
@@ -53,26 +54,39 @@ def _is_language_model(path: Path) -> bool:
         return path.suffix in (".json", ".txt", ".arpa") or file.read(len(KENLM)) == KENLM
 
 
-@contextmanager
-def model_files_only() -> Iterator[None]:
-    """Inside, `Trainer` uploads the model files of a run folder; checkpoints that it uploads stay whole."""
-    trainer: Any = transformers.trainer
-    original = trainer.hf_api
-    trainer.hf_api = lambda: _ModelFilesOnly(original())
-    try:
-        yield
-    finally:
-        trainer.hf_api = original
+def push_checkpoint(trainer: Any, checkpoint: Path) -> None:
+    """Begin to upload the model in a complete checkpoint, and all of it where `hub_strategy` asks for that.
+
+    Where the last upload has not ended this one is left out, unless `hub_always_push` is set.
+    """
+    args, going_on = trainer.args, trainer.push_in_progress
+    busy = going_on is not None and not going_on.is_done()
+    if args.hub_strategy == HubStrategy.END or (busy and not args.hub_always_push):
+        return
+    how: Any = {"folder_path": checkpoint, "commit_message": f"Training in progress, step {trainer.state.global_step}"}
+    jobs: Any = [_upload(trainer, allow_patterns=run_files(checkpoint), run_as_future=True, **how)]
+    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        name = "last-checkpoint" if args.hub_strategy == HubStrategy.CHECKPOINT else checkpoint.name
+        how["commit_message"] += ", checkpoint"
+        jobs.append(_upload(trainer, path_in_repo=name, run_as_future=True, **how))
+    jobs += going_on.jobs if busy else []
+    trainer.push_in_progress = PushInProgress(jobs)
 
 
-class _ModelFilesOnly:
-    def __init__(self, api: Any):
-        self._api = api
+def push_finished(trainer: Any, commit_message: str, revision: str | None = None) -> Any:
+    """Upload the model files of the run folder, behind an upload that still goes on."""
+    if trainer.hub_model_id is None:
+        trainer.init_hf_repo()
+    if trainer.push_in_progress is not None:
+        trainer.push_in_progress.wait_until_done()
+    folder = Path(str(trainer.args.output_dir))
+    patterns = run_files(folder)
+    return _upload(
+        trainer, folder_path=folder, allow_patterns=patterns, commit_message=commit_message, revision=revision
+    )
 
-    def upload_folder(self, *, folder_path: str, path_in_repo: str | None = None, **how: Any) -> Any:
-        if path_in_repo is None:  # a checkpoint has a place of its own there
-            how["allow_patterns"] = run_files(Path(folder_path))
-        return self._api.upload_folder(folder_path=folder_path, path_in_repo=path_in_repo, **how)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._api, name)
+def _upload(trainer: Any, **how: Any) -> Any:
+    args = trainer.args
+    how["revision"] = how.get("revision") or args.hub_revision
+    return HfApi().upload_folder(repo_id=trainer.hub_model_id, token=args.hub_token, **how)

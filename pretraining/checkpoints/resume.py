@@ -15,21 +15,22 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..engine.allocator import keep_freed_memory
 from ..engine.async_scalar import AsyncScalar
 from ..engine.batch_layout import Layout, changes
+from ..engine.distributed import EngineTrainer
 from ..shared_arguments import SharedArguments
-from .hub_push import model_files_only
+from .hub_push import push_checkpoint, push_finished
 from .run_cost import ComputeCallback
 from .signals import Preemption, PreemptionCallback
 from .storage import (
     WRITING,
     StorageError,
-    copy_code,
     is_write_error,
     publish,
     read_manifest,
@@ -69,10 +70,8 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
     return found[0]
 
 
-class ResumableTrainer(Trainer):
-    """A base class beside `Trainer`'s other ones; give `train` what [`find_checkpoint`] returns.
-
-    Its arguments are [`shared_arguments.SharedArguments`].
+class ResumableTrainer(EngineTrainer):
+    """A `Trainer` whose `train` continues exactly from what [`find_checkpoint`] returns.
 
     Attributes:
         preempted: the last `train` ended early because a signal told it to.
@@ -87,15 +86,31 @@ class ResumableTrainer(Trainer):
         self.identity: dict[str, Any] = {}
         self._signals = Preemption()
         self._votes: AsyncScalar | None = None  # ranks that were told to stop, as of the last exchange
-        self._staging: Path | None = None  # set while a checkpoint is being written
         self._resumed_from: Path | None = None
         self.add_callback(_Continue(self))
         self.add_callback(PreemptionCallback(self))
         self.add_callback(ComputeCallback())
 
+    # ---- what differs between pretraining and fine-tuning ----
+
     def layout(self) -> Layout:
         """How the batches of this run are split; stored in its checkpoints."""
         raise NotImplementedError
+
+    def write_finished(self, folder: Path) -> None:
+        """Write what a run leaves at the top of its folder; all ranks call it."""
+        raise NotImplementedError
+
+    def save_more(self, folder: Path) -> None:
+        """Write what a checkpoint holds beside `Trainer`'s files; every rank calls it."""
+        path = folder / UNLOGGED.format(self.args.process_index)
+        path.write_text(json.dumps(self.unlogged()), encoding="utf-8")
+
+    def load_more(self, folder: Path, ranks: int) -> None:
+        """Read what `save_more` wrote when there were so many `ranks`."""
+        own = [self.args.process_index] if ranks == self.args.world_size else range(ranks)
+        files = [folder / UNLOGGED.format(rank) for rank in own]
+        self.restore_unlogged([json.loads(file.read_text(encoding="utf-8")) for file in files])
 
     # ---- starting ----
 
@@ -109,13 +124,7 @@ class ResumableTrainer(Trainer):
         with self._signals:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # continued from its last checkpoint: `Trainer` goes on
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)
-
-    # ---- the losses since the last log ----
+    # ---- the losses since the last log (private: nothing else of `Trainer` holds them, and they start at 0) ----
 
     def unlogged(self) -> dict[str, Any]:
         """What this rank has summed up since the last log: JSON values that `restore_unlogged` takes."""
@@ -155,37 +164,37 @@ class ResumableTrainer(Trainer):
 
     # ---- saving ----
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As `Trainer` does it, but aside; then visible at once. Raises StorageError, on every rank."""
-        run_folder = Path(super()._get_output_dir(trial))
-        final = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        staged = run_folder / WRITING / final.name
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # private: `Trainer`'s is not atomic
+        """What `Trainer` saves, but aside; then visible at once, and pushed. Raises StorageError, on every rank."""
+        folder, state = Path(str(self.args.output_dir)), self.state
+        final = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        staged = folder / WRITING / final.name
+        if state.best_global_step == state.global_step:
+            state.best_model_checkpoint = str(final)
+        self.store_flos()
 
         def write() -> None:
-            self._staging = staged.parent
-            try:
-                super(ResumableTrainer, self)._save_checkpoint(model, trial)
-            finally:
-                self._staging = None
-            if self.state.best_model_checkpoint == str(staged):
-                self.state.best_model_checkpoint = str(final)
-                if self.args.should_save:
-                    self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+            self.save_model(str(staged), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(staged))
+            self._save_scaler(str(staged))
+            self._save_rng_state(str(staged))  # makes the folder where another process has not yet
+            self.save_more(staged)
+            if self.args.should_save:
+                parts: Any = (*self.callback_handler.callbacks, self.control)
+                stateful: Any = {type(x).__name__: x.state() for x in parts if isinstance(x, ExportableState)}
+                state.stateful_callbacks = stateful
+                state.save_to_json(str(staged / TRAINER_STATE_NAME))
 
         def make_visible() -> None:
             if self.args.should_save:
-                facts = {"step": self.state.global_step, "run": self.identity, "layout": self.layout().to_dict()}
+                facts = {"step": state.global_step, "run": self.identity, "layout": self.layout().to_dict()}
                 publish(staged, final, facts)
-                rotate(run_folder, self.args.save_total_limit, self.state.best_model_checkpoint)
+                rotate(folder, self.args.save_total_limit, state.best_model_checkpoint)
 
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.state.best_global_step
-        self._on_all_ranks(write, final, exchanges=bool(sharded))
+        self._on_all_ranks(write, final, exchanges=self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self._on_all_ranks(make_visible, final)
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(final))
+        if self.args.push_to_hub and self.is_world_process_zero():
+            push_checkpoint(self, final)
 
     def _on_all_ranks(self, write: Callable[[], None], what: Path, *, exchanges: bool = False) -> None:
         """Call `write` on every rank, wait for all, and raise StorageError on all where one could not.
@@ -210,21 +219,26 @@ class ResumableTrainer(Trainer):
         if failed:
             raise StorageError(f"{what} could not be written by another process, whose message says why.")
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._staging is None:  # not before the checkpoint is complete
-            if self.is_world_process_zero():
-                copy_code(Path(checkpoint_folder), Path(str(self.args.output_dir)))
-            with model_files_only():
-                super()._push_from_checkpoint(checkpoint_folder)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the whole model; at the top of the run folder what `write_finished` leaves there."""
+        top = Path(str(self.args.output_dir))
+        if output_dir is not None and Path(output_dir).absolute() != top.absolute():
+            super().save_model(output_dir, _internal_call)
+            return
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._on_all_ranks(lambda: self.write_finished(top), top / "model.safetensors", exchanges=sharded)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        with model_files_only():
-            return super().push_to_hub(*args, **kwargs)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)  # makes the folder; every rank comes here
-        path = Path(output_dir) / UNLOGGED.format(self.args.process_index)
-        path.write_text(json.dumps(self.unlogged()), encoding="utf-8")
+    def push_to_hub(  # type: ignore[override]
+        self, commit_message: str = "End of training", revision: str | None = None, **card: Any
+    ) -> Any:
+        """Save and upload the model files of the run folder; `card` is for `create_model_card`."""
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(model_name=Path(self.args.hub_model_id or str(self.args.output_dir)).name, **card)
+        return push_finished(self, commit_message, revision)
 
     def save_state(self) -> None:
         if self.is_world_process_zero():
@@ -255,10 +269,7 @@ class _Continue(TrainerCallback):
         except (ValueError, KeyError):
             logger.warning("%s was not written by this package: its losses since the last log are lost.", checkpoint)
             return
-        own = checkpoint / UNLOGGED.format(args.process_index)
-        same = before.processes == args.world_size
-        files = [own] if same else [checkpoint / UNLOGGED.format(rank) for rank in range(before.processes)]
-        self.trainer.restore_unlogged([json.loads(file.read_text(encoding="utf-8")) for file in files])
+        self.trainer.load_more(checkpoint, before.processes)
         if state.is_world_process_zero:
             for sentence in changes(before, self.trainer.layout()):
                 logger.warning("Continued from %s. %s", checkpoint.name, sentence)

@@ -123,12 +123,6 @@ def publish(staged: Path, final: Path, facts: Mapping[str, Any]) -> None:
     sync(final.parent)
 
 
-def copy_code(checkpoint: Path, run_folder: Path) -> None:
-    """The code of a data2vec 2.0 model, which `Trainer` leaves out when it pushes a checkpoint's weights."""
-    for file in checkpoint.glob("*.py"):
-        shutil.copy(file, run_folder / file.name)
-
-
 def rotate(run_folder: Path, keep: int | None, best: str | None = None) -> None:
     """Remove the oldest checkpoints beyond `keep`, never the newest nor `best`."""
     if not keep or keep <= 0:

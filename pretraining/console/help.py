@@ -22,10 +22,10 @@ EXIT_CODES: Mapping[int, str] = {
     EXIT_COLLAPSED: "stopped: the representation collapsed, health.json says which number fell",
     EXIT_PREEMPTED: "preempted: SIGTERM or Ctrl-C ended it after a checkpoint, the same command continues",
     EXIT_STORAGE: "something could not be written, a full disk for example",
-    EXIT_DIVERGED: "stopped: the loss or its gradient was not finite too often",
+    EXIT_DIVERGED: "stopped: the loss has exploded, or it or its gradient was not finite too often",
 }
 ORDINARY = (0, 1, EXIT_REFUSED)  # of commands that do not train
-FINE_TUNING = (*ORDINARY, EXIT_PREEMPTED, EXIT_STORAGE)
+FINE_TUNING = (*ORDINARY, EXIT_PREEMPTED, EXIT_STORAGE, EXIT_DIVERGED)
 RECIPE_HELP = "a YAML file, or the name of a recipe that comes with the package"
 
 

@@ -11,9 +11,10 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Let glibc's `malloc` hand out again what is freed, instead of giving it back to the system, from now on.
 
-    A step frees all its activations and the next one asks for them anew: pages that went back to the system are
+    A step frees all its activations and the next one asks for them again: pages that went back to the system are
     mapped and cleared once more, which takes up to a tenth of it. The process then holds the most that it has ever
-    needed. Another allocator in front of glibc's (`LD_PRELOAD`) is not touched.
+    needed, and what the gaps between blocks cost: now and then in the first steps a block fits none and the heap grows
+    by it, until they settle. Another allocator in front of glibc's (`LD_PRELOAD`) is not touched.
 
     Returns:
         whether this process has such a `malloc`: Linux with glibc.

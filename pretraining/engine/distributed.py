@@ -5,7 +5,6 @@ they differ from each other by default, this says what they do:
 
 - `bf16` is fp32 weights, bf16 autocast and gradients summed in fp32, on every engine;
 - the teacher is fp32 and follows the weights that the optimizer moves, not a rounded copy;
-- a layer that LayerDrop left out has a zero gradient, on every engine: some take "none" as zero, some skip it;
 - a saved model is whole, in fp32.
 """
 
@@ -18,29 +17,19 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
-from transformers import (
-    MODEL_FOR_PRETRAINING_MAPPING,
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from .sharded_weights import held, is_spread, refresh, whole_state_dict
+from .optimizer_step import is_fused
+from .schedules import TRI_STAGE, get_tri_stage_schedule
+from .sharded_weights import is_spread, whole_state_dict
 
 
 class EngineTrainer(Trainer):
-    """A base class beside `Trainer`'s other ones, which gives the same result on every engine."""
+    """A `Trainer` that gives the same result on every engine."""
 
     _unwrapped: tuple[Any, Any] | None = None  # a model and what is in its wrappings
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        if getattr(self.unwrapped().config, "layerdrop", 0.0):
-            self.add_callback(_DroppedLayers(self))
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -53,12 +42,11 @@ class EngineTrainer(Trainer):
         if self.is_deepspeed_enabled and self.args.bf16:
             autocast_under_deepspeed(state.deepspeed_plugin)
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        autocast: Any = contextlib.nullcontext()
+    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+        stack = super().compute_loss_context_manager()
         if self.is_fsdp_enabled and self.args.bf16:
-            autocast = torch.autocast(self.args.device.type, torch.bfloat16)
-        with autocast:
-            return super().compute_loss(*args, **kwargs)
+            stack.enter_context(torch.autocast(self.args.device.type, torch.bfloat16))
+        return stack
 
     def unwrapped(self) -> Any:
         """The trained model. Asked for several times a step, and accelerate takes a millisecond for its answer."""
@@ -66,32 +54,19 @@ class EngineTrainer(Trainer):
             self._unwrapped = (self.model, self.accelerator.unwrap_model(self.model))
         return self._unwrapped[1]
 
-    def move_teacher(self, decay: float, made: Tensor | None = None) -> None:
-        """Move the teacher by the optimizer's weights, shard by shard. All ranks call it.
+    # ---- optimizer ----
 
-        `made` is that of [`modeling.ema.ema_update`].
-        """
-        model = self.unwrapped()
-        model.update_teacher(decay, held=held, made=made)
-        refresh(model.teacher)
+    def step_is_fused(self) -> bool:
+        return is_fused(self.optimizer, self.accelerator)
 
-    # ---- LayerDrop ----
-
-    def forget_gradients(self) -> None:
-        """In front of an update: ZeRO-3 would take the gradient that a layer had when it last was there."""
-        buffer = getattr(getattr(self.model_wrapped, "optimizer", None), "grad_partitions_flat_buffer", None)
-        if self.is_deepspeed_enabled and buffer is not None:
-            buffer.zero_()
-
-    def fill_gradients(self) -> None:
-        """In front of the optimizer step: zeros for parameters without a gradient. DeepSpeed does it itself."""
-        optimizer: Any = self.optimizer
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if self.is_deepspeed_enabled or all(parameter.grad is None for parameter in parameters):
-            return  # no gradient at all: the step is left out
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.args.lr_scheduler_type != TRI_STAGE:
+            return super().create_scheduler(num_training_steps, optimizer)
+        shares: Any = self.args.lr_scheduler_kwargs or {}
+        optimizer = optimizer or self.optimizer
+        assert optimizer is not None
+        self.lr_scheduler = get_tri_stage_schedule(optimizer, num_training_steps, **shares)
+        return self.lr_scheduler
 
     # ---- weights ----
 
@@ -110,8 +85,9 @@ class EngineTrainer(Trainer):
 
     def _rebuilt(self, weights: dict[str, Tensor]) -> Any:
         """An ordinary module with the weights that `whole_state_dict` gave, on the CPU."""
-        config = copy.deepcopy(self.unwrapped().config)  # models keep the object, and write to it
-        model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[type(config)]
+        model = self.unwrapped()
+        config = copy.deepcopy(model.config)  # models keep the object, and write to it
+        model_class: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
         with torch.random.fork_rng():  # training must not notice
             model = model_class(config)
         model.load_state_dict(weights)
@@ -157,27 +133,10 @@ class EngineTrainer(Trainer):
         return self.is_fsdp_enabled and "SHARDED" in str(self.accelerator.state.fsdp_plugin.state_dict_type)
 
 
-class _DroppedLayers(TrainerCallback):
-    """What a layer that was dropped in an update has for a gradient: zero."""
-
-    def __init__(self, trainer: EngineTrainer):
-        self.trainer = trainer
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.forget_gradients()
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.fill_gradients()
-
-
 def shard_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
     """Let accelerate use FSDP2 on a CPU: it knows it on accelerators only, and would use DDP without a word."""
     accelerator.state.fsdp_plugin = plugin
-    # every new `AcceleratorState` takes the type from here
+    # private: every new `AcceleratorState` takes the type from here, and no argument reaches it
     PartialState._shared_state["distributed_type"] = accelerator.state.distributed_type = DistributedType.FSDP
 
 

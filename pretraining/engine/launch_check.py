@@ -13,12 +13,13 @@ MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # how many pr
 CONFIGS = "accelerate launch --config_file pretraining/launch/ENGINE.yaml"
 
 
-def check_launch(args: Any, environment: Mapping[str, str] | None = None) -> None:
+def check_launch(args: Any, environment: Mapping[str, str] | None = None, config: Any = None) -> None:
     """Compare what the launcher was asked for, which its environment says, with what these processes will do.
 
     Args:
         args: `TrainingArguments`.
         environment: `os.environ` by default.
+        config: of the model that will be trained.
 
     Raises:
         ValueError: names the setting, what would happen and the fix.
@@ -59,6 +60,12 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None) -> Non
         raise ValueError(
             "FSDP with one process has nothing to share: use pretraining/launch/ddp.yaml or one GPU as is."
         )
+    unused = leaves_unused(args, config)
+    if unused and is_reentrant(args) and processes > 1 and not (deepspeed or fsdp):
+        raise ValueError(
+            f"training.activation_checkpointing_kwargs = {args.activation_checkpointing_kwargs} does not work with "
+            f"{unused} on several processes: set use_reentrant: false."
+        )
     if deepspeed:
         _check_precision(args.deepspeed or said.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"))
     version = (args.fsdp_plugin_args or {}).get("fsdp_version", said.get("FSDP_VERSION", "1"))
@@ -67,6 +74,20 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None) -> Non
             f"fsdp_version = {version} is not possible: it flattens parameters of teacher and student into one. "
             "Use 2, as pretraining/launch/fsdp2.yaml does."
         )
+
+
+def leaves_unused(args: Any, config: Any) -> str | None:
+    """The setting that leaves some parameters without a gradient in some updates; None where there is none."""
+    for section, settings, name in (("model", config, "layerdrop"), ("training", args, "freeze_encoder_steps")):
+        if value := getattr(settings, name, None):
+            return f"{section}.{name} = {value}"
+    return None
+
+
+def is_reentrant(args: Any) -> bool:
+    """Whether activations are recomputed inside the backward pass of another graph, which DDP cannot look into."""
+    how = args.activation_checkpointing_kwargs
+    return bool(args.activation_checkpointing and how and how.get("use_reentrant", True))
 
 
 def _check_precision(own: Any) -> None:

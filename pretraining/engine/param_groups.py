@@ -1,9 +1,29 @@
-"""Parameters that learn at a share of the learning rate: groups of their own in the optimizer."""
+"""Parameter groups: what weight decay spares, and what learns at a share of the learning rate."""
 
 from collections.abc import Callable
 
 from torch import nn
 from torch.optim import Optimizer
+
+
+# Weight decay pulls towards zero what a layer multiplies with; these are read, added or scaled with instead.
+NO_DECAY = (
+    "mask_token",
+    "masked_spec_embed",
+    "cls_token",
+    "extra_tokens",
+    "position_embeddings",
+    "relative_position_bias_table",
+)
+
+
+def decayed_names(model: nn.Module) -> list[str]:
+    """The trained parameters that weight decay pulls towards zero: those that a layer multiplies with."""
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim > 1 and not any(spared in name for spared in NO_DECAY)
+    ]
 
 
 def split_param_groups(optimizer: Optimizer, model: nn.Module, factor: Callable[[str], float]) -> None:

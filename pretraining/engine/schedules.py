@@ -1,11 +1,9 @@
 """Learning-rate schedules that `transformers` does not have."""
 
 import math
-from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer
 
 
 TRI_STAGE = "tri_stage"
@@ -47,17 +45,3 @@ def get_tri_stage_schedule(
         )
     first, second, third = (round(share * num_training_steps) for share in (warmup, hold, decay))
     return LambdaLR(optimizer, lambda step: tri_stage_factor(step, first, second, third, init_scale, final_scale))
-
-
-class ScheduleTrainer(Trainer):
-    """A `Trainer` that makes the schedules of [`shared_arguments.SharedArguments`]."""
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.args.lr_scheduler_type != TRI_STAGE:
-            return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
-            shares: Any = self.args.lr_scheduler_kwargs or {}
-            optimizer = optimizer or self.optimizer
-            self.lr_scheduler = get_tri_stage_schedule(optimizer, num_training_steps, **shares)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler

@@ -1,4 +1,4 @@
-"""What happens beside the training loop: the teacher's move and the guard against collapse."""
+"""Guards that watch the logs: one stops a collapse, one a loss that explodes."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,6 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from ..engine.distributed import EngineTrainer
-
 
 logger = logging.get_logger(__name__)
 
@@ -18,21 +16,6 @@ REMEDIES = """The usual remedies, in the order to try them:
   2. a teacher that moves less: a higher ema_decay, or a longer ema_anneal_steps;
   3. harder masks where neighbours are alike (speech): a longer span or a larger masking prob;
   4. normalised targets: target_layer_norm instance (over time) or layer, and target_norm layer."""
-
-
-class TeacherCallback(TrainerCallback):
-    """Moves the teacher once per optimizer step, after it: not per micro-batch, and not where the step was skipped."""
-
-    def __init__(self, trainer: EngineTrainer):
-        self.trainer = trainer
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        trainer: Any = self.trainer
-        if trainer.accelerator.optimizer_step_was_skipped or trainer.non_finite.skipped:
-            return
-        trainer.move_teacher(trainer.unwrapped().objective.decay_at(state.global_step + 1), trainer.non_finite.made)
 
 
 @dataclass
@@ -118,7 +101,9 @@ class CollapseGuard(TrainerCallback):
         control.should_training_stop = True
 
     def _watch_rank(self, state: TrainerState) -> None:
-        ranks = [row["effective_rank"] for row in state.log_history if "effective_rank" in row]
+        ranks = [
+            row["effective_rank"] for row in state.log_history if math.isfinite(row.get("effective_rank", math.nan))
+        ]
         self.warned_of_rank = self.lost_rank(ranks)
         if self.warned_of_rank:
             logger.warning(
@@ -131,4 +116,53 @@ class CollapseGuard(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.unhealthy_since is not None:
+            control.should_save = False
+
+
+@dataclass
+class DivergenceGuard(TrainerCallback):
+    """Stops a run whose loss has exploded: far above that of its first step, and not come back.
+
+    The first step is logged, with the loss before training changed anything: a loss that later is `factor` times that
+    for `patience` logs in a row, or in the last one, has diverged. A spike that comes down is none; neither is a loss
+    that was tiny at first, hence the `floor`. An exploded state is not saved.
+    """
+
+    patience: int = 3
+    factor: float = 100.0
+    floor: float = 0.1
+    explanation: str | None = None  # set when the run was stopped
+
+    def __post_init__(self) -> None:
+        self.strikes = 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        losses = [row for row in state.log_history if math.isfinite(row.get("loss", math.nan))]
+        if logs is None or not losses or logs.get("loss") != losses[-1]["loss"]:
+            return
+        first, loss = losses[0], logs["loss"]
+        self.strikes = self.strikes + 1 if loss > self.factor * max(first["loss"], self.floor) else 0
+        if not self.strikes:
+            return
+        control.should_save = False
+        if self.strikes >= self.patience or state.global_step >= state.max_steps:
+            self.explanation = (
+                f"The loss has exploded: {first['loss']:.4g} at step {first['step']}, {loss:.4g} at step "
+                f"{state.global_step}, and it did not come back. Nothing was saved since then. Lower learning_rate, "
+                "lengthen the warm-up or clip gradients (max_grad_norm)."
+            )
+            logger.error(self.explanation)
+            control.should_training_stop = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.strikes:
             control.should_save = False

@@ -46,10 +46,15 @@ class Moments:
         return (variance.clamp(min=0) + 1e-6).sqrt().mean() if self.count > 1 else self.total.new_full((), torch.nan)
 
     def effective_rank(self) -> Tensor:
-        """exp(entropy of the normalised singular values) of the centred rows: 1 to dim (RankMe, arXiv 2210.02885)."""
+        """exp(entropy of the normalised singular values) of the centred rows: 1 to dim (RankMe, arXiv 2210.02885).
+
+        NaN where a row is not finite.
+        """
         assert self.products is not None
         mean = self.total / self.count
         scatter = self.products - self.count * torch.outer(mean, mean)
+        if not torch.isfinite(scatter).all():  # which the decomposition refuses
+            return scatter.new_full((), torch.nan)
         singular = torch.linalg.eigvalsh(scatter).clamp(min=0).sqrt()
         share = singular / singular.sum().clamp(min=1e-12) + 1e-12
         return torch.exp(-(share * share.log()).sum())

@@ -17,13 +17,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
 from ..engine.async_scalar import AsyncScalar
-from ..engine.optimizer_step import UpdateTrainer
 
 
 logger = logging.get_logger(__name__)
@@ -39,62 +38,61 @@ class NamedBatches:
         self.collate = collate
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> Any:
-        called = [f"{example['name']} (epoch {example['epoch']}, index {example['index']})" for example in examples]
+        called = [
+            f"{example.get('name', 'example')} (epoch {example['epoch']}, index {example['index']})"
+            for example in examples
+        ]
         return {**self.collate(examples), EXAMPLES: called}
 
 
 class NonFiniteGuard(TrainerCallback):
-    """Judges every optimizer step. The trainer calls `note` for every micro-batch and `judge` before the step.
+    """Judges every optimizer step: the trainer calls `judge` in front of it and `stepped` behind it.
 
     Args:
         trainer: whose steps these are.
-        patience: steps in a row after which the run stops; 0 never stops.
+        patience: steps in a row after which the run stops.
 
     Attributes:
-        late: the verdict of a step is read in the next one.
-        skipped: whether the step at hand is left out, as far as the host knows.
-        made: where it does not know yet: 1.0 on the device if the step is made, 0.0 if it is left out.
+        deferred: the verdict on a fused step is read in the next one.
         count, in_a_row: steps left out, of the whole run and since the last good one.
         explanation: set when the run was stopped.
     """
 
-    def __init__(self, trainer: UpdateTrainer, patience: int):
+    def __init__(self, trainer: Any, patience: int):
         self.trainer, self.patience = trainer, patience
-        self.late = trainer.args.device.type != "cpu"
-        self.skipped, self.count, self.in_a_row = False, 0, 0
-        self.made: Tensor | None = None
+        self.deferred = trainer.args.device.type != "cpu"
+        self.count = self.in_a_row = 0
         self.explanation: str | None = None
-        self._names: list[str] = []
-        self._loss_before: Tensor | None = None
-        self._unread: tuple[int, list[str], AsyncScalar] | None = None  # a step, its examples and its verdict
+        self._unread: tuple[int, Sequence[str], AsyncScalar] | None = None  # a step, its examples and its verdict
         self._blamed: list[str] = []  # examples of the last step that was left out
         self._news = False  # steps were left out that no log has told of
         self._window = [0, 0]  # steps left out since the last log, and the step of that log
 
     # ---- called by the trainer ----
 
-    def note(self, examples: Sequence[str]) -> None:
-        """The examples of a micro-batch."""
-        self._names += examples
+    def judge(self, loss: Tensor, gradient_norm: Any, examples: Sequence[str]) -> tuple[Tensor, bool | None]:
+        """Whether this step is to be left out, by its loss and its gradient's norm on all ranks.
 
-    def judge(self, gradient_norm: Any) -> None:
-        """Whether this step is to be left out, by its loss so far and its gradient's norm over all ranks."""
-        self._read()  # that of the step before
-        trainer, loss = self.trainer, self.trainer._tr_loss
+        Returns:
+            The answer on the device, and the same for the host: None where it does not know yet.
+        """
+        self._read()  # the verdict on the step before
         norm = gradient_norm.full_tensor() if hasattr(gradient_norm, "full_tensor") else gradient_norm
         norm = loss.new_zeros(()) if norm is None else torch.as_tensor(norm, device=loss.device)
         bad_here = torch.stack([~torch.isfinite(loss).all(), ~torch.isfinite(norm).all()]).float()
-        bad = trainer.accelerator.reduce(bad_here.clone(), "sum")
-        left_out = bad.any()
-        assert self._loss_before is not None
-        loss.copy_(torch.where(left_out, self._loss_before, loss))  # a NaN would stay in the logged loss for ever
-        self._unread = (trainer.state.global_step + 1, self._names, AsyncScalar(torch.cat((bad, bad_here))))
-        if trainer.step_is_fused():
-            trainer.left_out = left_out.float()
-        if self.late and trainer.step_is_fused():
-            self.made = (~left_out).float()
-        else:
-            self.skipped = self._read()
+        bad = self.trainer.accelerator.reduce(bad_here.clone(), "sum")
+        self._unread = (self.trainer.state.global_step + 1, examples, AsyncScalar(torch.cat((bad, bad_here))))
+        unknown = self.deferred and self.trainer.step_is_fused()
+        return bad.any(), None if unknown else self._read()
+
+    def stepped(self, skipped: bool | None, examples: Sequence[str]) -> bool:
+        """Whether the optimizer changed something, as far as the host knows; `skipped` is what `judge` said."""
+        if self.trainer.accelerator.optimizer_step_was_skipped and not skipped:
+            skipped = True
+            self._left_out(self.trainer.state.global_step + 1, "gradient overflowed", examples)
+        if not skipped and not self.trainer.step_is_fused():
+            self.in_a_row = 0
+        return not skipped
 
     def _read(self) -> bool:
         """Take notice of the verdict that was not read yet; whether it left the step out."""
@@ -106,7 +104,7 @@ class NonFiniteGuard(TrainerCallback):
             if self.trainer.step_is_fused():  # else it may yet be left out
                 self.in_a_row = 0
             return False
-        if self._deepspeed() and not self.trainer.accelerator.optimizer_step_was_skipped:
+        if self.trainer.is_deepspeed_enabled and not self.trainer.accelerator.optimizer_step_was_skipped:
             raise FloatingPointError(
                 f"step {step}: DeepSpeed made a step whose loss or gradient is not "
                 "finite, which spoils the weights. Start from the last checkpoint with check_grad_overflow: true "
@@ -138,23 +136,6 @@ class NonFiniteGuard(TrainerCallback):
             elif "loss" in logs:
                 self._window = [0, int(logs["step"])]
 
-    def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
-        self.skipped, self.made, self._names = False, None, []
-        self._loss_before = self.trainer._tr_loss.clone()
-
-    def on_pre_optimizer_step(self, *_: Any, **kwargs: Any) -> None:
-        # Without gradients an optimizer of torch does nothing, not even to its moments. A scaler skips by itself.
-        by_itself = self.trainer.step_is_fused() or self.trainer.accelerator.scaler is not None or self._deepspeed()
-        if self.skipped and not by_itself:
-            self.trainer.model_wrapped.zero_grad(set_to_none=True)
-
-    def on_optimizer_step(self, *_: Any, **kwargs: Any) -> None:
-        if self.trainer.accelerator.optimizer_step_was_skipped and not self.skipped:
-            self.skipped = True
-            self._left_out(self.trainer.state.global_step + 1, "gradient overflowed", self._names)
-        if not self.skipped and not self.trainer.step_is_fused():
-            self.in_a_row = 0
-
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -167,7 +148,7 @@ class NonFiniteGuard(TrainerCallback):
         due = control.should_log  # which any log takes back
         self.trainer.log({"skipped_steps": self.count, "skipped_in_a_row": self.in_a_row})
         control.should_log = due
-        if self.patience and self.in_a_row >= self.patience:
+        if self.in_a_row >= self.patience:
             self.explanation = (
                 f"Loss or gradient were not finite in {self.in_a_row} steps in a row, up to step {state.global_step}; "
                 f"none of them changed the weights. The last batch held {_listed(self._blamed)}. Look at these; "
@@ -179,7 +160,7 @@ class NonFiniteGuard(TrainerCallback):
     def on_epoch_end(self, *_: Any, **kwargs: Any) -> None:
         self._read()  # the end of an epoch may save
 
-    def _left_out(self, step: int, why: str, names: list[str]) -> None:
+    def _left_out(self, step: int, why: str, names: Sequence[str]) -> None:
         self._blamed = gather_object(names[:NAMED])
         self._news = True
         self.count += 1
@@ -188,9 +169,6 @@ class NonFiniteGuard(TrainerCallback):
         logger.warning(
             f"step {step}: the {why}, so it is left out ({self.count} so far). The batch held {_listed(self._blamed)}."
         )
-
-    def _deepspeed(self) -> bool:
-        return self.trainer.accelerator.distributed_type == DistributedType.DEEPSPEED
 
 
 def _listed(names: Sequence[str]) -> str:

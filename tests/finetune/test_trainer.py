@@ -1,5 +1,9 @@
 """What the trainer adds: an encoder frozen at first, an average of the weights, and keyed batches."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,7 @@ from data2vec.pretraining.data.image import ImageCollator
 from tests.finetune.encoders import encoder_folder, processor
 
 
+ROOT = Path(__file__).parents[2]
 CLASSES = ("a", "b", "c")
 
 
@@ -126,3 +131,61 @@ def test_batches_are_keyed_by_epoch_and_index(encoder, tmp_path):
     made.train()
     assert sorted(seen) == [(epoch, index) for epoch in (0, 1) for index in range(22)]
     assert [index for epoch, index in seen if epoch == 0] != [index for epoch, index in seen if epoch == 1]
+
+
+PROGRAM = """
+import sys
+import torch
+from tests.finetune.test_trainer import trainer
+how = {"freeze_encoder_steps": 2, "activation_checkpointing": True, "save_strategy": "no"}
+made, record = trainer(sys.argv[1], sys.argv[2], **how)
+made.train()
+assert made.state.global_step == 4 and made.args.world_size == 2
+(inside,) = (name for name in record.steps[0] if name.endswith("encoder.layer.0.intermediate.dense.weight"))
+moved = [not torch.equal(a[inside], b[inside]) for a, b in zip(record.steps, record.steps[1:])]
+assert moved == [False, True, True], moved
+torch.distributed.barrier(); torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_freeze_an_encoder_whose_activations_are_recomputed(encoder, tmp_path):
+    """DDP must look for parameters without a gradient, which `Trainer` forgoes when activations are recomputed."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(tmp_path / "program.py"), str(encoder), str(tmp_path / "run")]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("layerdrop", "how", "searched"),
+    [
+        (0.0, {}, True),
+        (0.3, {"activation_checkpointing": True}, True),
+        (0.0, {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}, False),
+    ],
+)
+def test_when_ddp_looks_for_parameters_without_a_gradient(encoder, tmp_path, layerdrop, how, searched):
+    made, _ = trainer(encoder, tmp_path, **how)
+    made.model.config.layerdrop = layerdrop
+    made.args.ddp_find_unused_parameters = None
+    FineTuneTrainer(made.model, made.args, made.task, data())
+    assert made.args.ddp_find_unused_parameters == searched
+
+
+def test_a_step_that_is_not_finite_is_left_out_here_too(encoder, tmp_path):
+    made, record = trainer(encoder, tmp_path, weights_ema_decay=0.5)
+    loss = made.task.loss
+
+    def poisoned(model, inputs):
+        value, outputs = loss(model, inputs)
+        return value * (float("nan") if made.state.global_step == 1 else 1.0), outputs
+
+    made.task.loss = poisoned  # type: ignore[method-assign]
+    made.train()
+    first, second, third, _ = record.steps
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(second["classifier.weight"], third["classifier.weight"])
+    assert made.non_finite.count == 1 and made.diverged is None
+    assert [log["step"] for log in made.state.log_history if "loss" in log] == [1, 4]

@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import transformers.trainer
 import yaml
 from safetensors.torch import load
 from transformers import TrainerCallback
 
 from data2vec.pretraining.arguments import parse_arguments
-from data2vec.pretraining.checkpoints.hub_push import model_files_only
+from data2vec.pretraining.checkpoints import hub_push
 from data2vec.pretraining.run import open_data
 from data2vec.pretraining.trainer import Data2VecTrainer
 from tests.pretraining.tiny_runs import recipe
@@ -79,40 +79,51 @@ def test_nothing_but_the_model_is_uploaded(pushed):
             assert path in ("README.md", ".gitattributes") or path.endswith((".py", ".safetensors", ".json")), path
             assert Path(path).name not in lying | {"trainer_state.json", "optimizer.pt"}, path
             assert path.split("/")[0] not in ("logs", "runs") and "checkpoint" not in path
-    assert (folder / "training_args.bin").is_file()
+    assert (folder / "pretraining" / "training_args.bin").is_file()
 
 
-def test_a_checkpoint_that_is_asked_for_is_whole(tmp_path):
+@pytest.mark.parametrize(
+    ("strategy", "whole"),
+    [("every_save", None), ("checkpoint", "last-checkpoint"), ("all_checkpoints", "checkpoint-4")],
+)
+def test_a_checkpoint_that_is_asked_for_is_whole(tmp_path, monkeypatch, strategy, whole):
     """`hub_strategy: checkpoint`: to continue from, with the optimizer's state."""
     asked = []
-
-    class Api:
-        def upload_folder(self, **how):
-            asked.append(how)
-
-    for name in (
-        "model.safetensors",
-        "config.json",
-        "optimizer.pt",
-        "sub/model.safetensors",
-        "pretraining/config.json",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "language_model").mkdir()
-    (tmp_path / "language_model" / "5-gram.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5")
+    monkeypatch.setattr(hub_push.HfApi, "upload_folder", lambda self, **how: asked.append(how))
+    checkpoint = tmp_path / "checkpoint-4"
+    for name in ("model.safetensors", "config.json", "optimizer.pt", "sub/model.safetensors", "encoder.py"):
+        (checkpoint / name).parent.mkdir(exist_ok=True, parents=True)
+        (checkpoint / name).write_bytes(b"x")
+    (checkpoint / "language_model").mkdir()
+    (checkpoint / "language_model" / "5-gram.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5")
     for name in (".env", "training_args.bin", "notes.md"):
-        (tmp_path / "language_model" / name).write_bytes(b"x")
-    (tmp_path / "vocab.json").symlink_to("/etc/passwd")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformers.trainer.hf_api", Api)
-        with model_files_only():
-            transformers.trainer.hf_api().upload_folder(folder_path=str(tmp_path), repo_id="me/x")
-            transformers.trainer.hf_api().upload_folder(folder_path=str(tmp_path), path_in_repo="last-checkpoint")
+        (checkpoint / "language_model" / name).write_bytes(b"x")
+    (checkpoint / "vocab.json").symlink_to("/etc/passwd")
+    args = SimpleNamespace(hub_strategy=strategy, hub_always_push=False, hub_revision="main", hub_token=None)
+    state = SimpleNamespace(global_step=4)
+    trainer = SimpleNamespace(args=args, state=state, hub_model_id="me/x", push_in_progress=None)
+    hub_push.push_checkpoint(trainer, checkpoint)
     assert asked[0]["allow_patterns"] == [
-        "config.json", "model.safetensors", "language_model/5-gram.bin", "pretraining/config.json"
+        "config.json", "model.safetensors", "language_model/5-gram.bin", "encoder.py"
     ]  # fmt: skip
-    assert "allow_patterns" not in asked[1] and asked[1]["path_in_repo"] == "last-checkpoint"
+    assert all(how["folder_path"] == checkpoint and how["revision"] == "main" for how in asked)
+    assert [how["path_in_repo"] for how in asked[1:]] == ([whole] if whole else [])
+    assert not any("allow_patterns" in how for how in asked[1:])
+
+
+def test_an_upload_is_left_out_while_the_last_one_goes_on(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub_push.HfApi, "upload_folder", lambda self, **how: asked.append(how))
+    args = SimpleNamespace(hub_strategy="every_save", hub_always_push=False, hub_revision=None, hub_token=None)
+    going_on = SimpleNamespace(is_done=lambda: False, jobs=["one"])
+    trainer = SimpleNamespace(
+        args=args, state=SimpleNamespace(global_step=4), hub_model_id="me/x", push_in_progress=going_on
+    )
+    hub_push.push_checkpoint(trainer, tmp_path)
+    assert not asked
+    args.hub_always_push = True
+    hub_push.push_checkpoint(trainer, tmp_path)
+    assert len(asked) == 1 and trainer.push_in_progress.jobs[-1] == "one"
 
 
 def test_no_token_is_uploaded(pushed):

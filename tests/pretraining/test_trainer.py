@@ -17,7 +17,8 @@ from transformers import (
 
 from data2vec.modeling import Data2VecVisionConfig, Data2VecVisionForPreTraining, ObjectiveConfig
 from data2vec.pretraining.data.build import build_data, modality_of
-from data2vec.pretraining.monitoring.callbacks import CollapseGuard
+from data2vec.pretraining.monitoring.callbacks import CollapseGuard, DivergenceGuard
+from data2vec.pretraining.monitoring.non_finite import EXAMPLES
 from data2vec.pretraining.trainer import Data2VecTrainer, PretrainingArguments
 
 
@@ -111,12 +112,13 @@ def test_loss_is_a_mean_over_the_masked_positions_of_the_whole_batch(tmp_path):
     model.train = lambda mode=True: model
     whole = next(iter(trainer.get_train_dataloader()))
     whole.pop("mask_counts", None)  # of other masks than these
+    whole.pop(EXAMPLES)
     whole["masked"][:5] = torch.arange(16) < 3
     parts = [{k: v[:5] for k, v in whole.items()}, {k: v[5:] for k, v in whole.items()}]
 
     def gradients(batches):
         model.zero_grad()
-        count = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
+        count = trainer.count_items(batches)
         assert count == whole["masked"].sum()
         losses = [trainer.training_step(model, dict(batch), count) for batch in batches]
         return sum(losses), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -142,7 +144,7 @@ def test_resume_is_exact(tmp_path, workers, accumulation):
     logged = [
         [{k: log[k] for k in health} for log in t.state.log_history if "loss" in log] for t in (straight, resumed)
     ]
-    assert logged[0] == logged[1] and len(logged[0]) == 6
+    assert logged[0] == logged[1] and len(logged[0]) == 7
 
 
 def test_masks_of_eval_do_not_change(tmp_path):
@@ -167,7 +169,9 @@ def test_weight_decay_spares_what_it_should(tmp_path):
 def test_logs_hold_what_a_run_is_judged_by(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.train()
-    log = trainer.state.log_history[0]
+    logs = trainer.state.log_history
+    assert [log["step"] for log in logs if "loss" in log] == [1, 2, 4, 6, 8]
+    log = logs[1]  # the first holds no speed: that counts from the first micro-batch on
     expected = {
         "loss", "grad_norm", "learning_rate", "ema_decay", "target_std", "prediction_std", "position_std",
         "effective_rank", "masked_fraction", "samples_per_second", "tokens_per_second",
@@ -246,3 +250,41 @@ class TestCollapse:
 
     def test_a_number_that_is_not_there_is_no_collapse(self):
         assert not CollapseGuard().findings({"target_std": 0.7, "prediction_std": 0.2, "position_std": math.nan})
+
+
+class TestDivergence:
+    LOSSES = {
+        "falls": ([0.6, 0.5, 0.3, 0.2, 0.1], None),
+        "rises with the targets' spread": ([0.1, 0.3, 0.9, 1.4, 1.2, 0.8], None),
+        "starts at CTC's hundreds": ([812.0, 2900.0, 340.0, 41.0, 2.9], None),
+        "spikes and comes back": ([0.6, 900.0, 4000.0, 0.7, 0.5], None),
+        "starts at nothing": ([1e-5, 0.4, 0.7, 0.6, 0.6], None),
+        "is not known at times": ([0.6, math.nan, 0.5, math.nan, 0.4], None),
+        "explodes": ([0.6, 0.5, 3e4, 1e9, 8.5e21, 1e22], 5),
+        "explodes at last": ([0.6, 0.5, 0.4, 0.4, 7e3], 5),
+        "stays up, with gaps": ([0.6, 1e3, math.nan, 1e3, 1e3, 2.0], 5),
+        "is logged twice": ([0.119, 8.5e21], 2),
+    }
+
+    @pytest.mark.parametrize("case", LOSSES)
+    def test_what_is_called_diverged(self, tmp_path, case):
+        losses, stops = self.LOSSES[case]
+        guard, state, control = DivergenceGuard(), TrainerState(max_steps=len(losses)), TrainerControl()
+        for step, loss in enumerate(losses, start=1):
+            state.global_step = step
+            state.log_history.append({"loss": loss, "step": step})
+            control.should_save = True
+            guard.on_log(TrainingArguments(tmp_path), state, control, {"loss": loss})
+            if control.should_training_stop:
+                break
+        assert (step if control.should_training_stop else None) == stops
+        assert control.should_save == (stops is None)
+        assert guard.explanation is None or "Lower learning_rate" in guard.explanation
+
+    def test_a_run_with_an_absurd_learning_rate(self, tmp_path):
+        trainer = make_trainer(tmp_path, learning_rate=1.0, max_steps=30, logging_steps=3, save_steps=3)
+        trainer.train()
+        assert trainer.state.global_step < 30 and "has exploded" in trainer.diverged
+        for checkpoint in tmp_path.glob("checkpoint-*"):  # if any, from before
+            state = json.loads((checkpoint / "trainer_state.json").read_text())
+            assert all(log["loss"] < 10 for log in state["log_history"] if "loss" in log)

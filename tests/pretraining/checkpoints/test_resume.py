@@ -1,7 +1,6 @@
 """What a trainer does so that a run can be killed, told to stop and continued; whole commands are in test_kill.py."""
 
 import errno
-import inspect
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback
 
+from data2vec.pretraining.checkpoints import resume
 from data2vec.pretraining.checkpoints.signals import Preemption, start_worker
 from data2vec.pretraining.checkpoints.storage import StorageError, damage
 from data2vec.pretraining.trainer import PretrainingArguments
@@ -32,48 +32,33 @@ def logs(trainer):
     return [{k: v for k, v in log.items() if not k.endswith(timings)} for log in trainer.state.log_history]
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("_save_checkpoint", ["self", "model", "trial"]),
-        ("_get_output_dir", ["self", "trial"]),
-        ("_save_rng_state", ["self", "output_dir"]),
-        ("_push_from_checkpoint", ["self", "checkpoint_folder"]),
-    ],
-)
-def test_the_private_methods_that_are_replaced_are_those_of_this_transformers(name, parameters):
-    assert list(inspect.signature(getattr(Trainer, name)).parameters) == parameters
-    own = inspect.getsource(Trainer)
-    assert f"self.{name}(" in own  # still called by the Trainer itself
-
-
 def test_a_checkpoint_is_seen_when_it_is_complete_and_pushed_after(tmp_path, monkeypatch):
     seen, pushed = [], []
     trainer = make_trainer(tmp_path, save_steps=4, max_steps=8, save_total_limit=1)
-    save, push = type(trainer)._save_rng_state, "_push_from_checkpoint"
+    save = type(trainer)._save_rng_state
 
     def look(self, output_dir):
         seen.append((steps(tmp_path), [p.name for p in (tmp_path / "_writing").iterdir()]))
         save(self, output_dir)
 
     monkeypatch.setattr(type(trainer), "_save_rng_state", look)
-    monkeypatch.setattr(Trainer, push, lambda self, folder: pushed.append((folder, damage(type(tmp_path)(folder)))))
+    monkeypatch.setattr(resume, "push_checkpoint", lambda trainer, folder: pushed.append((folder, damage(folder))))
     trainer.args.push_to_hub = True
     trainer.train()
     assert seen == [([], ["checkpoint-4"]), ([4], ["checkpoint-8"])]  # the old one stays until the new one is safe
-    assert pushed == [(str(tmp_path / f"checkpoint-{step}"), None) for step in (4, 8)]
+    assert pushed == [(tmp_path / f"checkpoint-{step}", None) for step in (4, 8)]
     assert steps(tmp_path) == [8]
 
 
 def test_losses_that_were_not_logged_yet_are_in_the_checkpoint(tmp_path):
-    """Logged every 3, saved every 4: after the resume the log of update 6 is about 4, 5 and 6."""
+    """Logged every 3 and at both ends, saved every 4: after the resume the log of update 6 is about 4, 5 and 6."""
     how = {"logging_steps": 3, "save_steps": 4, "max_steps": 8}
     straight = make_trainer(tmp_path / "one", **how)
     straight.train()
     resumed = make_trainer(tmp_path / "two", **how)
     shutil.copytree(tmp_path / "one" / "checkpoint-4", tmp_path / "two" / "checkpoint-4")
     resumed.train(resume_from_checkpoint=True)
-    assert [log["step"] for log in logs(straight)] == [3, 6, 8]
+    assert [log["step"] for log in logs(straight)] == [1, 3, 6, 8, 8]
     assert logs(resumed) == logs(straight) and "train_loss" in logs(straight)[-1]
     assert logged(tmp_path / "one" / "checkpoint-8") == logged(tmp_path / "two" / "checkpoint-8")
 

@@ -10,7 +10,7 @@ import pytest
 from data2vec.pretraining.checkpoints import resume as trainer_resume
 
 
-# three "steps", each of which allocates and frees 256 MB in blocks of many sizes; prints page faults of the last
+# 12 "steps", each of which allocates and frees 255 MiB in blocks of many sizes; prints page faults after the first
 STEPS = """
 import resource, sys
 import torch
@@ -21,8 +21,9 @@ def step():
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-for _ in range(3):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(11):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -31,20 +32,21 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
 
 @pytest.mark.skipif(not GLIBC, reason="this C library's allocator has no such setting")
 def test_what_a_step_frees_is_there_for_the_next():
+    """Not from the second on: where a live block lies between freed ones, some step asks for more, once."""
     faults = {}
     for how in ("keep", "return"):
         ran = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)
         faults[how] = int(ran.stdout)
-    pages = 255 * 2**20 // 4096
-    assert faults["keep"] < 0.02 * pages
-    assert faults["return"] > 0.5 * pages  # or the test shows nothing
+    pages = 255 * 2**20 // 4096  # of a step
+    assert faults["keep"] < 2 * pages
+    assert faults["return"] > 5 * pages  # or the test shows nothing
 
 
 @pytest.mark.parametrize(("device", "wanted", "called"), [("cpu", True, 1), ("cpu", False, 0), ("cuda", True, 0)])
 def test_a_training_on_a_cpu_asks_for_it(device, wanted, called, monkeypatch):
     calls = []
     monkeypatch.setattr(trainer_resume, "keep_freed_memory", lambda: calls.append(1))
-    monkeypatch.setattr(trainer_resume.Trainer, "train", lambda self, **kwargs: None)
+    monkeypatch.setattr(trainer_resume.EngineTrainer, "train", lambda self, **kwargs: None)
     trainer = object.__new__(trainer_resume.ResumableTrainer)
     trainer.args = SimpleNamespace(device=SimpleNamespace(type=device), keep_freed_memory=wanted)
     trainer.train()

@@ -15,10 +15,8 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from data2vec.modeling import Data2Vec2TextForPreTraining
-from data2vec.pretraining.engine.distributed import EngineTrainer
 from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.engine.sharded_weights import held, is_spread, whole, whole_state_dict
-from data2vec.pretraining.trainer import Data2VecTrainer
 
 
 HERE = Path(__file__).parents[1]
@@ -35,7 +33,15 @@ import tiny_data2vec2  # noqa: E402
 
 def arguments(kind=DistributedType.NO, world_size=1, **values):
     """The part of `TrainingArguments` that is looked at."""
-    given = {"use_cpu": True, "deepspeed": None, "fsdp": None, "fsdp_plugin_args": None, "ddp_backend": None} | values
+    given = {
+        "use_cpu": True,
+        "deepspeed": None,
+        "fsdp": None,
+        "fsdp_plugin_args": None,
+        "ddp_backend": None,
+        "activation_checkpointing": False,
+        "activation_checkpointing_kwargs": None,
+    } | values
     return SimpleNamespace(world_size=world_size, distributed_state=SimpleNamespace(distributed_type=kind), **given)
 
 
@@ -76,6 +82,29 @@ class TestRefusals:
         with pytest.raises(ValueError, match="fsdp_version = 1 is not possible"):
             check_launch(arguments(DistributedType.MULTI_CPU, world_size=2), said)
         check_launch(arguments(DistributedType.MULTI_CPU, world_size=2), said | {"FSDP_VERSION": "2"})
+
+    @pytest.mark.parametrize(
+        ("layerdrop", "freeze", "kwargs", "refused"),
+        [
+            (0.5, 0, {"use_reentrant": True}, "model.layerdrop = 0.5"),
+            (0.5, 0, {"preserve_rng_state": False}, "model.layerdrop = 0.5"),  # torch's default is reentrant
+            (0.0, 2, {"use_reentrant": True}, "training.freeze_encoder_steps = 2"),
+            (0.0, 0, {"use_reentrant": True}, None),
+            (0.5, 2, {"use_reentrant": False}, None),
+            (0.5, 2, None, None),
+        ],
+    )
+    def test_reentrant_recomputing_that_ddp_cannot_look_into(self, layerdrop, freeze, kwargs, refused):
+        args = arguments(
+            DistributedType.MULTI_CPU, world_size=2, activation_checkpointing=True,
+            activation_checkpointing_kwargs=kwargs, freeze_encoder_steps=freeze,
+        )  # fmt: skip
+        config = SimpleNamespace(layerdrop=layerdrop)
+        if refused is None:
+            check_launch(args, {"WORLD_SIZE": "2"}, config)
+            return
+        with pytest.raises(ValueError, match=f"does not work with {refused}.*use_reentrant: false"):
+            check_launch(args, {"WORLD_SIZE": "2"}, config)
 
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_deepspeed_that_would_round_the_teacher(self, tmp_path, precision):
@@ -138,31 +167,6 @@ def test_unsharded_tensors_are_whole_as_they_are():
     assert held(model.weight).data_ptr() == whole(model.weight).data_ptr() == model.weight.data_ptr()
     copied = whole_state_dict(model)
     assert torch.equal(copied["weight"], model.weight) and copied["weight"].data_ptr() != model.weight.data_ptr()
-
-
-def test_gradients_of_dropped_layers_are_zero_but_a_skipped_step_stays_skipped():
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    trainer = SimpleNamespace(optimizer=torch.optim.AdamW(model.parameters()), is_deepspeed_enabled=False)
-    EngineTrainer.fill_gradients(trainer)
-    assert all(parameter.grad is None for parameter in model.parameters())
-    model[0](torch.ones(1, 3)).sum().backward()
-    kept = model[0].weight.grad.clone()
-    EngineTrainer.fill_gradients(trainer)
-    assert torch.equal(model[0].weight.grad, kept) and not model[1].weight.grad.any()
-
-
-def test_layers_are_dropped_once_for_a_whole_update():
-    """Alike in every micro-batch and on every rank; not in every update, and about as often as was said."""
-    config = SimpleNamespace(layerdrop=0.3, num_hidden_layers=5, num_prenet_layers=2)
-    state, args = SimpleNamespace(global_step=0), SimpleNamespace(seed=7)
-    trainer = SimpleNamespace(state=state, args=args, unwrapped=lambda: SimpleNamespace(config=config))
-    draws = []
-    for state.global_step in range(400):
-        first, again = Data2VecTrainer._layerdrop(trainer), Data2VecTrainer._layerdrop(trainer)
-        assert first == again and len(first["kept_layers"]) == 7
-        draws.append(first["kept_layers"])
-    kept = torch.tensor(draws, dtype=torch.float32)
-    assert kept.mean().item() == pytest.approx(0.7, abs=0.03) and len({tuple(draw) for draw in draws}) > 20
 
 
 # ---- FSDP2, as accelerate shards ----

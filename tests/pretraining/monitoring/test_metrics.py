@@ -32,6 +32,13 @@ def test_effective_rank_of_a_line_and_of_a_ball():
     assert Moments.of(ball, products=True).effective_rank().item() == pytest.approx(DIM, rel=0.01)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_effective_rank_of_a_batch_that_is_not_finite(value):
+    x = rows()
+    x[3, 2] = value
+    assert Moments.of(x, products=True).effective_rank().isnan()
+
+
 def test_spread_across_samples_at_a_position():
     batch, time = 5, 3
     x = torch.randn(batch, time, DIM, generator=torch.Generator().manual_seed(0))
