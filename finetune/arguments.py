@@ -20,17 +20,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.trainer_utils import IntervalStrategy
 
 from ..pretraining import recipe as recipe_file
-from ..pretraining.console.help import FINE_TUNING, ORDINARY, command_parser
 from ..pretraining.data.arguments import CheckedArguments
 from ..pretraining.model_section import check_shapes, config_class_of, open_config
-from ..pretraining.shared_arguments import build_training, own_fields
+from ..pretraining.shared_arguments import build_training
+from .command_line import MODEL_FIELDS, SECTIONS, read_command
 from .data_arguments import FineTuneDataArguments
-from .help_text import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
 from .training_arguments import FineTuneArguments
-
-
-SECTIONS = ("model", "data", "task", "training")
-MODEL_FIELDS = ("model_name_or_path", "from_scratch", "original_padding")
 
 
 class RecipeFields(Protocol):
@@ -85,28 +80,8 @@ def parse(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> FineTun
         ValueError: an unknown field or a value that is not possible; the message names both and the fix.
         FileNotFoundError: no such recipe.
     """
-    recipe, overrides = read_command(argv, task_class)
+    recipe, overrides = read_command(task_class.script, argv)
     return resolve(recipe_file.override(recipe, overrides, field_names(task_class)), task_class)
-
-
-def read_command(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> tuple[dict[str, Any], list[str]]:
-    """The recipe as its file has it, and the `--field value` words."""
-    parser = command_parser(
-        f"accelerate launch finetune/{task_class.script}",
-        COMMANDS[task_class.script].what + " " + RECIPE_WORDS,
-        f"accelerate launch finetune/{task_class.script} " + COMMANDS[task_class.script].example,
-        page=COMMANDS[task_class.script].page,
-        usage="RECIPE.yaml [--field value ...]",
-        groups={
-            "recipes that come with the package": recipes_of(task_class.script),
-            "fields of model": ", ".join(MODEL_FIELDS) + " and those of the encoder's configuration",
-            "fields of data": recipe_file.names_of(task_class.data_class),
-            "fields of task": recipe_file.names_of(task_class.arguments_class),
-            "fields of training, besides those of transformers' TrainingArguments": own_fields(FineTuneArguments),
-        },
-        codes=ORDINARY if task_class.script == "run_probe.py" else FINE_TUNING,
-    )
-    return recipe_file.read_command(parser, argv, RECIPES, SECTIONS)
 
 
 def field_names(task_class: type[RecipeFields]) -> recipe_file.FieldNames:

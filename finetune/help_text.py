@@ -15,6 +15,8 @@ class Words:
     what: str
     example: str  # behind the name of the script
     page: str
+    data: tuple[str, str]  # module and name of the class that holds the fields of the section
+    task: tuple[str, str]
 
 
 COMMANDS = {
@@ -24,6 +26,8 @@ COMMANDS = {
         "    --model_name_or_path runs/my_vision --labels_per_class null \\\n"
         "    --data.train '{path: my_photos/train}' --data.test '{path: my_photos/test}'",
         "docs/fine_tuning.md",
+        ("data2vec.finetune.image.arguments", "ImageClassificationData"),
+        ("data2vec.finetune.image.arguments", "ImageClassificationArguments"),
     ),
     "run_ctc.py": Words(
         "Fine-tune an encoder for speech recognition by CTC and evaluate it, with an n-gram language model if one is "
@@ -32,6 +36,8 @@ COMMANDS = {
         "    --data.train '{path: train.jsonl}' --data.validation '{path: validation.jsonl}' \\\n"
         "    --data.test '{path: test.jsonl}'",
         "docs/fine_tuning.md, speech recognition",
+        ("data2vec.finetune.ctc.data", "CtcDataArguments"),
+        ("data2vec.finetune.ctc.task", "CtcArguments"),
     ),
     "run_glue.py": Words(
         "Fine-tune an encoder for text classification and evaluate it: your own texts, one column or a pair, or a "
@@ -39,6 +45,8 @@ COMMANDS = {
         "imdb_small.yaml --model_name_or_path runs/my_text \\\n"
         "    --data.train '{path: my_reviews.csv, label_column: verdict}' --data.test null",
         "docs/fine_tuning.md, text",
+        ("data2vec.finetune.text.arguments", "TextClassificationData"),
+        ("data2vec.finetune.text.task", "TextClassificationArguments"),
     ),
     "run_audio_classification.py": Words(
         "Fine-tune an encoder for audio classification, one label a clip or several, and evaluate it; a recipe with "
@@ -47,6 +55,8 @@ COMMANDS = {
         "    --model_name_or_path runs/my_audio --data.train '{path: my_sounds/train}' \\\n"
         "    --data.test '{path: my_sounds/test}' --data.validation null --validation_share 0.2",
         "docs/fine_tuning.md, sounds",
+        ("data2vec.finetune.audio.task", "AudioClassificationData"),
+        ("data2vec.finetune.audio.task", "AudioClassificationArguments"),
     ),
     "run_probe.py": Words(
         "What a frozen encoder knows: features of every layer, k-NN and linear probes, few labels, beside untrained "
@@ -54,6 +64,8 @@ COMMANDS = {
         "probe_audio.yaml --model_name_or_path runs/my_audio \\\n"
         "    --data.train '{path: my_sounds/train}' --data.test '{path: my_sounds/test}'",
         "docs/fine_tuning.md, without fine-tuning",
+        ("data2vec.finetune.probe.arguments", "ProbeData"),
+        ("data2vec.finetune.probe.arguments", "ProbeTask"),
     ),
 }
 

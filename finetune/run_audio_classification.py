@@ -6,6 +6,14 @@
 """
 
 import sys
+
+from data2vec.finetune.command_line import check_command
+from data2vec.pretraining.command_line import answer_early
+
+
+if __name__ == "__main__":
+    answer_early(check_command(__file__))
+
 from collections.abc import Sequence
 
 from data2vec.finetune.audio.folds import every_fold

@@ -1,6 +1,14 @@
 """Fine-tune for speech recognition: `accelerate launch finetune/run_ctc.py RECIPE.yaml [--field value ...]`."""
 
 import sys
+
+from data2vec.finetune.command_line import check_command
+from data2vec.pretraining.command_line import answer_early
+
+
+if __name__ == "__main__":
+    answer_early(check_command(__file__))
+
 from collections.abc import Sequence
 
 from data2vec.finetune.ctc.task import SpeechRecognition

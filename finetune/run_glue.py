@@ -9,11 +9,19 @@ refused (the message names the field or the row, and the fix).
 """
 
 import sys
+
+from data2vec.finetune.command_line import check_command, read_command
+from data2vec.pretraining.command_line import answer_early
+
+
+if __name__ == "__main__":
+    answer_early(check_command(__file__))
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data2vec.finetune.arguments import field_names, read_command, resolve
+from data2vec.finetune.arguments import field_names, resolve
 from data2vec.finetune.runner import command, fine_tune
 from data2vec.finetune.task import Task
 from data2vec.finetune.text.glue_sweep import plan, recipe_of_task, run_sweep
@@ -30,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_or_sweep(argv: Sequence[str] | None) -> None:
     """One run, or a sweep where the recipe or the command line asks for one."""
-    recipe, overrides = read_command(argv, TEXT)
+    recipe, overrides = read_command(TEXT.script, argv)
     names = field_names(TEXT)
     overridden = override(recipe, overrides, names)
     sweep = TextClassificationArguments.from_dict(overridden["task"]).sweep

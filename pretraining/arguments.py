@@ -14,21 +14,13 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, PreTrain
 
 from ..modeling import ObjectiveConfig
 from . import recipe as recipe_file
-from .console.help import EXIT_CODES, command_parser
+from .command_line import RECIPES, SECTIONS, read_command
 from .data.build import MODEL_TYPES, DataArguments, modality_of
 from .evaluation.raw_features import RAW_FEATURES
 from .evaluation.report import ReportArguments
 from .model_section import build_config, check_shapes, config_class_of, open_config
-from .shared_arguments import build_training, own_fields
+from .shared_arguments import build_training
 from .trainer import PretrainingArguments
-
-
-RECIPES = Path(__file__).parent / "recipes"
-WHAT = """Pretrain data2vec 1 or 2.0 in speech, vision or language. A recipe is a YAML file with the sections model,
-objective, data, training and, where the run ends with a report, report. --field value overrides one field: --max_steps
-100, --objective.top_k_layers 4 or, inside a field, --masking.length 5; values are YAML. Started again with the same
-command, an interrupted run continues."""
-SECTIONS = ("model", "objective", "data", "training")
 
 
 @dataclass
@@ -62,27 +54,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
         ValueError: an unknown field or a value that is not possible; the message names both and the fix.
         FileNotFoundError: no such recipe.
     """
-    modalities = dict.fromkeys(MODEL_TYPES.values())
-    parser = command_parser(
-        "accelerate launch pretraining/run.py",
-        WHAT,
-        "accelerate launch pretraining/run.py demo_audio.yaml --sources '[{path: my_clips}]' \\\n"
-        "    --output_dir runs/my_audio --probe null",
-        page="docs/pretraining.md; docs/reference/modeling.md explains the fields of objective",
-        usage="RECIPE.yaml [--field value ...]",
-        groups={
-            "recipes that come with the package": sorted(p.name for p in RECIPES.glob("*.yaml")),
-            "fields of model": "model_type, model_name_or_path (continue from an encoder), and those of the encoder's "
-            "configuration",
-            "fields of objective": _listed(ObjectiveConfig),
-            "fields of data, every modality": _listed(DataArguments),
-            **{f"fields of data, {kind.name}": _listed(kind.arguments_class, DataArguments) for kind in modalities},
-            "fields of training, besides those of transformers' TrainingArguments": own_fields(PretrainingArguments),
-            "fields of report": _listed(ReportArguments),
-        },
-        codes=tuple(EXIT_CODES),
-    )
-    recipe, overrides = recipe_file.read_command(parser, argv, RECIPES, SECTIONS, recipe_file.OPTIONAL)
+    recipe, overrides = read_command(argv)
     return resolve(override(recipe, overrides))
 
 
@@ -96,12 +68,6 @@ def override(recipe: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, A
     return recipe_file.override(recipe, arguments, field_names)
 
 
-def _listed(cls: type, base: type | None = None) -> list[str]:
-    """Names of fields in their order, without those of a base class."""
-    shared = [] if base is None else recipe_file.names_of(base)
-    return [name for name in recipe_file.names_of(cls) if name not in shared]
-
-
 def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
     checkpoint = model.get(recipe_file.CHECKPOINT)
     config_class = config_class_of(checkpoint) if recipe_file.CHECKPOINT in model else None
@@ -109,7 +75,7 @@ def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
     if found not in tuple(MODEL_TYPES):
         where = "model.model_type =" if config_class is None else f"model.model_name_or_path = {checkpoint!r} holds"
         raise ValueError(
-            f"{where} {found!r}, which cannot be pretrained here: use one of {', '.join(MODEL_TYPES)}, or "
+            f"{where} {found!r}, which cannot be pretrained here: use one of {', '.join(sorted(MODEL_TYPES))}, or "
             "give model.model_name_or_path."
         )
     return config_class or CONFIG_MAPPING[str(found)]

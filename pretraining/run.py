@@ -9,10 +9,17 @@ codes: 0 done; 2 refused (the message names the field and the fix); 3 stopped be
 where a launcher makes 1 of every code.
 """
 
+import sys
+
+from data2vec.pretraining.command_line import answer_early, check_command
+
+
+if __name__ == "__main__":
+    answer_early(check_command)
+
 import contextlib
 import copy
 import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 

@@ -143,11 +143,6 @@ class PretrainingArguments(SharedArguments):
     guard_start_step: int = field(default=5000, metadata={"help": "updates before which no collapse is declared"})
 
 
-def own_fields(cls: type[SharedArguments]) -> list[str]:
-    """The fields that `cls` has beside those of `TrainingArguments`, or with another default, by name."""
-    return sorted(name for kind in cls.__mro__ if issubclass(kind, SharedArguments) for name in kind.__annotations__)
-
-
 Arguments = TypeVar("Arguments", bound=SharedArguments)
 
 

@@ -1,0 +1,55 @@
+"""The command lines of the scripts in this folder: help, and the recipe that they name. Nothing imports torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..pretraining import recipe as recipe_file
+from ..pretraining.command_line import TRAINING, check_names, model_fields, model_type_of
+from ..pretraining.console.fields import fields_of
+from ..pretraining.console.help import FINE_TUNING, ORDINARY, command_parser
+from .help_text import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
+
+
+SECTIONS = ("model", "data", "task", "training")
+MODEL_FIELDS = ("model_name_or_path", "from_scratch", "original_padding")
+ARGUMENTS = ("data2vec.finetune.training_arguments", "FineTuneArguments")
+
+
+def read_command(script: str, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """`RECIPE.yaml [--field value ...]`: the recipe as its file has it, and the words behind it.
+
+    Raises:
+        ValueError: the file is no recipe.
+        FileNotFoundError: no such recipe.
+    """
+    command = COMMANDS[script]
+    parser = command_parser(
+        f"accelerate launch finetune/{script}",
+        f"{command.what} {RECIPE_WORDS}",
+        f"accelerate launch finetune/{script} {command.example}",
+        page=command.page,
+        usage="RECIPE.yaml [--field value ...]",
+        groups={
+            "recipes that come with the package": recipes_of(script),
+            "fields of model": ", ".join(MODEL_FIELDS) + " and those of the encoder's configuration",
+            "fields of data": fields_of(*command.data),
+            "fields of task": fields_of(*command.task),
+            TRAINING: sorted(fields_of(*ARGUMENTS, inherited=False)),
+        },
+        codes=ORDINARY if script == "run_probe.py" else FINE_TUNING,
+    )
+    return recipe_file.read_command(parser, argv, RECIPES, SECTIONS)
+
+
+def check_command(path: str) -> Callable[[], None]:
+    """What the script at `path` refuses before anything heavy is imported, see [`answer_early`]."""
+    script = Path(path).name
+    classes = {"data": COMMANDS[script].data, "task": COMMANDS[script].task, "training": ARGUMENTS}
+
+    def names(section: str, recipe: Mapping[str, Any]) -> list[str]:
+        if section in classes:
+            return fields_of(*classes[section])
+        return [*model_fields(model_type_of(recipe["model"])), *MODEL_FIELDS]
+
+    return lambda: check_names(*read_command(script), names)

@@ -1,0 +1,86 @@
+"""What help lists and slips are checked against without importing torch is what the classes hold."""
+
+import dataclasses
+import importlib
+import subprocess
+import sys
+
+import pytest
+from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING
+
+from data2vec.finetune.arguments import FineTuneArguments
+from data2vec.finetune.command_line import ARGUMENTS
+from data2vec.finetune.help_text import COMMANDS
+from data2vec.pretraining import command_line
+from data2vec.pretraining.console.fields import fields_of
+from data2vec.pretraining.data.build import MODEL_TYPES
+from tests.code_blocks import ROOT
+
+
+HOMES = {*command_line.CLASSES.values(), *command_line.DATA.values(), ARGUMENTS}
+HOMES |= {home for words in COMMANDS.values() for home in (words.data, words.task)}
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(HOMES))
+def test_fields_are_those_of_the_class(module, name):
+    found = getattr(importlib.import_module(module), name)
+    assert sorted(fields_of(module, name)) == sorted(field.name for field in dataclasses.fields(found) if field.init)
+
+
+@pytest.mark.parametrize(
+    "model_type", [f"{family}-{name}" for family in ("data2vec", "data2vec2") for name in command_line.DATA]
+)
+def test_model_types_are_those_that_are_pretrained(model_type):
+    config_class = CONFIG_MAPPING[model_type]
+    assert sorted(command_line.model_fields(model_type)) == sorted(
+        f.name for f in dataclasses.fields(config_class) if f.init
+    )
+    pretraining = MODEL_FOR_PRETRAINING_MAPPING[config_class]
+    assert command_line.fields_in_pretraining(model_type) == list(pretraining.config_fields)
+    module, name = command_line.DATA[model_type.rpartition("-")[2]]
+    assert getattr(importlib.import_module(module), name) is MODEL_TYPES[model_type].arguments_class
+
+
+def test_fine_tuning_reads_the_classes_of_its_tasks():
+    assert getattr(importlib.import_module(ARGUMENTS[0]), ARGUMENTS[1]) is FineTuneArguments
+    for script, words in COMMANDS.items():
+        module = importlib.import_module(f"data2vec.finetune.{script.removesuffix('.py')}")
+        tasks = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and getattr(value, "script", None) == script
+        ]
+        assert tasks, f"{script} names no task"
+        for task in tasks:
+            assert (task.data_class.__module__, task.data_class.__name__) == words.data
+            assert (task.arguments_class.__module__, task.arguments_class.__name__) == words.task
+
+
+EARLY = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as done:
+    heavy = {"torch", "transformers", "datasets"} & set(sys.modules)
+    assert not heavy, f"imported {heavy}"
+    sys.exit(done.code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("pretraining/run.py --help", 0, "fields of training"),
+        ("pretraining/run.py zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
+        ("pretraining/run.py demo_text.yaml --learning_rat 1", 2, "Did you mean --learning_rate?"),
+        ("pretraining/run.py demo_text.yaml --objective.vews 2", 2, "did you mean 'views'?"),
+        ("pretraining/run.py demo_vision.yaml --model.patch_siz 2", 2, "did you mean 'patch_size'?"),
+        ("pretraining/run.py demo_vision.yaml --data.max_second 2", 2, "data.max_second is not a field"),
+        *((f"finetune/{script} --help", 0, "fields of task") for script in COMMANDS),
+        *((f"finetune/{script} zzz.yaml", 2, "There is no recipe 'zzz.yaml'") for script in COMMANDS),
+    ],
+)  # fmt: skip
+def test_help_and_slips_are_answered_before_torch_is_imported(words, code, said):
+    done = subprocess.run([sys.executable, "-c", EARLY, *words.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code and said in done.stdout + done.stderr, done.stdout + done.stderr
