@@ -34,7 +34,8 @@ from ..pretraining.console.help import EXIT_PREEMPTED, EXIT_STORAGE, end
 from ..pretraining.console.libraries import quiet_libraries
 from ..pretraining.engine.launch_check import check_launch
 from ..pretraining.monitoring.run_summary import RunSummary
-from .arguments import SECTIONS, FineTuneRun, parse
+from .arguments import FineTuneRun, parse
+from .command_line import SECTIONS
 from .predictions import write_rows
 from .task import VALIDATION, Task, TaskData
 from .trainer import FineTuneTrainer

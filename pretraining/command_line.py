@@ -22,7 +22,7 @@ interrupted run."""
 SECTIONS = ("model", "objective", "data", "training")
 CLASSES = {  # section -> the class that holds its fields; those of `model` and `data` depend on the model type
     "objective": ("data2vec.modeling.configuration_objective", "ObjectiveConfig"),
-    "training": ("data2vec.pretraining.trainer", "PretrainingArguments"),
+    "training": ("data2vec.pretraining.shared_arguments", "PretrainingArguments"),
     "report": ("data2vec.pretraining.evaluation.report", "ReportArguments"),
 }
 DATA = {

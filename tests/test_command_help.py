@@ -10,7 +10,7 @@ import pytest
 
 from data2vec.finetune.help_text import COMMANDS, recipes_of
 from data2vec.finetune.help_text import RECIPES as FINE_TUNING_RECIPES
-from data2vec.pretraining.arguments import RECIPES
+from data2vec.pretraining.command_line import RECIPES
 from data2vec.pretraining.console.help import EXIT_CODES, FINE_TUNING, ORDINARY
 from data2vec.pretraining.console.progress import progress
 from tests.code_blocks import ROOT, blocks_of

@@ -35,7 +35,8 @@ from ...pretraining.data.tokenizer import max_tokens
 from ...pretraining.evaluation.probe import teacher_encoder, untrained_encoder
 from ...pretraining.evaluation.raw_features import raw_features
 from ...pretraining.trainer import WHOLE_MODEL
-from ..arguments import SECTIONS, FineTuneRun
+from ..arguments import FineTuneRun
+from ..command_line import SECTIONS
 from ..examples import Examples
 from ..runner import FREE, RESULTS
 from .arguments import ProbeData, ProbeTask

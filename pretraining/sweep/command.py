@@ -23,10 +23,11 @@ import numpy as np
 import yaml
 
 from data2vec.pretraining import recipe as recipe_file
-from data2vec.pretraining.arguments import RECIPES, Run, field_names, resolve
-from data2vec.pretraining.arguments import SECTIONS as RUN_SECTIONS
+from data2vec.pretraining.arguments import Run, field_names, resolve
 from data2vec.pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
 from data2vec.pretraining.checkpoints.storage import claimed, exit_code, is_disk_error, write_text
+from data2vec.pretraining.command_line import RECIPES
+from data2vec.pretraining.command_line import SECTIONS as RUN_SECTIONS
 from data2vec.pretraining.console.help import (
     EXIT_COLLAPSED,
     EXIT_DIVERGED,

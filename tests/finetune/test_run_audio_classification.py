@@ -20,8 +20,9 @@ from transformers import (
     pipeline,
 )
 
-from data2vec.finetune.arguments import RECIPES, resolve
+from data2vec.finetune.arguments import resolve
 from data2vec.finetune.audio.task import AudioClassification
+from data2vec.finetune.help_text import RECIPES
 from data2vec.finetune.run_audio_classification import main
 from data2vec.pretraining.recipe import parse_yaml
 from tests.finetune.encoders import encoder_folder

@@ -9,7 +9,8 @@ import yaml
 from PIL import Image
 from transformers import AutoModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
-from data2vec.finetune.arguments import RECIPES, resolve
+from data2vec.finetune.arguments import resolve
+from data2vec.finetune.help_text import RECIPES
 from data2vec.finetune.probe.arguments import Probe
 from data2vec.finetune.probe.features import FeatureFolder
 from data2vec.finetune.probe.layers import best_layer

@@ -14,7 +14,8 @@ from data2vec.modeling import (
     Data2VecTextForPreTraining,
     Data2VecVisionForPreTraining,
 )
-from data2vec.pretraining.arguments import RECIPES, override, parse_arguments, read_recipe, resolve
+from data2vec.pretraining.arguments import override, parse_arguments, read_recipe, resolve
+from data2vec.pretraining.command_line import RECIPES
 from data2vec.pretraining.recipe import parse_yaml
 from data2vec.pretraining.run import main
 

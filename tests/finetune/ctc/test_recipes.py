@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from data2vec.finetune.arguments import RECIPES, resolve
+from data2vec.finetune.arguments import resolve
 from data2vec.finetune.ctc.task import SpeechRecognition
+from data2vec.finetune.help_text import RECIPES
 from data2vec.finetune.runner import fine_tune
 from data2vec.pretraining.recipe import read_recipe
 from tests.finetune.encoders import FAMILIES, encoder_folder

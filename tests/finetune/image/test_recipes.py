@@ -8,7 +8,8 @@ import torch
 import yaml
 from PIL import Image
 
-from data2vec.finetune.arguments import RECIPES, parse
+from data2vec.finetune.arguments import parse
+from data2vec.finetune.help_text import RECIPES
 from data2vec.finetune.image.task import ImageClassification
 from data2vec.finetune.optim import layer_numbers
 from data2vec.finetune.run_image_classification import main

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from data2vec.finetune.arguments import RECIPES, field_names, resolve
+from data2vec.finetune.arguments import field_names, resolve
+from data2vec.finetune.help_text import RECIPES
 from data2vec.finetune.run_glue import main
 from data2vec.finetune.text.glue_sweep import GlueSweep, plan, recipe_of_task
 from data2vec.finetune.text.glue_tasks import AVERAGED
