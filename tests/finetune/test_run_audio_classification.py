@@ -169,20 +169,18 @@ def test_every_fold_is_the_test_set_once(tmp_path, encoders, capsys):
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, encoders, tones, head_norm):
     """Masks, mixed clips, crops, dropout and the order of the clips included."""
     weights = {}
-    for name, stops in (("whole", [8]), ("resumed", [4, 8])):
+    for name in ("whole", "resumed"):
         folder = tmp_path / name
         folder.mkdir()
         task = {"mixup_prob": 0.5, "head_norm": head_norm}
         model = {"mask_time_prob": 0.3, "mask_time_length": 3}
-        how = {"save_strategy": "steps", "save_steps": 4, "lr_scheduler_type": "constant", "warmup_steps": 0}
+        how = {"save_strategy": "steps", "save_steps": 4, "max_steps": 8}
         path = recipe(folder, encoders["v1"], {"train": tones["train"], "max_seconds": 0.25}, task, model, **how)
-        for stop in stops:
-            (folder / "run" / "results.json").unlink(missing_ok=True)
-            if (folder / "run" / "recipe.yaml").is_file():
-                (
-                    folder / "run" / "recipe.yaml"
-                ).unlink()  # a run of other length is another one; here it is the test's
-            assert main([path, "--max_steps", str(stop)]) == 0
+        if name == "resumed":  # what an interruption after step 4 leaves
+            (folder / "run").mkdir()
+            (tmp_path / "whole" / "run" / "checkpoint-4").rename(folder / "run" / "checkpoint-4")
+            (tmp_path / "whole" / "run" / "recipe.yaml").rename(folder / "run" / "recipe.yaml")
+        assert main([path]) == 0
         weights[name] = load_file(folder / "run" / "model.safetensors")
     for name, tensor in weights["whole"].items():
         assert torch.equal(tensor, weights["resumed"][name]), name
