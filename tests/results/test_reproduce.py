@@ -211,7 +211,7 @@ def test_a_row_names_what_differs_between_its_sides() -> None:
     }
     for text, pair in rows.items():
         row = {"claim": "", "paper": "", "command": "", "wall_seconds": 60.0, "headline": [{"system": "v2", **pair}]}
-        assert f"| {text} | one seed, leans to yes |" in tables._opening_row(found | row)
+        assert f"| {text} | one seed, leans to yes |" in tables._opening_row("two", found | row)
 
 
 def test_minutes_count_every_training_and_every_measurement_once() -> None:
