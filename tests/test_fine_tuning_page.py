@@ -35,13 +35,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 def photos(folder: Path) -> None:
-    """20 x 24 pixels of two patterns, in train/ and test/."""
+    """40 x 48 pixels of two patterns, in train/ and test/."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 20), ("test", 6)):
         for kind in ("stripes", "noise"):
             (folder / split / kind).mkdir(parents=True)
             for i in range(count):
-                pixels = rng.integers(0, 255, size=(20, 24, 3), dtype=np.uint8)
+                pixels = rng.integers(0, 255, size=(40, 48, 3), dtype=np.uint8)
                 if kind == "stripes":
                     pixels[::4] = 255
                 Image.fromarray(pixels).save(folder / split / kind / f"{i}.png")

@@ -184,7 +184,7 @@ def test_nothing_usable_is_an_error(tmp_path):
         ({"min_seconds": 3.0}, r"data.min_seconds = 3.0.*max_seconds = 2.0"),
         ({"batch_seconds": 1}, r"data.batch_seconds = 1.0.*max_seconds"),
         ({"max_seconds": 0.01}, r"data.max_seconds = 0.01.*720 samples"),
-        ({"max_seconds": "long"}, r"data.max_seconds = 'long'.*float"),
+        ({"max_seconds": "long"}, r"data.max_seconds = 'long'.*give a number"),
         ({"skip_above_seconds": 1.0, "min_seconds": 1.5}, r"data.skip_above_seconds = 1.0"),
         ({"bucket_width": 0.0}, r"data.bucket_width = 0.0"),
     ],
