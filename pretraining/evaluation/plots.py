@@ -53,11 +53,7 @@ PANELS = {
     ),
     "spread": Panel(
         "Spread of targets and predictions",
-        {
-            "target_std": "targets",
-            "prediction_std": "predictions",
-            "position_std": "targets, across samples",
-        },
+        {"target_std": "targets", "prediction_std": "predictions", "position_std": "targets, across samples"},
         "Targets stay well above 0.1, predictions rise towards them. If the spread across samples is a small share of "
         "that of the targets, these say where a token is, not what it is.",
         short="Spread",
@@ -166,11 +162,7 @@ def draw_curves(log: Log, columns: int = 2) -> Figure | None:
 
 
 def draw_panels(logs: Mapping[str, Log]) -> dict[str, Figure]:
-    """A figure of each panel that was logged; of several runs, one of each quantity, with a line a run.
-
-    Returns:
-        by the key of `PANELS`, or `PANEL.QUANTITY` where there are several runs and a panel has several quantities.
-    """
+    """A figure of each panel that was logged; of several runs, one of each quantity (`PANEL.QUANTITY`)."""
     figures = {}
     for key, panel in logged_panels(*logs.values()).items():
         drawn = {key: (panel.title, [curves_of(log, panel) for log in logs.values()])}
