@@ -37,13 +37,6 @@ PICTURES = {
     "report_pictures/errors.png": "Utterances by their word error rate",
     "report_pictures/values.png": "Predictions over labels",
 }
-WHAT = {"audio": "speech", "vision": "images", "text": "text"}
-LIMITS = {
-    "audio": "It knows the kinds of sound, the languages and the recording conditions of its training data. It takes "
-    "mono audio at its processor's sampling rate.",
-    "vision": "It knows the kinds of image of its training data, at the size in `config.json`.",
-    "text": "It knows the languages and the kinds of text of its training data, split as its tokenizer splits them.",
-}
 
 
 def render(folder: str | Path, **given: Any) -> ModelCard:
@@ -92,9 +85,9 @@ def _values(facts: Facts, curves: bool) -> dict[str, Any]:
         "words": facts.words,
         "tables": tables,
         "usage": usage,
-        "what": WHAT[facts.modality],
+        "what": facts.modality.name,
         "task_words": PIPELINE_NAMES.get(facts.pipeline or "", "a task").lower(),
-        "limits_of_data": LIMITS[facts.modality],
+        "limits_of_data": facts.of_modality.limits,
         "curves": curves,
         "pictures": [(name, words) for name, words in PICTURES.items() if (facts.run.path / name).is_file()],
         "report_picture": (facts.run.path / REPORT_PICTURE).is_file(),

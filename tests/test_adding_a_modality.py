@@ -50,6 +50,15 @@ def test_block(index, folder):
     run_block(*BLOCKS[index], folder)
 
 
+def test_what_the_page_shows_of_a_run_is_there(folder):
+    """After the blocks: card, report page with masks and attention, export, by the example's own entries."""
+    run = folder / "runs" / "my_series"
+    assert "time-series" in (run / "README.md").read_text() and "(batch, time, dim)" in (run / "README.md").read_text()
+    assert (run / "report_pictures" / "masks.png").is_file() and (run / "report_pictures" / "attention.png").is_file()
+    (checks,) = json.loads((folder / "my_export" / "export.json").read_text())["files"].values()
+    assert checks["largest_difference"] < 1e-5
+
+
 def test_the_example_edits_no_file_of_the_core():
     for path in EXAMPLE.glob("*.py"):
         assert "setattr" not in path.read_text() and "monkey" not in path.read_text()

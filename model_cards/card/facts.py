@@ -10,15 +10,16 @@ from typing import Any
 
 from safetensors import safe_open
 
+from ...pretraining.data.build import modality_of
+from ...pretraining.data.modality import Modality
 from ..folder import Folder, open_folder
 from .card_yaml import CardFields
-from .hub_terms import PIPELINES
+from .modalities import CARD_WORDS, CardWords
 from .recorded_numbers import unrecorded
 
 
 RESULTS, STATE, EMISSIONS = "results.json", "trainer_state.json", "emissions.csv"
 MEASURED = ("energy_consumed", "emissions")  # columns of emissions.csv: kWh, and kg of CO2 equivalent
-MODALITIES = ("audio", "vision", "text")
 # Files of JSON whose numbers a card may name, beside those of `Folder`.
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
 
@@ -50,8 +51,12 @@ class Facts:
         return self.words.model_name or self.run.name
 
     @property
-    def modality(self) -> str:
-        return str(self.config["model_type"]).rpartition("-")[2]
+    def modality(self) -> type[Modality[Any]]:
+        return modality_of(str(self.config["model_type"]))
+
+    @property
+    def of_modality(self) -> CardWords:
+        return CARD_WORDS[self.modality]
 
     @property
     def second(self) -> bool:
@@ -69,8 +74,8 @@ class Facts:
     @property
     def pipeline(self) -> str | None:
         """The Hub's task of the saved class; `None` for one that has none."""
-        endings = {ending: task for (kind, ending), task in PIPELINES.items() if kind == self.modality}
-        return next((task for ending, task in endings.items() if self.architecture.endswith(ending)), None)
+        tasks = self.of_modality.tasks
+        return next((task for ending, task in tasks.items() if self.architecture.endswith(ending)), None)
 
     def section(self, name: str) -> dict[str, Any]:
         return dict(self.run.recipe.get(name) or {})
@@ -111,8 +116,7 @@ def read_facts(folder: str | Path, given: dict[str, Any]) -> Facts:
         )
     config = json.loads(config_file.read_text(encoding="utf-8"))
     model_type = str(config.get("model_type"))
-    if not model_type.startswith("data2vec") or model_type.rpartition("-")[2] not in MODALITIES:
-        raise ValueError(f"{config_file}: model_type = {model_type!r} is none of data2vec's; this renders its cards.")
+    CARD_WORDS[modality_of(model_type)]  # ValueError where there is none
     results = _json(run.path / RESULTS)
     results = results if results and "run" in results else None  # run_probe writes one of its own
     state = _json(run.path / STATE) or {}

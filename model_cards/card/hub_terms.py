@@ -20,23 +20,6 @@ LICENSES = frozenset(
 LICENSES_PAGE = "https://huggingface.co/docs/hub/repositories-licenses"
 LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")  # ISO 639-1, -2 or -3, and the Hub's two words
 
-# (modality, what the saved class ends in) -> the Hub's task
-PIPELINES = {
-    ("audio", "ForCTC"): "automatic-speech-recognition",
-    ("audio", "ForSequenceClassification"): "audio-classification",
-    ("vision", "ForImageClassification"): "image-classification",
-    ("text", "ForSequenceClassification"): "text-classification",
-    ("text", "ForTokenClassification"): "token-classification",
-    ("text", "ForQuestionAnswering"): "question-answering",
-    ("audio", "Model"): "feature-extraction",
-    ("vision", "Model"): "image-feature-extraction",
-    ("text", "Model"): "feature-extraction",
-}
-CLASSIFICATION = {
-    "audio": "audio-classification",
-    "vision": "image-classification",
-    "text": "text-classification",
-}
 PIPELINE_NAMES = {
     "automatic-speech-recognition": "Speech recognition",
     "audio-classification": "Audio classification",

@@ -8,17 +8,16 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ...pretraining.evaluation.report_text import METRIC_NAMES
 from .facts import Facts
-from .hub_terms import CLASSIFICATION, METRICS, PIPELINE_NAMES
+from .hub_terms import METRICS, PIPELINE_NAMES
 
 
 GLUE = "nyu-mll/glue"  # where its tasks are on the Hub
-TAGS = {"audio": "speech", "vision": "vision", "text": "text"}
 
 
 def card_data(facts: Facts) -> ModelCardData:
     """The metadata of a run folder's card. Raises ValueError where huggingface_hub's classes refuse it."""
     words, results = facts.words, list(evaluations(facts))
-    tags = ["data2vec", *(["data2vec2", "custom_code"] if facts.second else []), TAGS[facts.modality]]
+    tags = ["data2vec", *(["data2vec2", "custom_code"] if facts.second else []), facts.of_modality.tag]
     tags += ["self-supervised-learning"] if facts.results is None else []
     return ModelCardData(
         license=words.license,
@@ -43,7 +42,7 @@ def evaluations(facts: Facts) -> Iterator[EvalResult]:
 
 def _fine_tuned(facts: Facts) -> Iterator[EvalResult]:
     section = facts.section("data")
-    task = facts.pipeline or CLASSIFICATION[facts.modality]
+    task = facts.pipeline or facts.of_modality.classification
     for split, values in (facts.results or {}).items():
         if not isinstance(values, dict) or "examples" not in values:
             continue
@@ -61,7 +60,7 @@ def _encoder(facts: Facts) -> Iterator[EvalResult]:
     probe = facts.section("data").get("probe")
     if not probe:
         return
-    task, split = CLASSIFICATION[facts.modality], str(probe.get("test_split", "test"))
+    task, split = facts.of_modality.classification, str(probe.get("test_split", "test"))
     report = facts.run.report
     if report is not None:
         labels = report["settings"]["labels_per_class"]

@@ -13,16 +13,6 @@ AUTO = {
     "image-classification": "AutoModelForImageClassification",
     "text-classification": "AutoModelForSequenceClassification",
 }
-FINE_TUNING = {
-    "audio": ("AutoModelForAudioClassification", "run_audio_classification.py", "spoken_digits_small.yaml"),
-    "vision": ("AutoModelForImageClassification", "run_image_classification.py", "fashion_mnist_small.yaml"),
-    "text": ("AutoModelForSequenceClassification", "run_glue.py", "glue_small.yaml"),
-}
-SHAPES = {
-    "audio": "(batch, frames, dim)",
-    "vision": "(batch, CLS and patches, dim)",
-    "text": "(batch, tokens, dim)",
-}
 
 
 def loading(facts: Facts) -> str:
@@ -31,22 +21,16 @@ def loading(facts: Facts) -> str:
     if facts.results is not None and facts.pipeline is not None:
         return _classes_of_one_channel(facts, trust) if _one_channel(facts) else _pipeline(facts, trust)
     imports, lines = _example(facts)
-    reader = {"audio": "AutoFeatureExtractor", "vision": "AutoImageProcessor", "text": "AutoTokenizer"}[facts.modality]
-    call = {
-        "audio": 'processor(example, sampling_rate=processor.sampling_rate, return_tensors="pt")',
-        "vision": 'processor(example, return_tensors="pt")',
-        "text": 'processor(example, return_tensors="pt")',
-    }[facts.modality]
-    # the stock text model makes a pooler of random weights, and says so, where it is not told to leave it out
-    pooler = ", add_pooling_layer=False" if facts.modality == "text" and not facts.second else ""
+    reader = facts.modality.processor_class.__name__
+    options = "" if facts.second else facts.of_modality.encoder_options
     return _block(
         [*imports, f"from transformers import {', '.join(sorted(('AutoModel', reader)))}"],
         [
-            f'encoder = AutoModel.from_pretrained("{REPO_ID}"{trust}{pooler})',
+            f'encoder = AutoModel.from_pretrained("{REPO_ID}"{trust}{options})',
             f'processor = {reader}.from_pretrained("{REPO_ID}"{trust})',
             *lines,
-            f"inputs = {call}",
-            f"features = encoder(**inputs).last_hidden_state  # {SHAPES[facts.modality]}",
+            f"inputs = {facts.of_modality.call}",
+            f"features = encoder(**inputs).last_hidden_state  # {facts.modality.shapes[1]}",
         ],
     )
 
@@ -60,7 +44,7 @@ def _pipeline(facts: Facts, trust: str) -> str:
 
 
 def _one_channel(facts: Facts) -> bool:
-    return facts.modality == "vision" and facts.config.get("num_channels") == 1
+    return facts.pipeline == "image-classification" and facts.config.get("num_channels") == 1
 
 
 def _classes_of_one_channel(facts: Facts, trust: str) -> str:
@@ -81,22 +65,14 @@ def _classes_of_one_channel(facts: Facts, trust: str) -> str:
 
 def _example(facts: Facts) -> tuple[list[str], list[str]]:
     """Imports, and lines that make an `example` to be replaced by a real one."""
-    if facts.modality == "audio":
-        line = "example = np.zeros(16_000, dtype=np.float32)  # your clip: mono, at 16 kHz"
-        return ["import numpy as np"], [line]
-    if facts.modality == "vision":
-        mode = "L" if _one_channel(facts) else "RGB"
-        return ["from PIL import Image"], [
-            f'example = Image.new("{mode}", (64, 64))  # Image.open("your picture.png")'
-        ]
-    return [], ['example = "your text"']
+    return list(facts.of_modality.imports), [facts.of_modality.example(facts.config)]
 
 
 def fine_tuning(facts: Facts) -> dict[str, str] | None:
     """Of an encoder: a block of Python, and the command of this package; `None` for a fine-tuned model."""
-    if facts.results is not None:
+    if facts.results is not None or facts.of_modality.fine_tuning is None:
         return None
-    auto, script, recipe = FINE_TUNING[facts.modality]
+    auto, script, recipe = facts.of_modality.fine_tuning
     trust = ", trust_remote_code=True" if facts.second else ""
     lines = [f'model = {auto}.from_pretrained("{REPO_ID}", num_labels=2{trust})  # your number of classes']
     command = f"accelerate launch finetune/{script} {recipe} --model_name_or_path {REPO_ID}"

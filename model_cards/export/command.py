@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoProcessor
 
 import data2vec  # noqa: F401  registers the classes of 2.0
 from data2vec.model_cards.export.formats import (
@@ -34,16 +34,12 @@ from data2vec.model_cards.export.measure import differences, int8_loss, speed
 from data2vec.model_cards.export.model import Exportable, exportable, open_model, trace
 from data2vec.pretraining.checkpoints.storage import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
+from data2vec.pretraining.data.build import modality_of
 
 
 TOLERANCE = 1e-4
 REPORT = "export.json"
 FORMATS = ("torch", "onnx")
-PROCESSORS: dict[str, tuple[Any, ...]] = {
-    "audio": (AutoProcessor, AutoFeatureExtractor),
-    "vision": (AutoImageProcessor,),
-    "text": (AutoTokenizer,),
-}
 
 
 def export(name: str, out: str | Path, formats: Sequence[str] = ("torch",), int8: bool = False) -> dict[str, Any]:
@@ -147,7 +143,7 @@ def _onnx_packages(runners: dict[str, Runner]) -> tuple[str, ...]:
 
 def _save_processor(name: str, model: Exportable, out: Path) -> None:
     """What turns clips, pictures or sentences into the inputs, where the model has it beside it."""
-    for opener in PROCESSORS[model.model.config.model_type.rpartition("-")[2]]:
+    for opener in (AutoProcessor, modality_of(model.model.config.model_type).processor_class):
         try:
             opener.from_pretrained(name, trust_remote_code=False).save_pretrained(out)
             return

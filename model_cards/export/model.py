@@ -21,21 +21,12 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ...modeling.embed_audio import ConvFrames
+from ...pretraining.data.build import AudioData, ImageData, TextData, modality_of
 from ...pretraining.data.hub_names import require_hub_name
+from ...pretraining.data.modality import Registry
 
 
-# (modality, ending of the class that was saved) -> what opens it
-HEADS: dict[tuple[str, str], Any] = {
-    ("audio", "Model"): AutoModel,
-    ("audio", "ForCTC"): AutoModelForCTC,
-    ("audio", "ForSequenceClassification"): AutoModelForAudioClassification,
-    ("audio", "ForAudioFrameClassification"): AutoModelForAudioFrameClassification,
-    ("vision", "Model"): AutoModel,
-    ("vision", "ForImageClassification"): AutoModelForImageClassification,
-    ("text", "Model"): AutoModel,
-    ("text", "ForSequenceClassification"): AutoModelForSequenceClassification,
-    ("text", "ForTokenClassification"): AutoModelForTokenClassification,
-}
 SECONDS, TOKENS = 10, 128  # of the example that speed is measured with
 Inputs = dict[str, Tensor]
 
@@ -50,16 +41,13 @@ def open_model(name: str, attention: str = "sdpa") -> PreTrainedModel:
     """
     require_hub_name(name)
     config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    family, _, modality = config.model_type.rpartition("-")
-    if family not in ("data2vec", "data2vec2"):
-        raise ValueError(f"{name!r} holds a {config.model_type!r}: this exports data2vec's models.")
+    heads = EXPORTS[modality_of(config.model_type)].heads
     saved = (config.architectures or ["Model"])[0]
-    opener = next((auto for (kind, end), auto in HEADS.items() if kind == modality and saved.endswith(end)), None)
+    opener = next((auto for end, auto in heads.items() if saved.endswith(end)), None)
     if opener is None:
-        endings = ", ".join(end for kind, end in HEADS if kind == modality)
         raise ValueError(
-            f"{name!r} holds a {saved}, which has no export ({endings} have): name the folder of a run, not the "
-            "pretraining/ in it, or a model with another head."
+            f"{name!r} holds a {saved}, which has no export ({', '.join(heads)} have): name the folder of a run, not "
+            "the pretraining/ in it, or a model with another head."
         )
     model: PreTrainedModel = opener.from_pretrained(
         name, dtype=torch.float32, trust_remote_code=False, attn_implementation=attention
@@ -79,6 +67,7 @@ class Exportable(nn.Module):
     """A model whose forward takes tensors and returns one: logits, or the last hidden state.
 
     Attributes:
+        heads: what the saved class ends in -> the Auto class that opens it.
         names: of the inputs, in their order.
         output_name: logits or last_hidden_state.
         traced: the shape it is traced with; any other is possible afterwards.
@@ -86,6 +75,7 @@ class Exportable(nn.Module):
         timed: the shape that speed is measured with.
     """
 
+    heads: ClassVar[dict[str, Any]] = {"Model": AutoModel}
     names: ClassVar[tuple[str, ...]]
     unit: ClassVar[str]
     shortest: int
@@ -126,22 +116,23 @@ class Exportable(nn.Module):
 class ExportableAudio(Exportable):
     """Samples of any length from two frames on."""
 
+    heads: ClassVar[dict[str, Any]] = {
+        "Model": AutoModel,
+        "ForCTC": AutoModelForCTC,
+        "ForSequenceClassification": AutoModelForAudioClassification,
+        "ForAudioFrameClassification": AutoModelForAudioFrameClassification,
+    }
     names = ("input_values", "attention_mask")
     unit = "samples"
 
     def __init__(self, model: PreTrainedModel):
         super().__init__(model)
-        self.shortest, self.longest = self._samples(2), None
-        self.traced = Shape(3, self._samples(25) + 3)
-        self.checked = (Shape(1, self.shortest), Shape(2, self._samples(11) + 1), Shape(5, self._samples(43)))
+        config: Any = model.config
+        samples = ConvFrames(tuple(config.conv_kernel), tuple(config.conv_stride)).samples_for
+        self.shortest, self.longest = samples(2), None
+        self.traced = Shape(3, samples(25) + 3)
+        self.checked = (Shape(1, self.shortest), Shape(2, samples(11) + 1), Shape(5, samples(43)))
         self.timed = Shape(1, max(16_000 * SECONDS, self.shortest))
-
-    def _samples(self, frames: int) -> int:
-        """The fewest samples that make so many frames."""
-        config: Any = self.model.config
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-            frames = (frames - 1) * stride + kernel
-        return frames
 
     def example(self, shape: Shape, seed: int = 0) -> Inputs:
         mask = self._masked(shape)
@@ -155,6 +146,11 @@ class ExportableAudio(Exportable):
 class ExportableText(Exportable):
     """Tokens, two to as many as there are positions."""
 
+    heads: ClassVar[dict[str, Any]] = {
+        "Model": AutoModel,
+        "ForSequenceClassification": AutoModelForSequenceClassification,
+        "ForTokenClassification": AutoModelForTokenClassification,
+    }
     names = ("input_ids", "attention_mask")
     unit = "tokens"
 
@@ -179,6 +175,7 @@ class ExportableText(Exportable):
 class ExportableVision(Exportable):
     """Images of `config.image_size`, as many as there are."""
 
+    heads: ClassVar[dict[str, Any]] = {"Model": AutoModel, "ForImageClassification": AutoModelForImageClassification}
     names = ("pixel_values",)
     unit = "images"
     shortest, longest = 0, None
@@ -196,15 +193,13 @@ class ExportableVision(Exportable):
         return self._only(pixel_values=pixel_values)
 
 
-KINDS: dict[str, type[Exportable]] = {
-    "audio": ExportableAudio,
-    "vision": ExportableVision,
-    "text": ExportableText,
-}
+EXPORTS: Registry[type[Exportable]] = Registry(
+    "export", {AudioData: ExportableAudio, ImageData: ExportableVision, TextData: ExportableText}
+)
 
 
 def exportable(model: PreTrainedModel) -> Exportable:
-    return KINDS[model.config.model_type.rpartition("-")[2]](model).eval()
+    return EXPORTS[modality_of(model.config.model_type)](model).eval()
 
 
 def trace(model: Exportable) -> ExportedProgram:

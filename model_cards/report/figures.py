@@ -53,7 +53,7 @@ class Group:
 
 
 class Drawing(Protocol):
-    """How a modality is drawn; `DRAWINGS` in page_sections.py holds one for each main input."""
+    """How a modality is drawn; `DRAWINGS` in page_pictures.py holds one for each."""
 
     kind: ClassVar[Literal["tiles", "plots"]]  # how its figures are laid out
 

@@ -6,6 +6,7 @@ the first rows are opened. Nothing is downloaded that the run did not read.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import islice
 from typing import Any
 
@@ -14,12 +15,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import (
-    MODEL_MAPPING,
     AutoConfig,
-    AutoFeatureExtractor,
-    AutoImageProcessor,
     AutoModel,
-    AutoTokenizer,
     PreTrainedModel,
 )
 
@@ -34,12 +31,6 @@ from ..folder import Folder
 
 FIRST = 256  # rows of a source that are opened
 SEED = 42  # TrainingArguments' own
-PROCESSORS: dict[str, Any] = {
-    "input_values": AutoFeatureExtractor,
-    "pixel_values": AutoImageProcessor,
-    "input_ids": AutoTokenizer,
-}
-BESIDE = ("attention_mask", "student_input_ids")  # of a batch, what else can be shown
 Example = dict[str, Any]
 
 
@@ -80,26 +71,16 @@ class Inputs:
                 raise ValueError(f"There is no {name} in the folder: {folder.missing[name]}.")
         self.weights = str(folder.weights)
         self.config: Any = AutoConfig.from_pretrained(self.weights, trust_remote_code=False)
-        self.main_input: str = MODEL_MAPPING[type(self.config)].main_input_name  # type: ignore[attr-defined]
         self.seed = int(folder.recipe.get("training", {}).get("seed", SEED))
         modality_class = modality_of(self.config)
         args: DataArguments = modality_class.arguments_class.from_dict(folder.recipe.get("data", {}))
         self.args = replace(args, num_proc=1)
-        self.modality: Any = modality_class(self.args, self.config, self._processor())
+        self.modality: Any = modality_class(self.args, self.config, modality_class.open_processor(self.weights))
         if not getattr(self.config, "objective", None):
             raise ValueError(
                 f"{self.weights}/config.json has no objective, so the masks of its pretraining are unknown."
             )
         self.objective = ObjectiveConfig.from_dict(self.config.objective)
-
-    def _processor(self) -> Any:
-        kind = PROCESSORS[self.main_input]
-        try:
-            return kind.from_pretrained(self.weights, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            if kind is AutoTokenizer:
-                raise ValueError(f"There is no tokenizer in {self.weights}: copy the run's into it.") from error
-            return None  # the defaults of pretraining
 
     def examples(self, count: int) -> list[Example]:
         """Examples of the training data, augmented as in training.
@@ -125,8 +106,8 @@ class Inputs:
         found = []
         for number, example in enumerate(examples):
             collated = collator([example])
-            batch = {column: collated[column] for column in (self.main_input, *BESIDE) if column in collated}
-            masked = collated["masked"][0].numpy()
+            masked = collated.pop("masked")[0].numpy()
+            batch = {column: values for column, values in collated.items() if column not in ("mask_counts", "labels")}
             name = str(example.get("name") or f"example {number + 1}")
             views = masked if masked.ndim == 2 else masked[None]
             found.append(Masked(name, batch, views, self.objective.views is not None))
@@ -163,7 +144,8 @@ class Inputs:
 
         Tokens that stand for no part of the input (CLS) are left out; what they were given is missing in the sums.
         """
-        inputs = {name: value.to(encoder.device) for name, value in batch.items() if name != "student_input_ids"}
+        taken = signature(encoder.forward).parameters  # what the student alone reads is none of them
+        inputs = {name: value.to(encoder.device) for name, value in batch.items() if name in taken}
         with torch.no_grad():
             attentions = encoder(**inputs, output_attentions=True).attentions
         real = real_tokens(encoder, inputs, attentions[0].shape[-1])[0].cpu().numpy()  # (time,)

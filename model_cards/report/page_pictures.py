@@ -10,6 +10,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ...pretraining.console.progress import progress
+from ...pretraining.data.build import AudioData, ImageData, TextData
+from ...pretraining.data.modality import Registry
 from ..folder import Folder
 from .draw_audio import AudioDrawing
 from .draw_features import MAPPED, MethodName, feature_map, layers_figure, probe_all_layers, scores_of_probe
@@ -26,12 +28,9 @@ EXAMPLES = 3  # shown with their masks
 LOOKED_AT = 2  # of them, with attention
 PROBED = 2000  # labelled examples of each split, as in the report of a run
 
-# main input -> how its modality is drawn
-DRAWINGS: dict[str, Drawing] = {
-    "pixel_values": ImageDrawing(),
-    "input_values": AudioDrawing(),
-    "input_ids": TextDrawing(),
-}
+DRAWINGS: Registry[Drawing] = Registry(
+    "drawing", {ImageData: ImageDrawing(), AudioData: AudioDrawing(), TextData: TextDrawing()}
+)
 
 
 @dataclass
@@ -50,7 +49,7 @@ class RunPictures:
 
     @cached_property
     def drawing(self) -> Drawing:
-        return DRAWINGS[self.inputs.main_input]
+        return DRAWINGS[type(self.inputs.modality)]
 
     @cached_property
     def examples(self) -> list[Masked]:

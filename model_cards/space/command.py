@@ -22,21 +22,32 @@ from data2vec.model_cards.hub.errors import in_words, is_expected
 from data2vec.model_cards.hub.own_code import foreign_code
 from data2vec.pretraining.checkpoints.storage import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.data.build import AudioData, ImageData, TextData, modality_of
 from data2vec.pretraining.data.hub_names import require_hub_name
+from data2vec.pretraining.data.modality import Registry
 
 
 TEMPLATES = Path(__file__).with_name("templates")
 FILES = ("app.py", "requirements.txt", "README.md")
 CHOICE = "space.json"  # what app.py reads
-# (modality, ending of the class that was saved) -> template and task
-APPS = {
-    ("audio", "ForCTC"): ("audio", "automatic-speech-recognition"),
-    ("audio", "ForSequenceClassification"): ("audio", "audio-classification"),
-    ("vision", "ForImageClassification"): ("image", "image-classification"),
-    ("vision", "Model"): ("image", "image-feature-extraction"),
-    ("text", "Model"): ("text", "feature-extraction"),
-    ("text", "ForSequenceClassification"): ("text", "feature-extraction"),
-}
+# ending of the class that was saved -> template and task
+SPACES: Registry[dict[str, tuple[str, str]]] = Registry(
+    "Space",
+    {
+        AudioData: {
+            "ForCTC": ("audio", "automatic-speech-recognition"),
+            "ForSequenceClassification": ("audio", "audio-classification"),
+        },
+        ImageData: {
+            "ForImageClassification": ("image", "image-classification"),
+            "Model": ("image", "image-feature-extraction"),
+        },
+        TextData: {
+            "Model": ("text", "feature-extraction"),
+            "ForSequenceClassification": ("text", "feature-extraction"),
+        },
+    },
+)
 SENTENCES = [
     "The film was good.",
     "It is a bad film.",
@@ -58,19 +69,19 @@ def write_space(name: str, folder: Path, model: str | None = None, trust_code: b
     """
     require_hub_name(name)
     config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    family, _, modality = config.model_type.rpartition("-")
+    apps = SPACES[modality_of(config.model_type)]
     saved = (config.architectures or ["Model"])[0]
-    found = next((app for (kind, end), app in APPS.items() if kind == modality and saved.endswith(end)), None)
+    found = next((app for end, app in apps.items() if saved.endswith(end)), None)
     if found is None:
         raise ValueError(
             f"There is no Space for {name!r}, a {saved}: the models to try are "
-            f"{', '.join(f'{kind} {end}' for kind, end in APPS)}. Fine-tune it first (docs/fine_tuning.md)."
+            f"{', '.join(apps)}. Fine-tune it first (docs/fine_tuning.md)."
         )
     template, task = found
     model = model or name
     title = model.rstrip("/").rpartition("/")[2]
     choice: dict[str, Any] = {"model": model, "task": task, "title": title}
-    choice["trust_remote_code"] = family == "data2vec2"
+    choice["trust_remote_code"] = config.model_type.startswith("data2vec2-")
     if choice["trust_remote_code"]:
         choice["revision"] = _checked_code(model, trust_code)
     folder.mkdir(parents=True, exist_ok=True)

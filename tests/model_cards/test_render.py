@@ -293,7 +293,10 @@ def test_words_that_are_not_possible(words, said, folder, capsys):
     "change, said",
     [
         (lambda folder: (folder / "model.safetensors").unlink(), "the run is not finished"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "'bert' is none of data2vec's"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
+            "'bert' is of no known modality",
+        ),
         (lambda folder: shutil.rmtree(folder), "is not a folder"),
         (lambda folder: (folder / "card.yaml").write_text("licence: mit"), "card.yaml.licence"),
     ],

@@ -74,7 +74,7 @@ class SeriesEmbeddings(nn.Module):
                 f"series_values has shape {tuple(series_values.shape)}: pass (batch, steps, {self.channels})."
             )
         time = series_values.shape[1] // self.patch_steps
-        patches = series_values[:, : time * self.patch_steps].reshape(len(series_values), time, -1)
+        patches = series_values[:, : time * self.patch_steps].reshape(series_values.shape[0], time, -1)
         tokens = self.projection(patches.to(self.projection.weight.dtype))  # (batch, time, dim)
         return tokens, (time,)
 

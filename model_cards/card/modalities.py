@@ -1,0 +1,90 @@
+"""What a card says of each modality: the Hub's words, limits, and code to read an input."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...pretraining.data.audio import AudioData
+from ...pretraining.data.image import ImageData
+from ...pretraining.data.modality import Registry
+from ...pretraining.data.text import TextData
+
+
+@dataclass(frozen=True)
+class CardWords:
+    """
+    Attributes:
+        tag: for the Hub.
+        limits: what such an encoder knows, in a sentence.
+        example: `config.json` -> a line of Python that makes an `example` to be replaced by a real one.
+        imports: what that line needs.
+        call: of the `processor` on the example.
+        encoder_options: of the stock model of data2vec 1.
+        has_language: whether a card says which language it is.
+        tasks: what the saved class ends in -> the Hub's task.
+        classification: the Hub's task of a probe.
+        fine_tuning: an Auto class, and script and recipe of this package; `None` where it has none.
+    """
+
+    tag: str
+    limits: str
+    example: Callable[[Mapping[str, Any]], str]
+    imports: tuple[str, ...] = ()
+    call: str = 'processor(example, return_tensors="pt")'
+    encoder_options: str = ""
+    has_language: bool = False
+    tasks: Mapping[str, str] = field(default_factory=lambda: {"Model": "feature-extraction"})
+    classification: str = "other"
+    fine_tuning: tuple[str, str, str] | None = None
+
+
+CARD_WORDS: Registry[CardWords] = Registry(
+    "card words",
+    {
+        AudioData: CardWords(
+            tag="speech",
+            limits="It knows the kinds of sound, the languages and the recording conditions of its training data. It "
+            "takes mono audio at its processor's sampling rate.",
+            example=lambda config: "example = np.zeros(16_000, dtype=np.float32)  # your clip: mono, at 16 kHz",
+            imports=("import numpy as np",),
+            call='processor(example, sampling_rate=processor.sampling_rate, return_tensors="pt")',
+            has_language=True,
+            tasks={
+                "ForCTC": "automatic-speech-recognition",
+                "ForSequenceClassification": "audio-classification",
+                "Model": "feature-extraction",
+            },
+            classification="audio-classification",
+            fine_tuning=("AutoModelForAudioClassification", "run_audio_classification.py", "spoken_digits_small.yaml"),
+        ),
+        ImageData: CardWords(
+            tag="vision",
+            limits="It knows the kinds of image of its training data, at the size in `config.json`.",
+            example=lambda config: (
+                f'example = Image.new("{"L" if config.get("num_channels") == 1 else "RGB"}", (64, 64))'
+                '  # Image.open("your picture.png")'
+            ),
+            imports=("from PIL import Image",),
+            tasks={"ForImageClassification": "image-classification", "Model": "image-feature-extraction"},
+            classification="image-classification",
+            fine_tuning=("AutoModelForImageClassification", "run_image_classification.py", "fashion_mnist_small.yaml"),
+        ),
+        TextData: CardWords(
+            tag="text",
+            limits="It knows the languages and the kinds of text of its training data, split as its tokenizer splits "
+            "them.",
+            example=lambda config: 'example = "your text"',
+            # or it makes a pooler of random weights, and says so
+            encoder_options=", add_pooling_layer=False",
+            has_language=True,
+            tasks={
+                "ForSequenceClassification": "text-classification",
+                "ForTokenClassification": "token-classification",
+                "ForQuestionAnswering": "question-answering",
+                "Model": "feature-extraction",
+            },
+            classification="text-classification",
+            fine_tuning=("AutoModelForSequenceClassification", "run_glue.py", "glue_small.yaml"),
+        ),
+    },
+)
