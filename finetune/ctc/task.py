@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
-import jiwer
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from ...pretraining.data.modality import describe
 from ...pretraining.data.sources import LABEL
 from ..examples import Examples
 from ..labels import open_splits
+from ..metrics import load
 from ..task import Task, TaskData
 from .data import CtcCollator, CtcDataArguments, Speech, decode_labels
 from .decoding import GreedyDecoder, LanguageModelDecoder, Tuning, most_frequent, tune, utterance_errors
@@ -158,8 +158,9 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         metrics: dict[str, float] = {}
         for prefix, texts in (("", greedy), ("lm_", searched)):
             if texts is not None:
-                metrics[f"{prefix}wer"] = float(jiwer.wer(references, texts))
-                metrics[f"{prefix}cer"] = float(jiwer.cer(references, texts))
+                for name in ("wer", "cer"):
+                    found = load(name).compute(predictions=texts, references=references)
+                    metrics[f"{prefix}{name}"] = found[name]
         return metrics
 
     def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, top_k_accuracy_score
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageClassification, PreTrainedModel
@@ -16,6 +15,7 @@ from ...pretraining.data.modality import describe
 from ..arguments import FineTuneRun
 from ..examples import Examples
 from ..labels import labelled_examples, open_splits
+from ..metrics import load
 from ..predictions import classification_rows, write_confusion
 from ..task import Task, TaskData
 from .arguments import ImageClassificationArguments, ImageClassificationData
@@ -86,9 +86,9 @@ class ImageClassification(Task[ImageClassificationArguments, ImageClassification
 
     def compute_metrics(self, predictions: EvalPrediction) -> dict[str, float]:
         logits, labels = predictions.predictions, predictions.label_ids  # (examples, classes), (examples,)
-        metrics = {"accuracy": float(accuracy_score(labels, np.argmax(logits, axis=1)))}
+        metrics = load("accuracy").compute(predictions=np.argmax(logits, axis=1), references=labels)
         if len(self.names) > 5:
-            metrics["top5"] = float(top_k_accuracy_score(labels, logits, k=5, labels=range(len(self.names))))
+            metrics |= load("top5").compute(predictions=logits, references=labels)
         return metrics
 
     def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:

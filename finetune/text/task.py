@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import AutoModelForSequenceClassification
 from transformers.trainer_utils import EvalPrediction
 
@@ -21,7 +20,7 @@ from ..arguments import FineTuneRun
 from ..data_arguments import LabelledSource
 from ..examples import Examples
 from ..labels import labelled_examples
-from ..metrics import correlations
+from ..metrics import load
 from ..predictions import classification_rows, write_confusion, write_rows
 from ..task import VALIDATION, Task, TaskData, softmax
 from .arguments import TextClassificationData
@@ -152,16 +151,14 @@ class TextClassification(Task[TextClassificationArguments, TextClassificationDat
         references = predictions.label_ids
         if not self.names:
             values = np.asarray(predictions.predictions)[:, 0]  # (examples,)
-            found = correlations(values, references)
+            found = load("correlations").compute(predictions=values, references=references)
             wanted: Sequence[str] = OWN_NUMBERS
         else:
             chosen = np.asarray(predictions.predictions).argmax(-1)  # (examples,)
             average = "binary" if len(self.names) == 2 else "macro"
-            found = {
-                "accuracy": float(accuracy_score(references, chosen)),
-                "f1": float(f1_score(references, chosen, average=average, zero_division=0.0)),  # of class 1, as GLUE's
-                "matthews_correlation": float(matthews_corrcoef(references, chosen)),
-            }
+            given = {"predictions": chosen, "references": references}
+            found = load("f1").compute(**given, average=average)
+            found |= load("accuracy").compute(**given) | load("matthews_correlation").compute(**given)
             wanted = OWN_CLASSES
         wanted = wanted if self.data_args.task is None else self.data_args.task.metrics
         return found | {"score": float(np.mean([found[name] for name in wanted]))}
