@@ -196,7 +196,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         """Frames that the front end makes of so many samples (320 samples a frame at the default strides)."""
         return self._get_feat_extract_output_lengths(samples, add_adapter=False)
 
-    def _add_positions(self, hidden: Tensor, real: Tensor | None, pos_conv_embed: nn.Module) -> Tensor:
+    def _add_positions(self, hidden: Tensor, real: Tensor | None, pos_conv_embed: Any) -> Tensor:
         """Add the output of the stacked convolutions to frames, of which the padded ones become zero."""
         if real is not None:
             hidden = hidden.masked_fill(~real.unsqueeze(-1), 0)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ...pretraining.data.audio import AUDIO, AudioData
+from ...pretraining.data.audio import AudioData
 from ...pretraining.data.collators import generator, pad
 from ...pretraining.data.modality import BadExample, describe
+from ...pretraining.data.sound_files import AUDIO
 from ..examples import Examples
 
 

@@ -27,9 +27,10 @@ from transformers import (
 from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.arguments import CheckedArguments
-from ...pretraining.data.audio import AUDIO, SAMPLING_RATE, AudioData, AudioDataArguments
+from ...pretraining.data.audio import AudioData, AudioDataArguments
 from ...pretraining.data.labels import Labels, encode_label_lists, is_list, number_labels
 from ...pretraining.data.modality import Survey, path_of
+from ...pretraining.data.sound_files import AUDIO, SAMPLING_RATE
 from ...pretraining.data.sources import LABEL
 from ..arguments import FineTuneRun
 from ..data_arguments import FineTuneDataArguments

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, Wav2Vec2CTCTokenizer
 
-from ...pretraining.data.audio import AUDIO, SAMPLING_RATE, AudioData, AudioDataArguments
+from ...pretraining.data.audio import AudioData, AudioDataArguments
 from ...pretraining.data.collators import pad
 from ...pretraining.data.modality import BadExample, describe
+from ...pretraining.data.sound_files import AUDIO, SAMPLING_RATE
 from ...pretraining.data.sources import LABEL
 from ..data_arguments import FineTuneDataArguments, LabelledSource
 from ..examples import Examples

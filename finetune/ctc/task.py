@@ -25,8 +25,8 @@ from transformers import (
 from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.arguments import CheckedArguments
-from ...pretraining.data.audio import AUDIO
 from ...pretraining.data.modality import describe
+from ...pretraining.data.sound_files import AUDIO
 from ...pretraining.data.sources import LABEL
 from ..examples import Examples
 from ..labels import open_splits

@@ -22,9 +22,12 @@ from transformers import (
 )
 
 from ...modeling.embed_audio import ConvFrames
-from ...pretraining.data.build import AudioData, ImageData, TextData, modality_of
+from ...pretraining.data.audio import AudioData
+from ...pretraining.data.build import modality_of
 from ...pretraining.data.hub_names import require_hub_name
+from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
+from ...pretraining.data.text import TextData
 
 
 SECONDS, TOKENS = 10, 128  # of the example that speed is measured with

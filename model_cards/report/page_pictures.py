@@ -10,8 +10,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ...pretraining.console.progress import progress
-from ...pretraining.data.build import AudioData, ImageData, TextData
+from ...pretraining.data.audio import AudioData
+from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
+from ...pretraining.data.text import TextData
 from ..folder import Folder
 from .draw_audio import AudioDrawing
 from .draw_features import MAPPED, MethodName, feature_map, layers_figure, probe_all_layers, scores_of_probe

@@ -7,16 +7,13 @@ costs as much as one of 20 s, and it is normalised after cropping: what the mode
 """
 
 import contextlib
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
-import datasets
 import numpy as np
 import soundfile
-import soxr
 import torch
 from torch import Tensor
 from transformers import AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor
@@ -26,28 +23,8 @@ from ...modeling.embed_audio import ConvFrames
 from .arguments import DataArguments
 from .bad_examples import BadExample
 from .collators import Batch, Collator, Example, TokenLayout, generator, pad
-from .file_types import AUDIO_TYPES, content_of, missing_bytes, size_of, unopened
 from .modality import Modality, Row, Rows, Survey, describe
-from .sources import MediaKind
-
-
-def _wav(array: Any, rate: int) -> bytes:
-    """Samples, (samples,) or (channels, samples), as the content of a file."""
-    wave = np.asarray(array)
-    wave = wave / 32768 if np.issubdtype(wave.dtype, np.integer) else wave
-    file = io.BytesIO()
-    soundfile.write(file, wave.T, int(rate), format="WAV", subtype="FLOAT")
-    return file.getvalue()
-
-
-AUDIO = MediaKind(
-    column="audio",
-    feature=datasets.Audio,
-    extensions=(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"),
-    known_columns=("audio", "speech", "file", "path"),
-    encode=_wav,
-)
-MISSING_TAIL = 0.1  # seconds a decoder may return less than the header says: lossy formats round up to whole frames
+from .sound_files import AUDIO, SAMPLING_RATE, file_of, headers_of, read_crop, read_headers
 
 
 @dataclass(kw_only=True)
@@ -97,13 +74,6 @@ class AudioDataArguments(DataArguments):
     @property
     def batch_cost(self) -> int | None:
         return None if self.batch_seconds is None else int(self.batch_seconds * SAMPLING_RATE)
-
-
-SAMPLING_RATE = 16_000
-RATES = (1_000, 768_000)  # that a header is believed to mean
-LOUDEST = 1e6  # full scale is 1, or 32768 where somebody wrote integers as floats
-MOST_FRAMES = 1 << 40  # a header that says more lies; the product with a rate stays within int64
-BLOCK = 1 << 16
 
 
 class AudioCollator(Collator):
@@ -181,7 +151,7 @@ class AudioData(Modality[AudioDataArguments]):
         infos = []
         for row in rows:
             with contextlib.suppress(soundfile.LibsndfileError, OSError, TypeError):
-                infos.append(soundfile.info(_file(row[AUDIO.column])))
+                infos.append(soundfile.info(file_of(row[AUDIO.column])))
         seconds, limit = self.args.max_seconds, self.args.skip_above_seconds
         changes = {
             f"resampled to {SAMPLING_RATE} Hz": [info.samplerate != SAMPLING_RATE for info in infos],
@@ -194,7 +164,7 @@ class AudioData(Modality[AudioDataArguments]):
         return f"of {len(infos)} clips looked at, {', '.join(lost)}" if lost else None
 
     def survey(self, rows: Rows, filtered: bool = True) -> Survey | None:
-        headers = _read_headers(rows, self.args.num_proc)
+        headers = read_headers(rows, self.args.num_proc)
         rate = np.maximum(headers["rate"], 1)
         samples = -(-headers["frames"] * SAMPLING_RATE // rate)  # (rows,) at 16 kHz, rounded up
         bad = {int(i): self._header_problem(rows[int(i)]) for i in np.flatnonzero(headers["rate"] == 0)}
@@ -210,7 +180,7 @@ class AudioData(Modality[AudioDataArguments]):
         return len(example["input_values"])
 
     def left_out(self, row: Row) -> str | None:
-        headers = _headers_of_batch([row[AUDIO.column]])
+        headers = headers_of([row[AUDIO.column]])
         frames, rate = np.asarray(headers["frames"]), np.asarray(headers["rate"])
         reasons = self._filters(frames, np.maximum(rate, 1), rate > 0)
         return next((reason for reason, rows in reasons.items() if len(rows)), None)
@@ -245,130 +215,9 @@ def _frames_of(config: PreTrainedConfig) -> ConvFrames:
     return ConvFrames(tuple(config.conv_kernel), tuple(config.conv_stride))
 
 
-def read_crop(value: Any, name: str, limit: int, rng: np.random.Generator | None) -> np.ndarray:
-    """At most `limit` samples at 16 kHz mono, fp32, from a random place (from the start if `rng` is None).
-
-    `value` is a path, the bytes of a file or {"bytes", "path"}. Raises `BadExample` for a file that is unreadable,
-    empty, truncated, silent or not finite.
-    """
-    try:
-        sound = soundfile.SoundFile(_file(value))
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise unopened(value, name, "audio", AUDIO_TYPES, error) from error
-    with sound:
-        rate, total = sound.samplerate, sound.frames
-        if not RATES[0] <= rate <= RATES[1]:
-            raise BadExample(
-                f"{name} says that it has {rate} samples a second, {RATES[0]} to {RATES[1]} are believed: mend it.",
-                problem="sampling rate",
-            )
-        if total == 0 and missing_bytes(value) == 0:
-            raise BadExample(f"{name} holds no sound: remove it.", problem="empty")
-        wanted = min(total, math.ceil(limit * rate / SAMPLING_RATE))
-        try:
-            if rng is not None and wanted < total:
-                sound.seek(int(rng.integers(total - wanted + 1)))
-            wave = sound.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
-        except (soundfile.LibsndfileError, OSError, MemoryError) as error:
-            raise _broken_off(value, name, error) from error
-    # What libsndfile makes of a wav that was cut is a shorter clip; its header still knows.
-    seconds = max((wanted - len(wave)) / rate, _missing_seconds(value, total / rate))
-    if seconds > MISSING_TAIL or total == 0:
-        raise BadExample(f"{name} ends {seconds:.1f} s before its header says: mend it.", problem="truncated")
-    mono = wave.mean(axis=1)  # (samples,)
-    if not np.isfinite(mono).all() or np.abs(mono).max() > LOUDEST:
-        raise BadExample(
-            f"{name} holds NaN, infinite or absurdly large samples: mend or remove it.", problem="not finite"
-        )
-    if mono.min() == mono.max():
-        raise BadExample(f"{name} is silent (all samples of a crop are equal): remove it.", problem="silent")
-    if rate != SAMPLING_RATE:
-        mono = soxr.resample(mono, rate, SAMPLING_RATE)
-    return mono[:limit]
-
-
-def _broken_off(value: Any, name: str, error: Exception) -> BadExample:
-    """Truncated, where a decoder that reads from the start comes to the end of the file; else damaged."""
-    read, total, rate, reason = 0, 0, 1, getattr(error, "error_string", error)
-    content = content_of(value)
-    with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file:
-        watched = _Watched(file)
-        try:
-            with soundfile.SoundFile(watched) as sound:
-                sound.seekable = lambda: False  # soundfile seeks after every read, which fails in such a file
-                total, rate = sound.frames, sound.samplerate
-                while block := len(sound.read(BLOCK, dtype="float32", always_2d=True)):
-                    read += block
-        except (soundfile.LibsndfileError, OSError) as later:
-            reason = getattr(later, "error_string", later)
-        at_end = watched.furthest >= size_of(value)
-    if at_end and read < total:
-        missing = (total - read) / rate
-        return BadExample(f"{name} ends {missing:.1f} s before its header says: mend it.", problem="truncated")
-    return BadExample(f"{name} cannot be decoded ({reason}): mend or remove it.", problem="damaged")
-
-
-class _Watched(io.RawIOBase):
-    """A file that knows how far it was read."""
-
-    def __init__(self, file: BinaryIO):
-        self.file, self.furthest = file, 0
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        count = self.file.readinto(buffer)  # type: ignore[attr-defined]
-        self.furthest = max(self.furthest, self.file.tell())
-        return count
-
-
-def _missing_seconds(value: Any, seconds: float) -> float:
-    """How much a RIFF or AIFF file of so many seconds lacks of what its header says."""
-    missing = missing_bytes(value)
-    return missing * seconds / max(size_of(value), 1) if missing else 0.0
-
-
 def _too_short(name: str, samples: int, shortest: int) -> BadExample:
     return BadExample(
         f"{name} has {samples} samples at 16 kHz, the encoder needs {shortest}: raise data.min_seconds to leave such "
         f"clips out.",
         problem="too short",
     )
-
-
-def _file(value: Any) -> Any:
-    content = content_of(value)
-    return io.BytesIO(content) if isinstance(content, bytes) else content
-
-
-def _read_headers(rows: Rows, num_proc: int) -> dict[str, np.ndarray]:
-    """Frames and rate of every file, (rows,) int64 each, from the headers alone; rate 0: cannot be used."""
-    assert isinstance(rows, datasets.Dataset)
-    table = rows.map(
-        _headers_of_batch,
-        batched=True,
-        batch_size=64,
-        input_columns=[AUDIO.column],
-        remove_columns=rows.column_names,
-        num_proc=num_proc if num_proc > 1 and len(rows) > num_proc else None,
-        desc="Reading durations",
-    ).with_format("numpy")
-    return {name: np.asarray(table[name][:], dtype=np.int64) for name in ("frames", "rate")}
-
-
-def _headers_of_batch(values: list[Any]) -> dict[str, list[int]]:
-    frames, rates = [], []
-    for value in values:
-        try:
-            info = soundfile.info(_file(value))
-            usable = info.frames > 0 and RATES[0] <= info.samplerate <= RATES[1]
-            frames.append(min(info.frames, MOST_FRAMES))
-            rates.append(info.samplerate if usable else 0)
-        except (soundfile.LibsndfileError, OSError, TypeError):
-            frames.append(0)
-            rates.append(0)
-    return {"frames": frames, "rate": rates}

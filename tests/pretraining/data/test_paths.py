@@ -12,8 +12,8 @@ import soundfile
 from PIL import Image
 
 from data2vec.pretraining.data.arguments import Source
-from data2vec.pretraining.data.audio import AUDIO, read_crop
 from data2vec.pretraining.data.image import IMAGE
+from data2vec.pretraining.data.sound_files import AUDIO, read_crop
 from data2vec.pretraining.data.sources import load_source
 
 
