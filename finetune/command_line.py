@@ -1,14 +1,16 @@
 """The command lines of the scripts in this folder: help, and the recipe that they name. Nothing imports torch."""
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..pretraining import recipe as recipe_file
-from ..pretraining.command_line import TRAINING, check_names, model_fields, model_type_of
+from ..pretraining.command_line import TRAINING, add_texts, check_names, model_fields, model_type_of, texts_of
 from ..pretraining.console.fields import fields_of
 from ..pretraining.console.help import FINE_TUNING, ORDINARY, command_parser
 from .help_text import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
+from .normalisation import CASES, PUNCTUATION
 
 
 SECTIONS = ("model", "data", "task", "training")
@@ -53,3 +55,26 @@ def check_command(path: str) -> Callable[[], None]:
         return [*model_fields(model_type_of(recipe["model"])), *MODEL_FIELDS]
 
     return lambda: check_names(*read_command(script), names)
+
+
+def ngram_parser() -> argparse.ArgumentParser:
+    """Of train_ngram."""
+    parser = command_parser(
+        "python -m data2vec.finetune.train_ngram",
+        "Train a small n-gram language model on text and save it as an ARPA file, for task.language_model. "
+        "Interpolated Kneser-Ney smoothing in plain Python: good for some million words; for more, KenLM's lmplz is "
+        "faster and needs less memory. Sentences are normalised as transcripts are.",
+        "python -m data2vec.finetune.train_ngram --data transcripts.txt --order 3 lm.arpa",
+        page="docs/fine_tuning.md, with a language model",
+        usage="OUT_FILE --data DATA [DATA ...] [--order N] [options]",
+    )
+    add_texts(parser)
+    parser.add_argument("--order", type=int, default=3, help="words of the longest n-gram (default: 3)")
+    parser.add_argument("--letter_case", choices=CASES, default="upper", help="as task.letter_case (default: upper)")
+    parser.add_argument("--removed_characters", default=PUNCTUATION, help="as task.removed_characters")
+    parser.add_argument("out_file", metavar="OUT_FILE", type=Path, help="the ARPA file to write")
+    return parser
+
+
+def check_ngram() -> None:
+    texts_of(ngram_parser().parse_args())

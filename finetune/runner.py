@@ -23,13 +23,14 @@ import torch
 from transformers import set_seed
 
 from ..pretraining.checkpoints.resume import find_checkpoint
+from ..pretraining.checkpoints.run_files import write_text
 from ..pretraining.checkpoints.run_folder import (
     check_checkpoints,
     check_same_recipe,
     identity_of,
     write_run_files,
 )
-from ..pretraining.checkpoints.storage import StorageError, claimed, exit_code, write_text
+from ..pretraining.checkpoints.storage import StorageError, claimed, exit_code
 from ..pretraining.console.help import EXIT_PREEMPTED, EXIT_STORAGE, end
 from ..pretraining.console.libraries import quiet_libraries
 from ..pretraining.engine.launch_check import check_launch

@@ -6,17 +6,23 @@ Interpolated Kneser-Ney smoothing (Chen and Goodman 1999, section 4.1.6) in plai
 For more, KenLM's lmplz is faster and needs less memory. Sentences are normalised as transcripts are.
 """
 
-import math
 import sys
+
+from data2vec.finetune.command_line import check_ngram, ngram_parser
+from data2vec.pretraining.command_line import answer_early, texts_of
+
+
+if __name__ == "__main__":
+    answer_early(check_ngram)
+
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
-from data2vec.finetune.ctc.transcripts import CASES, PUNCTUATION, normalise
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
+from data2vec.finetune.normalisation import normalise
+from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.console.progress import progress
-from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.sources import load_sources
 from data2vec.pretraining.data.text_rows import TEXT, documents_of
 
@@ -129,27 +135,10 @@ def sentences_of(documents: Iterable[str], letter_case: str, removed: str) -> It
             yield normalise(line, letter_case, removed).split()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(
-        "python -m data2vec.finetune.train_ngram",
-        "Train a small n-gram language model on text and save it as an ARPA file, for task.language_model. "
-        "Interpolated Kneser-Ney smoothing in plain Python: good for some million words; for more, KenLM's lmplz is "
-        "faster and needs less memory. Sentences are normalised as transcripts are.",
-        "python -m data2vec.finetune.train_ngram --data transcripts.txt --order 3 lm.arpa",
-        page="docs/fine_tuning.md, with a language model",
-        usage="OUT_FILE --data DATA [DATA ...] [--order N] [options]",
-    )
-    parser.add_argument("--data", nargs="+", required=True, help="txt, jsonl, csv or parquet files, folders, datasets")
-    parser.add_argument("--split", help="split of a dataset (default: train)")
-    parser.add_argument("--column", help="column of the text (default: found by its name)")
-    parser.add_argument("--order", type=int, default=3, help="words of the longest n-gram (default: 3)")
-    parser.add_argument("--letter_case", choices=CASES, default="upper", help="as task.letter_case (default: upper)")
-    parser.add_argument("--removed_characters", default=PUNCTUATION, help="as task.removed_characters")
-    parser.add_argument("out_file", metavar="OUT_FILE", type=Path, help="the ARPA file to write")
-    given = parser.parse_args(arguments)
+def main(argv: Sequence[str] | None = None) -> int:
+    given = ngram_parser().parse_args(argv)
     try:
-        sources = [Source(path=path, split=given.split, column=given.column) for path in given.data]
-        documents = progress(documents_of(load_sources(sources, TEXT)), title="counting", unit=" documents")
+        documents = progress(documents_of(load_sources(texts_of(given), TEXT)), title="counting", unit=" documents")
         model = KneserNey(sentences_of(documents, given.letter_case, given.removed_characters), given.order)
         given.out_file.parent.mkdir(parents=True, exist_ok=True)
         with given.out_file.open("w", encoding="utf-8") as file:

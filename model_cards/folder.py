@@ -12,9 +12,12 @@ from typing import Any
 
 import yaml
 
+from ..pretraining.checkpoints.run_files import CARD, WHOLE
+
 
 Log = Sequence[Mapping[str, Any]]
 STATE, PLAIN_LOG = "trainer_state.json", "log.json"  # the Trainer's, and a copy of its log alone
+CONFIG = "config.json"
 RESULTS = "results.json"  # of finetune/, run_probe.py included
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
@@ -106,6 +109,22 @@ def open_folder(path: str | Path) -> Folder:
         found["weights"],
         {name: how for name, how in HOW_TO_GET.items() if found[name] is None and not _never_there(name, recipe)},
     )
+
+
+def require_finished(folder: Path, pretraining: bool) -> None:
+    """Refuse to publish a folder without weights and card; with `pretraining`, also one without the whole model."""
+    if not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is not a folder: name the output_dir of a finished run.")
+    places = [folder, *([folder / WHOLE] if pretraining else [])]
+    for place in places:
+        if not (place / CONFIG).is_file() or not any(place.glob("model*.safetensors")):
+            where = "without --pretraining it is not needed" if place != folder else "let the run end first"
+            raise ValueError(f"{str(place)!r} has no {CONFIG} and model.safetensors: {where}.")
+    if not (folder / CARD).is_file():
+        raise ValueError(
+            f"{str(folder)!r} has no {CARD}: a model is published with its card. "
+            f"First: python -m data2vec.model_cards.render {folder} --license apache-2.0"
+        )
 
 
 def _never_there(name: str, recipe: Mapping[str, Any]) -> bool:

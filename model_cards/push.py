@@ -8,8 +8,16 @@ The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another Hub.
 message says what helps).
 """
 
-import json
 import sys
+
+from data2vec.model_cards.command_line import MAIN, check_push, push_parser
+from data2vec.pretraining.command_line import answer_early
+
+
+if __name__ == "__main__":
+    answer_early(check_push)
+
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +26,13 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from data2vec.model_cards.folder import CONFIG
 from data2vec.model_cards.hub.errors import in_words, is_expected
-from data2vec.model_cards.hub.upload_list import CONFIG, UploadList, list_uploads
-from data2vec.pretraining.checkpoints.hub_push import CARD
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.model_cards.hub.upload_list import UploadList, list_uploads
+from data2vec.pretraining.checkpoints.run_files import CARD
+from data2vec.pretraining.console.help import EXIT_REFUSED
 
 
-MAIN = "main"
 BARE = {".gitattributes", CARD, "LICENSE", ".gitignore"}  # what a repository may hold that nobody has used yet
 
 
@@ -153,27 +161,7 @@ def listing(found: UploadList) -> Iterable[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command_parser(
-        "python -m data2vec.model_cards.push",
-        "Publish a run folder on the Hugging Face Hub, with its card, in one commit; private unless --public is "
-        "given. Interrupted, the same command continues. The token is that of `hf auth login` or HF_TOKEN.",
-        "python -m data2vec.model_cards.push runs/my_speech me/my-speech --dry-run",
-        page="docs/publishing.md, push",
-    )
-    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="with its card: render it first")
-    parser.add_argument("repo_id", metavar="OWNER/NAME", help="the repository; it is made where there is none")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and upload nothing")
-    parser.add_argument("--public", action="store_true", help="everybody may see it (default: private)")
-    parser.add_argument("--revision", default=MAIN, metavar="BRANCH", help="made from main where there is none")
-    parser.add_argument("--tag", help="name of this version, such as v1.0")
-    parser.add_argument(
-        "--pretraining", action="store_true", help="also student, teacher and decoder, to continue from"
-    )
-    parser.add_argument("--include", nargs="+", default=[], metavar="PATTERN", help="further files: 'onnx/*'")
-    parser.add_argument("--trust-code", action="store_true", help="code that is not this package's goes, too")
-    parser.add_argument("--overwrite", action="store_true", help="in place of all that is there, another model too")
-    parser.add_argument("--message", default="Upload model", help="of the commit")
-    values = vars(parser.parse_args(argv))
+    values = vars(push_parser().parse_args(argv))
     dry_run, api = values.pop("dry_run"), HfApi()
     request = Push(**values)
     try:

@@ -4,28 +4,35 @@ Writes README.md, the model card with the Hub's metadata, and curves.png into th
 folder's own files only; what a person says is kept in card.yaml there, so that the next call needs no words.
 """
 
-import re
 import sys
+
+from data2vec.model_cards.card.card_yaml import CardFields
+from data2vec.model_cards.command_line import check_render, render_parser
+from data2vec.pretraining.command_line import answer_early
+
+
+if __name__ == "__main__":
+    answer_early(lambda: check_render(CardFields))
+
+import re
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from huggingface_hub import ModelCard
 
 from data2vec.model_cards.card import tables, usage
-from data2vec.model_cards.card.card_yaml import CardFields
 from data2vec.model_cards.card.facts import Facts, read_facts
 from data2vec.model_cards.card.hub_terms import METRICS, PIPELINE_NAMES
 from data2vec.model_cards.card.metadata import card_data, check
 from data2vec.model_cards.report.verdict import verdict
-from data2vec.pretraining.checkpoints.storage import write_text
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
+from data2vec.pretraining.checkpoints.run_files import CARD, write_text
+from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.evaluation.plots import draw_curves
 from data2vec.pretraining.evaluation.report_text import markdown_table, percent, report_text, templates
 
 
-CARD, CURVES, REPORT_PICTURE = "README.md", "curves.png", "report.png"
+CURVES, REPORT_PICTURE = "curves.png", "report.png"
 TEMPLATE = Path(__file__).parent / "card" / "template.md"
 # What report.py draws, where it was asked to: file of the run folder -> what a reader sees there.
 PICTURES = {
@@ -99,19 +106,8 @@ def _values(facts: Facts, curves: bool) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command_parser(
-        "python -m data2vec.model_cards.render",
-        "Render the model card of a finished run: README.md with the Hub's metadata, and curves.png, in the run "
-        "folder. Its numbers are those of the folder's files; what a person says is kept in card.yaml there.",
-        "python -m data2vec.model_cards.render runs/my_speech --license apache-2.0 --language en",
-        page="docs/publishing.md, the card",
-    )
-    parser.add_argument("run_folder", metavar="RUN_FOLDER", help="output_dir of a finished pretraining or fine-tuning")
-    hints = get_type_hints(CardFields)
-    for field in fields(CardFields):
-        several = {"nargs": "+"} if hints[field.name] == list[str] | None else {}
-        parser.add_argument(f"--{field.name}", help=field.metadata["help"], **several)  # type: ignore[arg-type]
-    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    words = vars(render_parser(CardFields).parse_args(argv))
+    given = {name: value for name, value in words.items() if value is not None}
     folder = Path(given.pop("run_folder"))
     try:
         render(folder, **given)

@@ -1,17 +1,21 @@
-"""The command line of run.py: its help, and the recipe that it names. Nothing here imports torch.
+"""The command lines of this layer: help, and what can be refused at once. Nothing here imports torch.
 
-Help and slips are answered at once ([`answer_early`]); importing what trains takes seconds.
+A command calls [`answer_early`] before it imports what does the work, which takes seconds.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from . import recipe as recipe_file
 from .console.fields import fields_of
-from .console.help import EXIT_CODES, EXIT_REFUSED, command_parser, end
+from .console.help import EXIT_CODES, EXIT_REFUSED, FINE_TUNING, command_parser, end
+from .data.arguments import Source
+from .data.hub_names import require_data
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -32,6 +36,14 @@ DATA = {
 }
 EVERY_DATA = fields_of("data2vec.pretraining.data.arguments", "DataArguments")
 TRAINING = "fields of training, besides those of transformers' TrainingArguments"
+SWEEP = "sweep"  # the section that a sweep's recipe has besides
+SWEEP_SECTIONS = (*SECTIONS, SWEEP)
+SWEEP_WHAT = """Try values of any fields of a recipe: of model, objective, data and training. The section sweep says
+which (space), how many runs (trials) and what they are compared by (measure: an online probe, or a number that needs
+no labels). Every trial is a run folder of its own, and best.yaml the recipe of the best one, which run.py takes as it
+is. Started again with the same command, an interrupted sweep continues."""
+SWEEP_EXAMPLE = """python -m data2vec.pretraining.sweep demo_vision.yaml --output_dir runs/my_sweep --trials 20 \\
+    --space '{objective.top_k_layers: {low: 1, high: 4}, learning_rate: {low: 5e-4, high: 8e-3, log: true}}'"""
 
 
 def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
@@ -49,7 +61,7 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], lis
         page="docs/pretraining.md; docs/reference/modeling.md explains the fields of objective",
         usage="RECIPE.yaml [--field value ...]",
         groups={
-            "recipes that come with the package": sorted(path.name for path in RECIPES.glob("*.yaml")),
+            "recipes that come with the package": _recipes(),
             "fields of model": "model_type, model_name_or_path (continue from an encoder), and those of the encoder's "
             "configuration",
             "fields of objective": fields_of(*CLASSES["objective"]),
@@ -135,3 +147,119 @@ def answer_early(check: Callable[[], object]) -> None:
         check()
     except (ValueError, OSError) as error:
         sys.exit(end(EXIT_REFUSED, error))
+
+
+def _recipes() -> list[str]:
+    return sorted(path.name for path in RECIPES.glob("*.yaml"))
+
+
+# ---- sweep ----
+
+
+def read_sweep(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """As [`read_command`], with the section `sweep`."""
+    parser = command_parser(
+        "python -m data2vec.pretraining.sweep",
+        SWEEP_WHAT,
+        SWEEP_EXAMPLE,
+        page="docs/sweeping.md",
+        usage="RECIPE.yaml [--field value ...]",
+        groups={
+            "recipes that come with the package": _recipes(),
+            "fields of sweep": sweep_fields(),
+            "all other fields": "those of run.py, whose --help lists them",
+        },
+        codes=FINE_TUNING,
+    )
+    return recipe_file.read_command(parser, argv, RECIPES, SWEEP_SECTIONS, recipe_file.OPTIONAL)
+
+
+def sweep_fields() -> list[str]:
+    return fields_of("data2vec.pretraining.sweep.arguments", "SweepArguments")
+
+
+def check_sweep() -> None:
+    """As [`check_command`], and that Optuna is installed."""
+
+    def names(section: str, recipe: Mapping[str, Any]) -> list[str]:
+        return sweep_fields() if section == SWEEP else field_names(section, recipe)
+
+    check_names(*read_sweep(), names)
+    require_optuna()
+
+
+def require_optuna() -> None:
+    if find_spec("optuna") is None:
+        raise ValueError("A sweep needs Optuna: pip install data2vec[sweep].")
+
+
+# ---- commands without a recipe ----
+
+
+def add_texts(parser: argparse.ArgumentParser) -> None:
+    """The options that name texts to read, see [`texts_of`]."""
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        help="txt, jsonl, csv or parquet files, folders, datasets, builtin:python-docs",
+    )
+    parser.add_argument("--split", help="split of a dataset (default: train)")
+    parser.add_argument("--column", help="column of the text (default: found by its name)")
+
+
+def texts_of(given: argparse.Namespace) -> list[Source]:
+    """The sources that a command line names. Raises ValueError for one that is not there."""
+    sources = [Source(path=path, split=given.split, column=given.column) for path in given.data]
+    for source in sources:
+        try:
+            require_data(source.path)
+        except ValueError as error:
+            raise source.refusal(error) from error
+    return sources
+
+
+def tokenizer_parser() -> argparse.ArgumentParser:
+    """Of train_tokenizer."""
+    parser = command_parser(
+        "data2vec-train-tokenizer",
+        "Train a byte-level BPE tokenizer, RoBERTa's kind, on your own text and save it where AutoTokenizer opens it. "
+        "The same as python -m data2vec.pretraining.train_tokenizer.",
+        "data2vec-train-tokenizer --data corpus.txt more.jsonl --vocab_size 32000 my_tokenizer",
+        page="docs/pretraining.md, text",
+        usage="OUT_DIR --data DATA [DATA ...] --vocab_size N [options]",
+    )
+    add_texts(parser)
+    parser.add_argument("--vocab_size", type=int, required=True, help="tokens, the five special ones included")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to save the tokenizer in")
+    return parser
+
+
+def check_tokenizer() -> None:
+    texts_of(tokenizer_parser().parse_args())
+
+
+def consolidate_parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "python -m data2vec.pretraining.consolidate",
+        "Make a usable folder of a checkpoint, as the end of a run leaves it: the plain encoder at the top, student, "
+        "teacher and head in pretraining/. For runs that did not end, and for checkpoints that FSDP2 wrote in shards. "
+        "One process without a GPU does it.",
+        "python -m data2vec.pretraining.consolidate runs/audio_base/checkpoint-20000 my_encoder",
+        page="docs/scaling.md, checkpoints",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint-N of a run")
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="a new folder")
+    return parser
+
+
+def check_consolidate() -> None:
+    require_checkpoint(**vars(consolidate_parser().parse_args()))
+
+
+def require_checkpoint(checkpoint: Path, out: Path) -> None:
+    """Raises ValueError: `checkpoint` is none, or `out` is not empty."""
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: name a new folder.")
+    if not (checkpoint / "config.json").is_file():
+        raise ValueError(f"{checkpoint} has no config.json: name a checkpoint-N folder of a run.")

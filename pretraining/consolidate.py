@@ -4,9 +4,16 @@ OUT becomes what the end of a run leaves: the plain encoder at the top, student,
 For runs that did not end, and for checkpoints that FSDP2 wrote in shards. One process without a GPU does it.
 """
 
+import sys
+
+from data2vec.pretraining.command_line import answer_early, check_consolidate, consolidate_parser, require_checkpoint
+
+
+if __name__ == "__main__":
+    answer_early(check_consolidate)
+
 import pickle
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +28,8 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from transformers import MODEL_FOR_PRETRAINING_MAPPING, AutoConfig
 
-from .console.help import EXIT_REFUSED, command_parser, end
-from .console.progress import progress
+from data2vec.pretraining.console.help import EXIT_REFUSED, end
+from data2vec.pretraining.console.progress import progress
 
 
 SHARDS = "pytorch_model_fsdp_0"  # the folder of FSDP2's shards in a checkpoint
@@ -46,10 +53,7 @@ def consolidate(checkpoint: Path, out: Path) -> None:
     Raises:
         ValueError: `checkpoint` is none, holds no weights or others than its configuration says; `out` is not empty.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: name a new folder.")
-    if not (checkpoint / "config.json").is_file():
-        raise ValueError(f"{checkpoint} has no config.json: name a checkpoint-N folder of a run.")
+    require_checkpoint(checkpoint, out)
     config: Any = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     if type(config) not in MODEL_FOR_PRETRAINING_MAPPING:
         raise ValueError(f"{checkpoint} is a {config.model_type!r}, which is no pretraining model of this package.")
@@ -133,17 +137,7 @@ class _Description(pickle.Unpickler):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command_parser(
-        "python -m data2vec.pretraining.consolidate",
-        "Make a usable folder of a checkpoint, as the end of a run leaves it: the plain encoder at the top, student, "
-        "teacher and head in pretraining/. For runs that did not end, and for checkpoints that FSDP2 wrote in shards. "
-        "One process without a GPU does it.",
-        "python -m data2vec.pretraining.consolidate runs/audio_base/checkpoint-20000 my_encoder",
-        page="docs/scaling.md, checkpoints",
-    )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint-N of a run")
-    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="a new folder")
-    arguments = parser.parse_args(argv)
+    arguments = consolidate_parser().parse_args(argv)
     try:
         consolidate(arguments.checkpoint, arguments.out)
     except ValueError as error:

@@ -22,7 +22,8 @@ from ...pretraining.data.sound_files import AUDIO, SAMPLING_RATE
 from ...pretraining.data.sources import LABEL
 from ..data_arguments import FineTuneDataArguments, LabelledSource
 from ..examples import Examples
-from .transcripts import DELIMITER, frames_needed, normalise
+from ..normalisation import normalise
+from .transcripts import DELIMITER, frames_needed
 
 
 logger = logging.getLogger(__name__)

@@ -31,10 +31,11 @@ from ...pretraining.data.sources import LABEL
 from ..examples import Examples
 from ..labels import open_splits
 from ..metrics import load
+from ..normalisation import CASES, PUNCTUATION
 from ..task import Task, TaskData
 from .data import CtcCollator, CtcDataArguments, Speech, decode_labels
 from .decoding import GreedyDecoder, LanguageModelDecoder, Tuning, most_frequent, tune, utterance_errors
-from .transcripts import CASES, PUNCTUATION, letters_of, make_tokenizer
+from .transcripts import letters_of, make_tokenizer
 
 
 TUNED_ON = 500  # utterances of validation that the language model's weights are tried on

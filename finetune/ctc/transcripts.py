@@ -1,18 +1,12 @@
-"""Transcripts of speech: what is kept of them, the letters they are made of, and the tokenizer for these.
+"""Transcripts of speech: the letters that they are made of, and the tokenizer for these.
 
-A transcript is normalised before anything else, the reference of a word error rate included:
-
-1. Unicode NFKC, typographic apostrophes as ', upper case (`task.letter_case` says otherwise);
-2. every character of `task.removed_characters` becomes a space;
-3. white space at the ends is dropped, any other becomes one space.
-
-The vocabulary is then what the training transcripts hold: the blank `<pad>`, `<unk>`, the word delimiter `|` and every
-character, sorted. The tokenizer is a `Wav2Vec2CTCTokenizer`, as `transformers` wants it.
+A transcript is normalised before anything else, the reference of a word error rate included. The vocabulary is then
+what the training transcripts hold: the blank `<pad>`, `<unk>`, the word delimiter `|` and every character, sorted. The
+tokenizer is a `Wav2Vec2CTCTokenizer`, as `transformers` wants it.
 """
 
 import json
 import tempfile
-import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,16 +16,6 @@ from transformers import Wav2Vec2CTCTokenizer
 
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
-APOSTROPHES = str.maketrans("\u2018\u2019\u02bc\u0060\u00b4", "'" * 5)
-PUNCTUATION = '.,?!;:"()[]{}<>*_-/\\|\u201c\u201d\u201e\u00ab\u00bb\u2026\u2013\u2014'
-CASES = ("upper", "lower", "keep")
-
-
-def normalise(text: str, letter_case: str = "upper", removed: str = PUNCTUATION) -> str:
-    """One transcript as it is trained and scored on; `letter_case` is one of `CASES`."""
-    text = unicodedata.normalize("NFKC", text).translate(APOSTROPHES)
-    text = {"upper": text.upper, "lower": text.lower, "keep": text.__str__}[letter_case]()
-    return " ".join(text.translate(dict.fromkeys(map(ord, removed), " ")).split())
 
 
 def letters_of(transcripts: Iterable[str]) -> set[str]:

@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from ...pretraining.checkpoints.storage import write_text
+from ...pretraining.checkpoints.run_files import write_text
 from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.recipe import parse_yaml
 from .hub_terms import LANGUAGE, LICENSES, LICENSES_PAGE

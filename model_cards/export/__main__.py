@@ -2,6 +2,13 @@
 
 import sys
 
+from data2vec.model_cards.command_line import check_export
+from data2vec.pretraining.command_line import answer_early
+
+
+if __name__ == "__main__":
+    answer_early(check_export)
+
 from data2vec.model_cards.export.command import main
 
 

@@ -6,7 +6,6 @@ processor, and export.json with what was checked and measured. A file whose outp
 """
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,6 +16,7 @@ import torch
 from transformers import AutoProcessor
 
 import data2vec  # noqa: F401  registers the classes of 2.0
+from data2vec.model_cards.command_line import export_parser, require_exportable
 from data2vec.model_cards.export.formats import (
     INT8,
     ONNX,
@@ -32,14 +32,13 @@ from data2vec.model_cards.export.formats import (
 )
 from data2vec.model_cards.export.measure import differences, int8_loss, speed
 from data2vec.model_cards.export.model import Exportable, exportable, open_model, trace
-from data2vec.pretraining.checkpoints.storage import write_text
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
+from data2vec.pretraining.checkpoints.run_files import write_text
+from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.data.build import modality_of
 
 
 TOLERANCE = 1e-4
 REPORT = "export.json"
-FORMATS = ("torch", "onnx")
 
 
 def export(name: str, out: str | Path, formats: Sequence[str] = ("torch",), int8: bool = False) -> dict[str, Any]:
@@ -53,8 +52,7 @@ def export(name: str, out: str | Path, formats: Sequence[str] = ("torch",), int8
     Raises:
         ValueError: the model has no export, a library is missing, or an export does not give PyTorch's outputs.
     """
-    if int8 and "onnx" not in formats:
-        raise ValueError("int8 = True is made of the ONNX file: add onnx to --format.")
+    require_exportable(name, formats, int8)
     if "onnx" in formats:
         require_onnx()
     model = exportable(open_model(name))
@@ -169,18 +167,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command_parser(
-        "python -m data2vec.model_cards.export",
-        "Export an encoder or a fine-tuned model with torch.export or to ONNX, for any batch size and length; check "
-        "it against PyTorch at lengths that it was not traced with; measure its size and speed.",
-        "python -m data2vec.model_cards.export runs/my_recogniser my_export --format onnx --int8",
-        page="docs/downstream.md",
-    )
-    parser.add_argument("model", metavar="RUN_FOLDER_OR_HUB_ID", help="what AutoModel.from_pretrained opens")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write into")
-    parser.add_argument("--format", nargs="+", choices=FORMATS, default=["torch"], help="default: torch")
-    parser.add_argument("--int8", action="store_true", help="also ONNX with int8 weights, and what that loses")
-    args = parser.parse_args(argv)
+    args = export_parser().parse_args(argv)
     try:
         report = export(args.model, args.out, args.format, args.int8)
     except (ValueError, OSError) as error:
@@ -188,7 +175,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(report))
     print(f"{args.out / REPORT} holds the checks and what was measured.")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

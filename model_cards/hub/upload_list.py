@@ -19,14 +19,15 @@ from transformers import CONFIG_MAPPING
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ...modeling import MODELS
-from ...pretraining.checkpoints.hub_push import CARD, WHOLE, lies_in, model_files
+from ...pretraining.checkpoints.hub_push import lies_in, model_files
+from ...pretraining.checkpoints.run_files import CARD, WHOLE
 from ...pretraining.console.redact import mask_text
 from ..card.usage import REPO_ID
+from ..folder import CONFIG, require_finished
 from ..strip_paths import without_places
 from .own_code import foreign_code, is_own
 
 
-CONFIG = "config.json"
 RECORD = ("recipe.yaml", "run.json", "report.json", "report.md", "report.html", "results.json")
 WITHOUT_PLACES = ("recipe.yaml", "run.json", "report.json", "report.md", "results.json")
 # What is never uploaded, also when asked for: pattern of a name -> why.
@@ -107,7 +108,7 @@ def list_uploads(
         ValueError: the folder holds no finished model or no card, a file of its code is missing, or a file that
             would be uploaded holds a token; the message names the file and the fix.
     """
-    _check(folder, pretraining)
+    require_finished(folder, pretraining)
     found = UploadList(folder, trust_code)
     _add_model(folder, "", found)
     if pretraining:
@@ -176,21 +177,6 @@ def complete_auto_map(config: dict[str, Any]) -> dict[str, str] | None:
         if model.config_class is config_class
     }
     return {"AutoConfig": place(config_class), **classes}
-
-
-def _check(folder: Path, pretraining: bool) -> None:
-    if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is not a folder: name the output_dir of a finished run.")
-    places = [folder, *([folder / WHOLE] if pretraining else [])]
-    for place in places:
-        if not (place / CONFIG).is_file() or not any(place.glob("model*.safetensors")):
-            where = "without --pretraining it is not needed" if place != folder else "let the run end first"
-            raise ValueError(f"{str(place)!r} has no {CONFIG} and model.safetensors: {where}.")
-    if not (folder / CARD).is_file():
-        raise ValueError(
-            f"{str(folder)!r} has no {CARD}: a model is published with its card. "
-            f"First: python -m data2vec.model_cards.render {folder} --license apache-2.0"
-        )
 
 
 def _add_model(folder: Path, prefix: str, found: UploadList) -> None:

@@ -8,42 +8,23 @@ not hold is named, with how to get it.
 Start it where the run was started: a recipe's relative paths begin there.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data2vec.model_cards.command_line import MapMethod, report_parser, require_method
 from data2vec.model_cards.folder import Folder, open_folder
 from data2vec.model_cards.report import page_facts, page_fine_tuned
-from data2vec.model_cards.report.draw_features import MethodName, check_method
 from data2vec.model_cards.report.figures import contact_sheet
 from data2vec.model_cards.report.page import Section, render
 from data2vec.model_cards.report.page_pictures import picture_sections
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser, end
+from data2vec.pretraining.console.help import EXIT_REFUSED, end
 
 
 ONE_PICTURE = ("masks", "attention")  # sections whose figures are also in one picture, for the card
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command_parser(
-        "python -m data2vec.model_cards.report",
-        "See a run, or two side by side: write one HTML page that needs nothing outside itself, and its pictures as "
-        "PNG files beside it. Health, curves, what the masks hide, a map of the features, attention, accuracy by "
-        "layer; of a fine-tuned model, what it takes for what. What a folder lacks is named, with how to get it.",
-        "python -m data2vec.model_cards.report runs/my_run\n"
-        "python -m data2vec.model_cards.report runs/my_run runs/my_other_run -o comparison.html",
-        page="docs/reading_a_run.md",
-    )
-    parser.add_argument("run", metavar="RUN_FOLDER", help="the output_dir of a run")
-    parser.add_argument("other", metavar="OTHER_RUN_FOLDER", nargs="?", help="a second run, to compare with")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="PAGE", help="to write (default: report.html in the first run's folder)"
-    )
-    parser.add_argument("--layers", action="store_true", help="probe every layer on data.probe now; takes minutes")
-    parser.add_argument(
-        "--map", dest="method", choices=("pca", "umap"), default="pca", help="how features become a map (default: pca)"
-    )
-    args = parser.parse_args(argv)
+    args = report_parser().parse_args(argv)
     folders = [args.run] if args.other is None else [args.run, args.other]
     try:
         page = write_page(folders, args.output, method=args.method, compute_layers=args.layers)
@@ -57,7 +38,7 @@ def write_page(
     runs: Sequence[str | Path],
     output: Path | None = None,
     *,
-    method: MethodName = "pca",
+    method: MapMethod = "pca",
     compute_layers: bool = False,
 ) -> Path:
     """Write the page about one run, or two side by side, and its pictures; returns where the page is.
@@ -65,7 +46,7 @@ def write_page(
     Raises:
         ValueError: a folder is none of a run, or the map's method is not installed; the message says the fix.
     """
-    check_method(method)
+    require_method(method)
     folders = _named([open_folder(path) for path in runs])
     page = Path(output) if output is not None else Path(runs[0]) / "report.html"
     sections = [
@@ -90,7 +71,7 @@ def write_page(
     return page
 
 
-def _seen(folders: dict[str, Folder], method: MethodName, compute_layers: bool) -> list[Section]:
+def _seen(folders: dict[str, Folder], method: MapMethod, compute_layers: bool) -> list[Section]:
     """Of pretraining, what was hidden and what came of it; of fine-tuning, which hides nothing, what it predicts."""
     sections = []
     if not all(folder.pretrains for folder in folders.values()):
@@ -130,7 +111,3 @@ def _pictures(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
             groups = [group for group in section.columns[0].groups if group.figures]
             if groups:
                 yield section.key, contact_sheet(groups)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,23 +16,15 @@ from ...finetune.probe.arguments import ProbeTask
 from ...finetune.probe.layers import ProbeLabels, probe_layers
 from ...pretraining.evaluation.plots import COLOURS, draw_layers, finish, legend_below
 from ...pretraining.evaluation.probe import batches_of, extract_features, extract_layers, untrained_encoder
+from ..command_line import MapMethod
 from .figures import ReportFigure, figure
 from .inputs import Example, Inputs, Labelled
 
 
-MethodName = Literal["pca", "umap"]
 MAPPED = 600  # examples on a map
 MARKERS = "os^Dv"
 CLASS_COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
 NAMED = 10  # classes with a colour and a marker of their own
-
-
-def check_method(method: MethodName) -> None:
-    """Raises ValueError where the map's method is not installed."""
-    if method == "umap" and find_spec("umap") is None:
-        raise ValueError(
-            "--map umap is not possible: umap-learn is not installed. pip install umap-learn, or use pca."
-        )
 
 
 def feature_map(
@@ -41,7 +32,7 @@ def feature_map(
     encoder: PreTrainedModel,
     examples: Sequence[Example],
     names: Sequence[str],
-    method: MethodName,
+    method: MapMethod,
     name: str,
 ) -> ReportFigure:
     """Two directions of the standardised, mean-pooled features of examples, coloured by label.
@@ -65,7 +56,7 @@ def feature_map(
     return figure(name, drawn, f"{axes_are}, {coloured}.", f"Map of the features, {coloured}. {axes_are}.", wide=True)
 
 
-def _flattened(features: np.ndarray, method: MethodName, seed: int) -> tuple[np.ndarray, str]:
+def _flattened(features: np.ndarray, method: MapMethod, seed: int) -> tuple[np.ndarray, str]:
     if method == "umap":
         umap = import_module("umap")  # optional: pip install umap-learn
         places = umap.UMAP(random_state=seed, n_jobs=1).fit_transform(features)

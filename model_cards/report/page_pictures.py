@@ -14,9 +14,10 @@ from ...pretraining.data.audio import AudioData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
 from ...pretraining.data.text import TextData
+from ..command_line import MapMethod
 from ..folder import Folder
 from .draw_audio import AudioDrawing
-from .draw_features import MAPPED, MethodName, feature_map, layers_figure, probe_all_layers, scores_of_probe
+from .draw_features import MAPPED, feature_map, layers_figure, probe_all_layers, scores_of_probe
 from .draw_image import ImageDrawing
 from .draw_text import TextDrawing
 from .figures import Drawing, Group
@@ -42,7 +43,7 @@ class RunPictures:
     folder: Folder
     name: str
     prefix: str  # of the names of its pictures
-    method: MethodName
+    method: MapMethod
     compute_layers: bool
 
     @cached_property
@@ -171,7 +172,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[RunPictures], Column]]] = {
 
 
 def picture_sections(
-    folders: Mapping[str, Folder], method: MethodName, compute_layers: bool, keys: Collection[str] = tuple(SECTIONS)
+    folders: Mapping[str, Folder], method: MapMethod, compute_layers: bool, keys: Collection[str] = tuple(SECTIONS)
 ) -> list[Section]:
     """The sections of these keys; a picture that cannot be made is replaced by the reason."""
     several = len(folders) > 1

@@ -18,10 +18,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import AutoConfig
 
 import data2vec  # noqa: F401  registers the classes of 2.0
+from data2vec.model_cards.command_line import opened_model, space_parser
 from data2vec.model_cards.hub.errors import in_words, is_expected
 from data2vec.model_cards.hub.own_code import foreign_code
-from data2vec.pretraining.checkpoints.storage import write_text
-from data2vec.pretraining.console.help import EXIT_REFUSED, command_parser
+from data2vec.pretraining.checkpoints.run_files import write_text
+from data2vec.pretraining.console.help import EXIT_REFUSED
 from data2vec.pretraining.data.audio import AudioData
 from data2vec.pretraining.data.build import modality_of
 from data2vec.pretraining.data.hub_names import require_hub_name
@@ -155,34 +156,10 @@ def _refuse_unrelated(repo_id: str, public: bool, api: HfApi) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command_parser(
-        "python -m data2vec.model_cards.space",
-        "Write a Gradio Space to try a model in: speak and read the transcript, drop a picture, or type a sentence "
-        "and see the nearest ones. Run it here, or upload it.",
-        "python -m data2vec.model_cards.space runs/my_recogniser --launch",
-        page="docs/downstream.md",
-    )
-    parser.add_argument("model", metavar="RUN_FOLDER_OR_HUB_ID", help="a fine-tuned model, or an encoder")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the Space (default: space_NAME)")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--launch", action="store_true", help="run it here until Ctrl-C")
-    what.add_argument("--push", metavar="OWNER/NAME", help="upload it as this Space")
-    parser.add_argument("--model_id", metavar="OWNER/NAME", help="where the model of the folder is on the Hub")
-    parser.add_argument("--dry-run", action="store_true", help="with --push: list the files, and upload nothing")
-    parser.add_argument("--public", action="store_true", help="with --push: everybody may see it (default: private)")
-    parser.add_argument(
-        "--trust-code", action="store_true", help="the app runs code with the model that is not this package's"
-    )
-    args = parser.parse_args(argv)
+    args = space_parser().parse_args(argv)
     api = HfApi()
     try:
-        local = Path(args.model).is_dir()
-        if args.push and local and args.model_id is None:
-            raise ValueError(
-                "--push needs --model_id OWNER/NAME: a Space opens its model from the Hub. Push the model first "
-                "(python -m data2vec.model_cards.push)."
-            )
-        model = args.model_id if args.push and local else str(Path(args.model).resolve()) if local else args.model
+        model = opened_model(args)
         out = args.out or Path(f"space_{Path(args.model).name}")
         folder = write_space(args.model, out, model, args.trust_code)
         if args.launch:
@@ -208,7 +185,3 @@ def _push(folder: Path, repo_id: str, public: bool, dry_run: bool, api: HfApi) -
     if not dry_run:
         print(f"Done: {push_space(folder, repo_id, public, api)}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

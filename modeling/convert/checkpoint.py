@@ -87,7 +87,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of fairseq or of the data2vec_vision repository.
 
     Raises:
-        ValueError: no file, a damaged one, one that names a class that is not allowed, or no checkpoint of these.
+        ValueError: a damaged file, one that names a class that is not allowed, or no checkpoint of these.
     """
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):

@@ -9,9 +9,8 @@ fairseq is not needed, and nothing of the checkpoint is run: see `pickles`.
 import argparse
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -25,6 +24,7 @@ from transformers.utils import logging
 
 from .check import differences
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from .command_line import check_back, check_there, command_parser, refuse
 from .export import exported
 from .original import check_numbers
 from .processors import save_processor
@@ -32,22 +32,7 @@ from .sources import source_of
 from .weights import load
 
 
-WHAT = """Turn a checkpoint of the original code, of data2vec 1 or 2.0, into a folder that from_pretrained opens,
-and back. fairseq is not needed, and nothing of the checkpoint is run."""
-ENDING = """example:
-  data2vec-convert-fairseq audio_base_ls.pt my_model
-  data2vec-convert-fairseq my_model back.pt --to-fairseq
-
-exit codes:
-  0  done
-  1  a fault of the program or of a library: the traceback says where
-  2  refused: one line says why, and nothing is written
-
-documentation:
-  docs/converting.md
-"""
 UNUSED_FILE = "fairseq_unused.safetensors"
-LONGEST_LINE = 800  # letters of an error
 
 
 def convert(
@@ -65,7 +50,7 @@ def convert(
     Raises:
         ValueError: the checkpoint cannot be read or converted, or the folder is there already; nothing is written.
     """
-    _check_free(folder)
+    check_there(checkpoint, folder)
     with tqdm(desc=f"converting {checkpoint.name}", unit=" steps", total=3, delay=2, disable=None, leave=False) as bar:
         return _convert(checkpoint, folder, encoder_only, dictionary, bar)
 
@@ -109,10 +94,7 @@ def convert_back(folder: Path, checkpoint: Path) -> list[str]:
     Raises:
         ValueError: no such folder, an encoder without teacher, or a model that the original cannot express.
     """
-    if checkpoint.exists():
-        raise ValueError(f"{checkpoint} is there already: give a new file.")
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} has no config.json: give a folder that save_pretrained wrote.")
+    check_back(folder, checkpoint)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         name = (getattr(config, "architectures", None) or ["?"])[0]
@@ -132,11 +114,6 @@ def convert_back(folder: Path, checkpoint: Path) -> list[str]:
         raise ValueError(f"{folder} cannot be written as a checkpoint: {reason}") from error
     write_checkpoint(content, checkpoint)
     return notes
-
-
-def _check_free(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already: give a new folder.")
 
 
 @contextmanager
@@ -209,34 +186,10 @@ def _run(given: argparse.Namespace) -> None:
         print("\n".join(_check(model, given.check)))
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=28, width=100)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="data2vec-convert-fairseq", description=WHAT, epilog=ENDING, formatter_class=_Help, allow_abbrev=False
-    )
-    parser.add_argument("source", metavar="CHECKPOINT", type=Path, help="a checkpoint; with --to-fairseq a folder")
-    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="the folder to write; with --to-fairseq a file")
-    parser.add_argument("--encoder-only", action="store_true", help="leave teacher, predictor and head out")
-    parser.add_argument(
-        "--dict", metavar="FILE", type=Path, help="the dictionary of the letters, or of the tokens of text"
-    )
-    parser.add_argument(
-        "--check", metavar="CASE", type=Path, help="a reference case: print the largest difference from it"
-    )
-    parser.add_argument("--to-fairseq", action="store_true", help="write a folder as a checkpoint for the original")
+def main(argv: Sequence[str] | None = None) -> int:
     logging.disable_progress_bar()
     try:
-        _run(parser.parse_args(arguments))
+        _run(command_parser().parse_args(argv))
     except (ValueError, OSError) as error:
-        words = " ".join(str(error).split())  # some of them a stranger's: no escapes for the terminal, no novels
-        print("error: " + "".join(c if c.isprintable() else "?" for c in words)[:LONGEST_LINE], file=sys.stderr)
-        return 2
+        return refuse(error)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -201,10 +201,8 @@ def read_pickle(path: Path) -> Any:
     """What `torch.save` wrote, as plain data with `StandIn`s and `Stored` tensors in it.
 
     Raises:
-        ValueError: no such file, a damaged one, or one that no checkpoint of data2vec looks like.
+        ValueError: a damaged file, or one that no checkpoint of data2vec looks like.
     """
-    if not path.is_file():
-        raise Refused(f"{path} is not a file: give a checkpoint.")
     try:
         with path.open("rb") as file:
             content, storages = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file)

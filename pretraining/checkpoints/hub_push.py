@@ -12,8 +12,9 @@ from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
+from .run_files import CARD, WHOLE
 
-CARD, WHOLE = "README.md", "pretraining"  # the sub-folder holds student, teacher and head of a finished run
+
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 MODEL = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",

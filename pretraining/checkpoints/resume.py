@@ -27,6 +27,7 @@ from ..engine.distributed import EngineTrainer
 from ..shared_arguments import SharedArguments
 from .hub_push import push_checkpoint, push_finished
 from .run_cost import ComputeCallback
+from .run_files import write_text
 from .signals import Preemption, PreemptionCallback
 from .storage import (
     WRITING,
@@ -37,7 +38,6 @@ from .storage import (
     recover,
     rotate,
     storage_error,
-    write_text,
 )
 
 

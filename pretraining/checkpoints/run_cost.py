@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .storage import storage_error, write_text
+from .run_files import write_text
+from .storage import storage_error
 
 
 FILE, KEY = "run.json", "compute"

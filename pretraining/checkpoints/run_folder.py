@@ -19,7 +19,8 @@ from ..console.redact import mask_command, mask_secrets
 from ..recipe import OPTIONAL, Recipe, read_sections
 from .environment import hardware, source_commit
 from .run_cost import FILE, KEY, read_facts
-from .storage import WRITING, list_checkpoints, read_manifest, step_of, write_text
+from .run_files import write_text
+from .storage import WRITING, list_checkpoints, read_manifest, step_of
 
 
 LIBRARIES = ("data2vec", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors")

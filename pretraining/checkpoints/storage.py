@@ -154,19 +154,6 @@ def move_files(staged: Path, into: Path) -> None:
     shutil.rmtree(staged, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old text or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def sync_tree(folder: Path) -> None:
     """Force every file of a folder, and the folders themselves, to the disk."""
     for name in _files(folder):

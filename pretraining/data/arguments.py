@@ -99,6 +99,12 @@ class Source(CheckedArguments):
             self.weight is None or self.weight > 0, "weight", "use a positive number, or leave the source out"
         )
 
+    def refusal(self, why: object) -> ValueError:
+        """The error that says why this source cannot be opened."""
+        return ValueError(
+            f"data source {self.path!r} (name={self.name!r}, split={self.split!r}) cannot be opened. {why}"
+        )
+
 
 @dataclass(kw_only=True)
 class ProbeArguments(CheckedArguments):

@@ -1,6 +1,7 @@
 """A name may be a folder here or a repository of the Hub: a mistyped path is refused before the network is asked."""
 
 import functools
+import glob
 import os
 from pathlib import Path
 
@@ -37,6 +38,26 @@ def require_hub_name(name: str, kind: str = "model") -> None:
             f"There is no file or folder {name!r}, and the Hub, which might have such a {kind}, does not answer: "
             "correct the path, or go online."
         )
+
+
+def require_data(path: str) -> None:
+    """Refuse the path of a source that is neither built in, nor there, nor can be a dataset of the Hub.
+
+    Raises:
+        ValueError: as [`require_hub_name`], or no file fits a pattern.
+    """
+    if path.startswith("builtin:") or Path(path).expanduser().is_dir() or files_named(path):
+        return
+    if glob.has_magic(path):
+        raise ValueError("No file has such a name: correct the pattern.")
+    require_hub_name(path, "dataset")
+
+
+def files_named(path: str) -> list[str]:
+    """The files of a path or a pattern."""
+    local = Path(path).expanduser()
+    names = [str(local)] if local.is_file() else sorted(glob.glob(str(local), recursive=True))
+    return [name for name in names if os.path.isfile(name)]
 
 
 def _is_cached(name: str, kind: str) -> bool:

@@ -5,7 +5,6 @@ data file, and else a Hugging Face dataset by folder or name. Nothing is decoded
 of the file, so that one decoder per modality (soundfile, Pillow) meets every file whatever it came from.
 """
 
-import glob
 import logging
 import os
 from collections import Counter
@@ -22,7 +21,7 @@ from .arguments import Source
 from .builtin import load_builtin
 from .decoded_arrays import Encode, encode_arrays
 from .folders import extension, files_below, listed
-from .hub_names import require_hub_name
+from .hub_names import files_named, require_data
 from .paths import confine
 from .row_choice import choose_rows
 from .tables import read_tables
@@ -106,9 +105,7 @@ def open_source(
         while isinstance(cause, datasets.exceptions.DatasetGenerationError) and cause.__cause__ is not None:
             cause = cause.__cause__  # what went wrong while `datasets` wrote its cache
         detail = f"{type(cause).__name__}: {cause}" if not isinstance(cause, ValueError) else str(cause)
-        raise ValueError(
-            f"data source {source.path!r} (name={source.name!r}, split={source.split!r}) cannot be opened. {detail}"
-        ) from error
+        raise source.refusal(detail) from error
     if dataset.features is None:  # a stream that does not say; it reads a few rows to find out
         dataset = dataset._resolve_features()
     return choose_rows(dataset, source)
@@ -152,13 +149,10 @@ def _open(reading: _Reading) -> AnyDataset:
         if others:
             logger.warning("data source %r: %d files are read, others are not: %s", path, len(files), listed(others))
         return _open_files(files, reading, None)
-    names = [str(local)] if local.is_file() else sorted(glob.glob(str(local), recursive=True))
-    files = [name for name in names if os.path.isfile(name)]
+    files = files_named(path)
     if files:
         return _open_files(files, reading, split)
-    if glob.has_magic(path):
-        raise ValueError("No file has such a name: correct the pattern.")
-    require_hub_name(path, "dataset")
+    require_data(path)
     return _open_dataset(path, reading)
 
 

@@ -28,7 +28,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..checkpoints.storage import storage_error, write_text
+from ..checkpoints.run_files import write_text
+from ..checkpoints.storage import storage_error
 from ..console.redact import mask_text
 
 

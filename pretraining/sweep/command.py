@@ -13,9 +13,7 @@ import contextlib
 import json
 import logging
 import math
-import sys
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +22,11 @@ import yaml
 
 from data2vec.pretraining import recipe as recipe_file
 from data2vec.pretraining.arguments import Run, field_names, resolve
+from data2vec.pretraining.checkpoints.run_files import write_text
 from data2vec.pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
-from data2vec.pretraining.checkpoints.storage import claimed, exit_code, is_disk_error, write_text
-from data2vec.pretraining.command_line import RECIPES
-from data2vec.pretraining.command_line import SECTIONS as RUN_SECTIONS
-from data2vec.pretraining.console.help import (
-    EXIT_COLLAPSED,
-    EXIT_DIVERGED,
-    EXIT_PREEMPTED,
-    FINE_TUNING,
-    command_parser,
-    end,
-)
+from data2vec.pretraining.checkpoints.storage import claimed, exit_code, is_disk_error
+from data2vec.pretraining.command_line import SWEEP, SWEEP_SECTIONS, read_sweep, require_optuna, sweep_fields
+from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED, end
 from data2vec.pretraining.console.redact import mask_secrets
 from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.monitoring.health import FILE as HEALTH
@@ -60,15 +51,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SECTION, STORAGE, RESULTS, BEST = "sweep", "optuna.db", "sweep.json", "best.yaml"
-SECTIONS = (*RUN_SECTIONS, SECTION)
+STORAGE, RESULTS, BEST = "optuna.db", "sweep.json", "best.yaml"
 FREE = ("trials", "output_dir")  # fields that may change when a sweep continues
-WHAT = """Try values of any fields of a recipe: of model, objective, data and training. The section sweep says which
-(space), how many runs (trials) and what they are compared by (measure: an online probe, or a number that needs no
-labels). Every trial is a run folder of its own, and best.yaml the recipe of the best one, which run.py takes as it is.
-Started again with the same command, an interrupted sweep continues."""
-EXAMPLE = """python -m data2vec.pretraining.sweep demo_vision.yaml --output_dir runs/my_sweep --trials 20 \\
-    --space '{objective.top_k_layers: {low: 1, high: 4}, learning_rate: {low: 5e-4, high: 8e-3, log: true}}'"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             sweep = Sweep(parse_recipe(argv))
             open_data(sweep.base)  # what no trial could do without is refused before there is one
-            check_same_recipe(sweep.folder, identity_of(sweep.recipe, SECTIONS, FREE), FREE)
+            check_same_recipe(sweep.folder, identity_of(sweep.recipe, SWEEP_SECTIONS, FREE), FREE)
             stack.enter_context(claimed(sweep.folder))
             write_run_files(sweep.folder, sweep.recipe)
             sweep.carry_out()
@@ -97,24 +81,10 @@ def parse_recipe(argv: Sequence[str] | None) -> dict[str, Any]:
         ValueError: an unknown field; the message names the fix.
         FileNotFoundError: no such recipe.
     """
-    names = recipe_file.names_of(SweepArguments)
-    parser = command_parser(
-        "python -m data2vec.pretraining.sweep",
-        WHAT,
-        EXAMPLE,
-        page="docs/sweeping.md",
-        usage="RECIPE.yaml [--field value ...]",
-        groups={
-            "recipes that come with the package": sorted(p.name for p in RECIPES.glob("*.yaml")),
-            "fields of sweep": names,
-            "all other fields": "those of run.py, whose --help lists them",
-        },
-        codes=FINE_TUNING,
-    )
-    recipe, overrides = recipe_file.read_command(parser, argv, RECIPES, SECTIONS, recipe_file.OPTIONAL)
+    recipe, overrides = read_sweep(argv)
 
-    def fields_of(section: str, recipe: Mapping[str, Any]) -> set[str]:
-        return set(names) if section == SECTION else field_names(section, recipe)
+    def fields_of(section: str, recipe: Mapping[str, Any]) -> Collection[str]:
+        return sweep_fields() if section == SWEEP else field_names(section, recipe)
 
     return recipe_file.override(recipe, overrides, fields_of)
 
@@ -130,11 +100,10 @@ class Sweep:
     """
 
     def __init__(self, recipe: Mapping[str, Any]):
-        if find_spec("optuna") is None:
-            raise ValueError("A sweep needs Optuna: pip install data2vec[sweep].")
+        require_optuna()
         self.recipe = dict(recipe)
-        self.plan = SweepArguments.from_dict(recipe[SECTION])
-        self.run_recipe = {name: section for name, section in recipe.items() if name != SECTION}
+        self.plan = SweepArguments.from_dict(recipe[SWEEP])
+        self.run_recipe = {name: section for name, section in recipe.items() if name != SWEEP}
         self.base = resolve(self.run_recipe)
         self.folder = self.base.folder
         check_launch(self.base.training)
@@ -192,7 +161,7 @@ class Sweep:
             pruner = optuna.pruners.MedianPruner(n_warmup_steps=1)
         storage = f"sqlite:///{(self.folder / STORAGE).resolve()}"
         how: Any = {"storage": storage, "load_if_exists": True, "direction": self.plan.direction, "pruner": pruner}
-        return optuna.create_study(study_name=SECTION, **how)
+        return optuna.create_study(study_name=SWEEP, **how)
 
     def _carry_out(self, study: "optuna.Study", trial: "optuna.Trial") -> None:
         """Run a trial to its end, or from where it was interrupted, and record how it ended."""
@@ -330,7 +299,3 @@ def ended_trials(study: "optuna.Study") -> dict[str, Any]:
 def _finite(measures: Mapping[str, float]) -> dict[str, float | str]:
     """JSON has no NaN; its name as text can be read everywhere."""
     return {name: value if abs(value) < float("inf") else str(value) for name, value in measures.items()}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Transcripts: what is kept of them, and the tokenizer that is made of them."""
+"""The tokenizer that is made of transcripts."""
 
 import json
 
@@ -7,25 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from data2vec.finetune.ctc.data import decode_labels, encode
-from data2vec.finetune.ctc.transcripts import frames_needed, letters_of, make_tokenizer, normalise
-
-
-@pytest.mark.parametrize(
-    ("said", "kept"),
-    [
-        ("  Don\u2019t  STOP, \u201cnow\u201d! ", "DON'T STOP NOW"),
-        ("well-known|words\tand\nlines", "WELL KNOWN WORDS AND LINES"),
-        ("stra\u00dfe \ufb01n", "STRASSE FIN"),
-        (" ... ", ""),
-    ],
-)
-def test_a_transcript_is_normalised(said: str, kept: str) -> None:
-    assert normalise(said) == kept
-
-
-def test_case_and_characters_are_the_recipes_choice() -> None:
-    assert normalise("Ab-C", "lower", removed="") == "ab-c"
-    assert normalise("Ab-C", "keep", removed="b") == "A -C"
+from data2vec.finetune.ctc.transcripts import frames_needed, letters_of, make_tokenizer
 
 
 def test_vocabulary_is_what_the_transcripts_hold(tmp_path) -> None:

@@ -259,7 +259,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 
 
 def test_a_map_that_is_not_installed_is_refused(runs, monkeypatch, capsys):
-    monkeypatch.setattr("data2vec.model_cards.report.draw_features.find_spec", lambda name: None)
+    monkeypatch.setattr("data2vec.model_cards.command_line.find_spec", lambda name: None)
     assert main([str(runs / "vision-1"), "--map", "umap"]) == 2
     assert "pip install umap-learn" in capsys.readouterr().err
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
 
 from data2vec.pretraining.checkpoints import storage as checkpoints
+from data2vec.pretraining.checkpoints.run_files import write_text
 from data2vec.pretraining.checkpoints.storage import (
     MANIFEST,
     WRITING,
@@ -30,7 +31,6 @@ from data2vec.pretraining.checkpoints.storage import (
     recover,
     rotate,
     storage_error,
-    write_text,
 )
 
 

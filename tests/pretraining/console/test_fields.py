@@ -60,9 +60,11 @@ EARLY = """
 import runpy, sys
 sys.argv = sys.argv[1:]
 try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if sys.argv[0].endswith(".py"):
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 except SystemExit as done:
-    heavy = {"torch", "transformers", "datasets"} & set(sys.modules)
+    heavy = {"torch", "transformers", "datasets", "numpy"} & set(sys.modules)
     assert not heavy, f"imported {heavy}"
     sys.exit(done.code)
 """
@@ -79,6 +81,29 @@ except SystemExit as done:
         ("pretraining/run.py demo_vision.yaml --data.max_second 2", 2, "data.max_second is not a field"),
         *((f"finetune/{script} --help", 0, "fields of task") for script in COMMANDS),
         *((f"finetune/{script} zzz.yaml", 2, "There is no recipe 'zzz.yaml'") for script in COMMANDS),
+        *((f"data2vec.{module} --help", 0, "documentation:") for module in (
+            "pretraining.train_tokenizer", "pretraining.consolidate", "pretraining.sweep", "finetune.train_ngram",
+            "modeling.convert", "modeling.convert_fairseq", "model_cards.render", "model_cards.push",
+            "model_cards.report", "model_cards.export", "model_cards.space",
+        )),
+        ("data2vec.pretraining.train_tokenizer out --vocab_size 300 --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
+        ("data2vec.pretraining.train_tokenizer out --vocab_size 300 --data zzz*.txt", 2, "correct the pattern"),
+        ("data2vec.pretraining.consolidate zzz out", 2, "zzz has no config.json"),
+        ("data2vec.pretraining.sweep zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
+        ("data2vec.pretraining.sweep demo_vision.yaml --trails 2", 2, "Did you mean --trials?"),
+        ("data2vec.pretraining.sweep demo_vision.yaml --objective.vews 2", 2, "did you mean 'views'?"),
+        ("data2vec.finetune.train_ngram out --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
+        ("data2vec.modeling.convert zzz.pt out", 2, "zzz.pt is not a file"),
+        ("data2vec.modeling.convert pyproject.toml tests", 2, "tests is there already"),
+        ("data2vec.modeling.convert_fairseq zzz out.pt --to-fairseq", 2, "zzz has no config.json"),
+        ("data2vec.model_cards.render zzz", 2, "'zzz' is not a folder"),
+        ("data2vec.model_cards.push zzz me/zzz", 2, "'zzz' is not a folder"),
+        ("data2vec.model_cards.push tests me/zzz", 2, "'tests' has no config.json"),
+        ("data2vec.model_cards.report tests zzz", 2, "'tests' holds nothing of a run"),
+        ("data2vec.model_cards.export ./zzz out --int8", 2, "add onnx to --format"),
+        ("data2vec.model_cards.export ./zzz out", 2, "no file or folder './zzz'"),
+        ("data2vec.model_cards.space ./zzz", 2, "no file or folder './zzz'"),
+        ("data2vec.model_cards.space tests --push me/zzz", 2, "--push needs --model_id"),
     ],
 )  # fmt: skip
 def test_help_and_slips_are_answered_before_torch_is_imported(words, code, said):

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from transformers import AutoModel
 
-from data2vec.pretraining import run
+from data2vec.pretraining import command_line, run
 from data2vec.pretraining.arguments import parse_arguments
 from data2vec.pretraining.console.help import EXIT_PREEMPTED, EXIT_REFUSED
 from data2vec.pretraining.monitoring.callbacks import CollapseGuard
@@ -277,6 +277,6 @@ def test_a_recipe_without_the_section_is_told(tmp_path, capsys):
 
 
 def test_what_is_to_be_installed_is_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sweep, "find_spec", lambda name: None)
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
     assert start(tmp_path / "sweep") == EXIT_REFUSED
     assert "pip install data2vec[sweep]" in capsys.readouterr().err
