@@ -155,7 +155,7 @@ def test_the_example_is_that_of_the_page(script):
         (["--max_steps"], "--max_steps has no value"),
         (
             ["--model_name_or_path", "./nowhere"],
-            "model.model_name_or_path = './nowhere' cannot be opened: name a folder",
+            "model.model_name_or_path = './nowhere' cannot be opened. There is no file or folder './nowhere'",
         ),
         (["--model.model_type", "data2vec-visoin"], "data2vec-audio, data2vec-text, data2vec-vision, data2vec2-audio"),
     ],
