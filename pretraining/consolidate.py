@@ -28,23 +28,13 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from transformers import MODEL_FOR_PRETRAINING_MAPPING, AutoConfig
 
+from data2vec.pretraining.checkpoints.hub_push import PROCESSOR, WHOLE, matches
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.console.progress import progress
 
 
 SHARDS = "pytorch_model_fsdp_0"  # the folder of FSDP2's shards in a checkpoint
 WEIGHTS = "model.safetensors"
-# how to prepare inputs
-PROCESSOR_FILES = (
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-)
 
 
 def consolidate(checkpoint: Path, out: Path) -> None:
@@ -68,14 +58,14 @@ def consolidate(checkpoint: Path, out: Path) -> None:
                 f"{checkpoint} does not hold the weights that its config.json asks for: {error}"
             ) from error
         bar.update()
-        model.save_pretrained(out / "pretraining")
+        model.save_pretrained(out / WHOLE)
         bar.update()
         model.save_encoder(str(out))
         bar.update()
-    for name in PROCESSOR_FILES:
-        if (checkpoint / name).is_file():
-            shutil.copy(checkpoint / name, out)
-            shutil.copy(checkpoint / name, out / "pretraining")
+    for path in checkpoint.iterdir():
+        if path.is_file() and matches(path.name, PROCESSOR):
+            shutil.copy(path, out)
+            shutil.copy(path, out / WHOLE)
 
 
 def read_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -142,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         consolidate(arguments.checkpoint, arguments.out)
     except ValueError as error:
         return end(EXIT_REFUSED, error)
-    print(f"Wrote the encoder to {arguments.out} and the whole model to {arguments.out / 'pretraining'}.")
+    print(f"Wrote the encoder to {arguments.out} and the whole model to {arguments.out / WHOLE}.")
     return 0
 
 

@@ -28,6 +28,7 @@ from transformers.optimization import GreedyLR
 from transformers.trainer_utils import IntervalStrategy
 
 from ..modeling import Data2VecForPreTrainingOutput
+from .checkpoints.hub_push import WHOLE
 from .checkpoints.resume import ResumableTrainer
 from .checkpoints.signals import start_worker
 from .checkpoints.storage import WRITING, move_files
@@ -48,8 +49,6 @@ from .shared_arguments import PretrainingArguments, SharedArguments
 
 
 __all__ = ["Data2VecTrainer", "PretrainingArguments", "UpdateTrainer"]
-
-WHOLE_MODEL = "pretraining"  # sub-folder that holds student, teacher and head of a finished run
 
 
 class UpdateTrainer(ResumableTrainer):
@@ -343,8 +342,8 @@ class Data2VecTrainer(UpdateTrainer):
         """
         model, aside = self.model_to_save(), folder / WRITING
         if self.args.should_save:
-            self.write_whole(model, str(aside / WHOLE_MODEL))
+            self.write_whole(model, str(aside / WHOLE))
             model.save_encoder(aside / "encoder")
             self.data.processor.save_pretrained(aside / "encoder")
-            move_files(aside / WHOLE_MODEL, folder / WHOLE_MODEL)
+            move_files(aside / WHOLE, folder / WHOLE)
             move_files(aside / "encoder", folder)

@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ...pretraining.checkpoints.hub_push import WHOLE
 from ...pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.labels import number_labels
@@ -34,7 +35,6 @@ from ...pretraining.data.sources import load_source, open_source
 from ...pretraining.data.tokenizer import max_tokens
 from ...pretraining.evaluation.probe import teacher_encoder, untrained_encoder
 from ...pretraining.evaluation.raw_features import raw_features
-from ...pretraining.trainer import WHOLE_MODEL
 from ..arguments import FineTuneRun
 from ..command_line import SECTIONS
 from ..examples import Examples
@@ -114,7 +114,7 @@ def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
         if run.task.weights == "student":
             encoder = AutoModel.from_pretrained(run.checkpoint, config=copy.deepcopy(run.config), **how)
             return run.set_padding(encoder).eval()
-        for place in ({}, {"subfolder": WHOLE_MODEL}):  # of student, teacher and decoder
+        for place in ({}, {"subfolder": WHOLE}):  # of student, teacher and decoder
             try:
                 config = AutoConfig.from_pretrained(run.checkpoint, trust_remote_code=False, **place)
             except (OSError, ValueError):
@@ -124,7 +124,7 @@ def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
                 return run.set_padding(teacher_encoder(AutoModelForPreTraining.from_pretrained(run.checkpoint, **how)))
     raise ValueError(
         f"task.weights = 'teacher' is not possible: {run.checkpoint} holds an encoder alone. Name the folder of a "
-        f"pretraining run with its sub-folder {WHOLE_MODEL}, or use weights: student."
+        f"pretraining run with its sub-folder {WHOLE}, or use weights: student."
     )
 
 

@@ -16,11 +16,12 @@ from .run_files import CARD, WHOLE
 
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-MODEL = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
-    "chat_template.jinja", "*.spm", "sentencepiece*.model", "spiece.model", "alphabet.json",
+PROCESSOR = (
+    "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja",
+    "*.spm", "sentencepiece*.model", "spiece.model", "alphabet.json",
 )  # fmt: skip
+MODEL = ("config.json", "generation_config.json", *PROCESSOR)
 LANGUAGE_MODEL = "language_model"  # the folder that Wav2Vec2ProcessorWithLM saves
 LANGUAGE_MODEL_FILES = ("attrs.json", "unigrams.txt", "*.arpa", "*.bin", "*.binary", "*.klm")
 KENLM = b"mmap lm http://kheafield.com"  # in front of a binary n-gram model, which is no pickle

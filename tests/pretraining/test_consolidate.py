@@ -20,6 +20,9 @@ sys.path.append(str(Path(__file__).parents[1] / "modeling"))
 import tiny_data2vec2
 
 
+PROCESSOR = ("preprocessor_config.json", "added_tokens.json", "spiece.model", "chat_template.jinja")
+
+
 @pytest.fixture(scope="module")
 def model():
     return tiny_data2vec2.build(Data2Vec2VisionForPreTraining)
@@ -29,7 +32,8 @@ def model():
 def checkpoint(request, model, tmp_path):
     folder = tmp_path / "run" / "checkpoint-3"
     model.config.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text("{}")
+    for name in PROCESSOR:
+        (folder / name).write_text("{}")
     if request.param == "whole":
         save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     else:
@@ -45,9 +49,7 @@ def test_encoder_on_top_and_everything_beside_it(checkpoint, model, tmp_path, ca
     assert all(torch.equal(encoder[name], tensor) for name, tensor in model.base_model.state_dict().items())
     whole = AutoModelForPreTraining.from_pretrained(out, subfolder="pretraining", trust_remote_code=False)
     assert all(torch.equal(whole.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
-    assert (out / "preprocessor_config.json").is_file() and (
-        out / "pretraining" / "preprocessor_config.json"
-    ).is_file()
+    assert all((place / name).is_file() for place in (out, out / "pretraining") for name in PROCESSOR)
 
 
 def test_a_folder_in_use_is_left_alone(checkpoint, tmp_path, capsys):
