@@ -67,12 +67,7 @@ PANELS = {
     ),
     "probe": Panel(
         "Online probe, accuracy in %",
-        {
-            "probe/knn_student": "k-NN, student",
-            "probe/knn_teacher": "k-NN, teacher",
-            "probe/linear_student": "linear, student",
-            "probe/linear_teacher": "linear, teacher",
-        },
+        {"probe/knn_student": "k-NN, student", "probe/knn_teacher": "k-NN, teacher"},
         "A classifier on the frozen features of labelled examples. It rises; where it falls while the loss improves, "
         "the loss has found a short cut.",
         short="Probe, %",

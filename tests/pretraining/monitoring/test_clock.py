@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from data2vec.pretraining.evaluation import online_probe as callbacks_probe
+from data2vec.pretraining.evaluation import online_probe
 from data2vec.pretraining.monitoring.clock import TrainingClock
 from data2vec.pretraining.run import main
 
@@ -48,13 +48,13 @@ def test_it_goes_on_where_an_interrupted_run_was_and_ends_its_pauses_after_error
 
 
 def test_a_run_logs_training_time_without_its_probes(tmp_path, monkeypatch):
-    measure = callbacks_probe.extract_features
+    measure = online_probe.extract_features
 
     def slowly(*args, **kwargs):
         time.sleep(0.5)  # of student and teacher, on two splits: 2 s a probe
         return measure(*args, **kwargs)
 
-    monkeypatch.setattr(callbacks_probe, "extract_features", slowly)
+    monkeypatch.setattr(online_probe, "extract_features", slowly)
     small = "--max_steps 4 --probe_steps 2 --logging_steps 2 --save_steps 2 --ema_anneal_steps 2 --warmup_steps 0"
     small += " --model.num_hidden_layers 2 --top_k_layers 2 --use_cpu true --report_to none --disable_tqdm true"
     small += " --report.max_examples 200 --report.draws 2 --report.fine_tune_steps 1"
