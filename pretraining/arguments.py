@@ -81,15 +81,11 @@ def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
     return config_class or CONFIG_MAPPING[str(found)]
 
 
-def _model_class(config_class: type[PreTrainedConfig]) -> Any:
-    return MODEL_FOR_PRETRAINING_MAPPING[config_class]
-
-
 def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
     """The fields that a section of this recipe may hold."""
     if section == "model":
         config_class = _config_class(recipe["model"])
-        ours = _model_class(config_class).config_fields
+        ours = MODEL_FOR_PRETRAINING_MAPPING[config_class].config_fields
         return {*recipe_file.names_of(config_class), "model_type", recipe_file.CHECKPOINT, *ours}
     if section == "data":
         return set(recipe_file.names_of(modality_of(_config_class(recipe["model"]).model_type).arguments_class))
@@ -114,7 +110,7 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
             )
         check_shapes(checkpoint, model)
         config = open_config(checkpoint, model)
-    model_class = _model_class(config_class)
+    model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[config_class]
 
     stored = getattr(config, "objective", None) or model_class.default_objective
     objective = ObjectiveConfig.from_dict({**stored, **recipe["objective"]})

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
+from ...modeling.embed_image import as_pair
 from ...pretraining.data.image import BICUBIC, IMAGE, decode, open_image, random_resized_crop, shift
 from ...pretraining.data.modality import describe
 from ..arguments import FineTuneRun
@@ -34,8 +35,8 @@ class ImageReader:
     def __init__(self, run: FineTuneRun, args: ImageClassificationArguments, data: ImageClassificationData):
         config: Any = run.config
         self.args, self.channels = args, int(config.num_channels)
-        self.size = _pair(data.resolution or config.image_size)
-        patch = _pair(config.patch_size)
+        self.size = as_pair(data.resolution or config.image_size)
+        patch = as_pair(config.patch_size)
         if any(side % cell for side, cell in zip(self.size, patch, strict=True)):
             raise ValueError(
                 f"data.resolution = {data.resolution or config.image_size} is not possible: use multiples of the "
@@ -119,8 +120,3 @@ def _to_tensor(image: Image.Image) -> Tensor:
     """(channels, height, width) fp32 in [0, 1]."""
     values = np.asarray(image, dtype=np.float32)
     return torch.from_numpy(values.reshape(*values.shape[:2], -1).transpose(2, 0, 1).copy()) / 255
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    height, width = value if isinstance(value, list | tuple) else (value, value)
-    return int(height), int(width)

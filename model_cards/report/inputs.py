@@ -25,7 +25,6 @@ from ...pretraining.data.build import DataArguments, load_labelled, modality_of
 from ...pretraining.data.examples import PretrainingDataset
 from ...pretraining.data.sources import load_sources
 from ...pretraining.data.streaming import StreamingBatches
-from ...pretraining.evaluation.probe import real_tokens
 from ..folder import Folder
 
 
@@ -148,7 +147,7 @@ class Inputs:
         inputs = {name: value.to(encoder.device) for name, value in batch.items() if name in taken}
         with torch.no_grad():
             attentions = encoder(**inputs, output_attentions=True).attentions
-        real = real_tokens(encoder, inputs, attentions[0].shape[-1])[0].cpu().numpy()  # (time,)
+        real = modality_of(encoder.config).real_tokens(encoder, inputs, attentions[0].shape[-1])[0].cpu().numpy()
         return [block[0].float().mean(0).cpu().numpy()[np.ix_(real, real)] for block in attentions]
 
 

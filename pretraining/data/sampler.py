@@ -16,6 +16,14 @@ Key = tuple[int, int]
 DRAWS, ROWS, BATCHES = 1, 2, 3  # independent random streams
 
 
+def check_bounded(batch_size: int | None, batch_cost: int | None) -> None:
+    """Raise a ValueError where neither is given."""
+    if batch_size is None and batch_cost is None:
+        raise ValueError(
+            "A batch needs a bound: set training.per_device_train_batch_size, data.batch_seconds or data.batch_tokens."
+        )
+
+
 class BatchSampler(Sampler[list[Key]]):
     """Shuffled batches bounded by a count, by a padded cost, or both.
 
@@ -64,11 +72,7 @@ class BatchSampler(Sampler[list[Key]]):
         shares: Sequence[float] | None = None,
         num_batches_multiple: int = 1,
     ):
-        if batch_size is None and batch_cost is None:
-            raise ValueError(
-                "A batch needs a bound: set training.per_device_train_batch_size, data.batch_seconds or "
-                "data.batch_tokens."
-            )
+        check_bounded(batch_size, batch_cost)
         if batch_cost is not None and lengths is None:
             raise ValueError(f"batch_cost = {batch_cost} needs the examples' lengths: use batch_size instead.")
         self.size, self.seed, self.epoch = size, seed, 0

@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from .bad_examples import BadExample, Ledger
 from .collators import generator
 from .modality import Modality, Row, path_of
+from .sampler import check_bounded
 
 
 logger = logging.getLogger(__name__)
@@ -53,11 +54,7 @@ class StreamingBatches(IterableDataset[list[dict[str, Any]]]):
         num_processes: int = 1,
         process_index: int = 0,
     ):
-        if batch_size is None and batch_cost is None:
-            raise ValueError(
-                "A batch needs a bound: set training.per_device_train_batch_size, data.batch_seconds or "
-                "data.batch_tokens."
-            )
+        check_bounded(batch_size, batch_cost)
         self.streams, self.shuffle_buffer = list(streams), shuffle_buffer
         self.modality, self.seed = modality, seed
         self.ledger = Ledger("train", max_bad_share)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -75,17 +74,18 @@ class EngineTrainer(Trainer):
 
         All ranks call it; the others get `None` where it is a copy.
         """
+        trained = self.unwrapped()
+        model = self._gathered(keep=self.is_world_process_zero())
+        return model if model is None or model is trained else model.to(self.args.device).train(trained.training)
+
+    def _gathered(self, keep: bool) -> Any:
+        """The trained model where it is whole, else an ordinary module with its weights on the CPU, if to `keep`."""
         model = self.unwrapped()
         if not is_spread(model):
             return model
-        weights = whole_state_dict(model, keep=self.is_world_process_zero())
-        if not self.is_world_process_zero():
+        weights = whole_state_dict(model, keep=keep)
+        if not keep:
             return None
-        return self._rebuilt(weights).to(self.args.device).train(model.training)
-
-    def _rebuilt(self, weights: dict[str, Tensor]) -> Any:
-        """An ordinary module with the weights that `whole_state_dict` gave, on the CPU."""
-        model = self.unwrapped()
         config = copy.deepcopy(model.config)  # models keep the object, and write to it
         model_class: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
         with torch.random.fork_rng():  # training must not notice
@@ -112,15 +112,10 @@ class EngineTrainer(Trainer):
     def model_to_save(self) -> Any:
         """The trained model, or an ordinary module with its weights where an engine has it in parts.
 
-        All ranks call it.
-        `Trainer` would save what the module of this rank holds, a part of the weights or a rounded copy, and FSDP2's
-        module, whose class is another one, with other code. Ranks that do not save get `None` for a copy.
+        All ranks call it; those that do not save get `None` for a copy. `Trainer` would save what the module of this
+        rank holds: a part of the weights, or a rounded copy, or FSDP2's module, whose class is another one.
         """
-        model = self.unwrapped()
-        if not is_spread(model):
-            return model
-        weights = whole_state_dict(model, keep=self.args.should_save)
-        return self._rebuilt(weights) if self.args.should_save else None
+        return self._gathered(keep=self.args.should_save)
 
     def write_whole(self, model: Any, output_dir: str) -> None:
         """What `Trainer` writes into a folder: the model, the processor and the arguments."""

@@ -19,7 +19,7 @@ WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.
 
 
 def is_fused(optimizer: Any, accelerator: Accelerator) -> bool:
-    """Whether the optimizer clips and leaves steps out by itself."""
+    """Whether the optimizer itself clips gradients and skips steps."""
     return (
         accelerator.distributed_type in WHOLE_WEIGHTS
         and accelerator.device.type in ("cpu", "cuda")

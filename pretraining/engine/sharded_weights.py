@@ -66,7 +66,7 @@ def whole_state_dict(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def refresh(module: nn.Module) -> None:
-    """Drop the gathered copies of ZeRO-3 parameters whose shards were written to; they are gathered anew when read."""
+    """Drop the gathered copies of ZeRO-3 parameters whose shards were written to; reading gathers them again."""
     parameter: Any  # DeepSpeed adds to it
     for parameter in module.parameters():
         if hasattr(parameter, "ds_tensor") and parameter.ds_status.name == "AVAILABLE":

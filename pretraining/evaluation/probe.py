@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from ...modeling.targets import mean_over_time
 from ..data.build import modality_of
 
 
@@ -64,7 +65,7 @@ def extract_layers(
             hidden, real = hidden_layers(encoder, batch, layer)
             kept = real.cpu().numpy()
             for name, states in hidden.items():
-                values = (masked_mean(states, real) if pooled else states).float().cpu().numpy()
+                values = (mean_over_time(states, real) if pooled else states).float().cpu().numpy()
                 rows = values if pooled else [steps[there] for steps, there in zip(values, kept, strict=True)]
                 features.setdefault(name, []).extend(rows)
             labels.append(batch["labels"].cpu().numpy() if "labels" in batch else np.full(len(kept), -1))
@@ -83,7 +84,7 @@ def extract_features(
 def pooled_features(encoder: PreTrainedModel, batch: Batch) -> Tensor:
     """The encoder's output averaged over real tokens, (batch, dim); what has a gradient keeps it."""
     hidden, real = hidden_layers(encoder, batch)
-    return masked_mean(hidden["last"], real)
+    return mean_over_time(hidden["last"], real)
 
 
 def hidden_layers(encoder: PreTrainedModel, batch: Batch, layer: Layer = None) -> tuple[dict[str, Tensor], Tensor]:
@@ -103,18 +104,8 @@ def hidden_layers(encoder: PreTrainedModel, batch: Batch, layer: Layer = None) -
         hidden = {f"layer_{number}": states for number, states in enumerate(output.hidden_states)}
     else:
         hidden = {f"layer_{layer}": output.hidden_states[layer]}
-    return hidden, real_tokens(encoder, inputs, next(iter(hidden.values())).shape[1])
-
-
-def masked_mean(hidden: Tensor, real: Tensor) -> Tensor:
-    """Mean over the time steps where `real` (batch, time) is True: (batch, time, dim) -> (batch, dim)."""
-    weight = real.unsqueeze(-1).to(hidden.dtype)  # (batch, time, 1)
-    return (hidden * weight).sum(1) / weight.sum(1)
-
-
-def real_tokens(encoder: PreTrainedModel, inputs: Mapping[str, Tensor], time: int) -> Tensor:
-    """Bool (batch, time): True on what stands for a part of the input, False on padding and CLS tokens."""
-    return modality_of(encoder.config).real_tokens(encoder, inputs, time)
+    time = next(iter(hidden.values())).shape[1]
+    return hidden, modality_of(encoder.config).real_tokens(encoder, inputs, time)
 
 
 def subset(examples: Sequence[Example], most: int, seed: int) -> list[Example]:

@@ -33,7 +33,7 @@ from .probe import (
     subset,
 )
 from .raw_features import raw_features
-from .report_text import HEALTH, report_text
+from .report_text import HEALTH, METRIC_NAMES, report_text
 
 
 @dataclass(kw_only=True)
@@ -156,9 +156,9 @@ def write_report(
         "rows": rows,
         "raw": raw,
         "against_untrained": {
-            metric: compare(rows["student"][metric], rows["untrained"][metric], len(test)) for metric in METRICS
+            metric: compare(rows["student"][metric], rows["untrained"][metric], len(test)) for metric in METRIC_NAMES
         },
-        "against_raw": {metric: _against_best_raw(rows, raw, metric, len(test)) for metric in METRICS},
+        "against_raw": {metric: _against_best_raw(rows, raw, metric, len(test)) for metric in METRIC_NAMES},
         "health": _health(log_history),
     }
     text = report_text(results)
@@ -171,7 +171,6 @@ def write_report(
 
 
 NAMES = {"student": "pretrained student", "teacher": "pretrained teacher", "untrained": "same network, untrained"}
-METRICS = ("linear_probe", "knn", "few_labels", "fine_tuning")
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any], test_examples: int) -> dict[str, Any]:

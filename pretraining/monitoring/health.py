@@ -132,7 +132,7 @@ class Health(TrainerCallback):
             return
         self.facts |= {"skipped": self.skipped(), "updated": _now()}
         try:
-            write_text(self.path, json.dumps(_finite(self.facts), indent=1) + "\n")
+            write_text(self.path, json.dumps(finite(self.facts), indent=1) + "\n")
         except OSError as error:
             raise storage_error(self.path, error) from error
 
@@ -145,7 +145,7 @@ def _total(skipped: dict[str, Any]) -> int:
     return sum(_total(value) if isinstance(value, dict) else int(value) for value in skipped.values())
 
 
-def _finite(facts: dict[str, Any]) -> dict[str, Any]:
+def finite(facts: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN and no infinity; their names as text can be read everywhere."""
     return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
 

@@ -30,6 +30,7 @@ from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXI
 from data2vec.pretraining.console.redact import mask_secrets
 from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.monitoring.health import FILE as HEALTH
+from data2vec.pretraining.monitoring.health import finite
 from data2vec.pretraining.run import open_data, prepare, pretrain
 from data2vec.pretraining.sweep.arguments import SweepArguments
 from data2vec.pretraining.sweep.trials import (
@@ -239,7 +240,7 @@ class Sweep:
                     "message": trial.user_attrs.get(MESSAGE),
                     "values": trial.params,
                     "value": trial.value if trial in finished else None,
-                    "measures": _finite(trial.user_attrs.get(MEASURES, {})),
+                    "measures": finite(trial.user_attrs.get(MEASURES, {})),
                 }
                 for name, trial in ended.items()
             ],
@@ -294,8 +295,3 @@ def ended_trials(study: "optuna.Study") -> dict[str, Any]:
         for name, trial in newest_of_each_run(study).items()
         if trial.state.is_finished() and trial.user_attrs.get(STATE, RUNNING) not in (RUNNING, PREEMPTED)
     }
-
-
-def _finite(measures: Mapping[str, float]) -> dict[str, float | str]:
-    """JSON has no NaN; its name as text can be read everywhere."""
-    return {name: value if abs(value) < float("inf") else str(value) for name, value in measures.items()}
