@@ -89,7 +89,7 @@ def storage_error(what: Path, error: BaseException) -> StorageError:
     kept = f"The last complete checkpoint, {safe[-1]}, is intact." if safe else "No checkpoint was lost."
     return StorageError(
         f"{what} could not be written: {error}. Free there: {shutil.disk_usage(folder).free / 2**20:,.0f} MiB. {kept} "
-        "Make room or mend the permissions and give the same command again."
+        "Make room or correct the permissions and give the same command again."
     )
 
 
@@ -117,7 +117,7 @@ def publish(staged: Path, final: Path, facts: Mapping[str, Any]) -> None:
     manifest["sha256"] = _digest(manifest)
     (staged / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     sync_tree(staged)
-    if final.exists():  # the same step saved again; a kill between the renames is mended by `recover`
+    if final.exists():  # the same step saved again; a kill between the renames is repaired by `recover`
         discard(final, staged.parent)
     os.rename(staged, final)
     sync(final.parent)
@@ -232,7 +232,7 @@ def recover(run_folder: Path) -> Path | None:
     """Tidy up after a run that was killed, and find the checkpoint to continue from; None where there is none.
 
     Raises:
-        ValueError: there are checkpoints, but none is usable; a run never starts anew by itself.
+        ValueError: there are checkpoints, but none is usable; a run never starts over without being told to.
     """
     for staged in list_checkpoints(run_folder / WRITING):
         if damage(staged) is None and not (run_folder / staged.name).exists():

@@ -155,7 +155,7 @@ class Ledger:
         of = f"{found} of {read} files read" + (f" and {before} of {self._surveyed} looked at" if before else "")
         raise TooManyBad(
             f"{of} are unusable, more than data.max_bad_share = {self.max_share:g} allows: {kinds}; {names}, for "
-            "instance. Mend or remove them (skipped.jsonl in the run folder names more), or raise the share."
+            "instance. Repair or remove them (skipped.jsonl in the run folder names more), or raise the share."
         )
 
     def _row(self) -> torch.Tensor:

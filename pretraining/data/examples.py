@@ -95,14 +95,9 @@ class PretrainingDataset(Dataset[dict[str, Any]]):
             label = {"labels": int(row[LABEL])} if LABEL in row else {}
             return {**example, **label, "epoch": epoch, "index": index, "name": name}
         raise TooManyBad(
-            f"None of {tried} neighbouring files can be used, the first is {first!r}: mend them, or name another "
+            f"None of {tried} neighbouring files can be used, the first is {first!r}: repair them, or name another "
             "source."
         )
-
-    @property
-    def bad_counts(self) -> dict[str, int]:
-        """How many files were left out so far, by what is wrong with them."""
-        return self.ledger.counts()
 
     def _name(self, row: Row, source: int, number: int) -> str:
         """What an example is called: its file, or its row where it has none."""

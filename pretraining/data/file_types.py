@@ -58,17 +58,19 @@ def unopened(value: Any, name: str, wanted: str, own: set[str], error: Exception
     except TypeError:
         return BadExample(f"{name} is no file, but {value!r:.60}: correct the source.", "unreadable")
     if size == 0:
-        return BadExample(f"{name} has no bytes: fetch it anew or remove it.", "empty")
+        return BadExample(f"{name} has no bytes: fetch it again or remove it.", "empty")
     if empty_picture(head):
         return BadExample(f"{name} has no pixels: remove it.", "empty")
     if missing_bytes(value):
-        return BadExample(f"{name} has {missing_bytes(value)} bytes less than its header says: mend it.", "truncated")
+        return BadExample(
+            f"{name} has {missing_bytes(value)} bytes fewer than its header says: repair it.", "truncated"
+        )
     kind = kind_of(head)
     if kind is not None and kind not in own:
-        return BadExample(f"{name} is {kind}, not {wanted}: fetch it anew or remove it.", "wrong type")
+        return BadExample(f"{name} is {kind}, not {wanted}: fetch it again or remove it.", "wrong type")
     # libsndfile's own text, without the file's name once more
     reason = getattr(error, "error_string", error)
-    return BadExample(f"{name} cannot be read as {wanted} ({reason}): mend or remove it.", "unreadable")
+    return BadExample(f"{name} cannot be read as {wanted} ({reason}): repair or remove it.", "unreadable")
 
 
 def content_of(value: Any) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, BeitImageProcessorPil, PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
+from ...modeling.embed_image import as_pair
 from .arguments import DataArguments
 from .bad_examples import BadExample
 from .collators import Batch, Collator, Example, TokenLayout
@@ -110,7 +111,7 @@ class ImageData(Modality[ImageDataArguments]):
 
     def __init__(self, args: ImageDataArguments, config: PreTrainedConfig, processor: Any = None):
         self.args = args
-        self.size = _pair(config.image_size)  # (height, width)
+        self.size = as_pair(config.image_size)  # (height, width)
         self.grid, _ = self.smallest_grid(args, config)
         self.channels = int(config.num_channels)
         if self.channels not in (1, 3):
@@ -127,7 +128,7 @@ class ImageData(Modality[ImageDataArguments]):
 
     @classmethod
     def smallest_grid(cls, args: ImageDataArguments, config: PreTrainedConfig) -> tuple[tuple[int, int], str]:
-        size, patch = _pair(config.image_size), _pair(config.patch_size)
+        size, patch = as_pair(config.image_size), as_pair(config.patch_size)
         words = f"model.image_size = {config.image_size} and model.patch_size = {config.patch_size}"
         return (size[0] // patch[0], size[1] // patch[1]), words
 
@@ -150,7 +151,7 @@ class ImageData(Modality[ImageDataArguments]):
 
     @staticmethod
     def real_tokens(encoder: Any, inputs: Mapping[str, Tensor], time: int) -> Tensor:
-        images, patch = inputs["pixel_values"], _pair(encoder.config.patch_size)
+        images, patch = inputs["pixel_values"], as_pair(encoder.config.patch_size)
         patches = (images.shape[-2] // patch[0]) * (images.shape[-1] // patch[1])
         real = torch.arange(time, device=images.device) >= time - patches  # what is more stands in front
         return real.expand(len(images), time)
@@ -228,7 +229,7 @@ def _not_decoded(name: str, error: Exception) -> BadExample:
     problem = "truncated" if TRUNCATED in str(error).lower() else "damaged"
     if TOO_LARGE in str(error) or isinstance(error, MemoryError):  # text or a colour profile in a PNG can be a bomb
         problem = "too large"
-    return BadExample(f"{name} cannot be decoded ({error}): mend or remove it.", problem=problem)
+    return BadExample(f"{name} cannot be decoded ({error}): repair or remove it.", problem=problem)
 
 
 def decode(file: Image.Image, channels: int, name: str, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -323,8 +324,3 @@ def color_jitter(image: Image.Image, strength: float, rng: np.random.Generator) 
         factor = rng.uniform(1 - strength, 1 + strength)
         image = enhancers[i](image).enhance(factor)
     return image
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    height, width = value if isinstance(value, list | tuple) else (value, value)
-    return int(height), int(width)

@@ -53,7 +53,7 @@ def read_crop(value: Any, name: str, limit: int, rng: np.random.Generator | None
         rate, total = sound.samplerate, sound.frames
         if not RATES[0] <= rate <= RATES[1]:
             raise BadExample(
-                f"{name} says that it has {rate} samples a second, {RATES[0]} to {RATES[1]} are believed: mend it.",
+                f"{name} says that it has {rate} samples a second, {RATES[0]} to {RATES[1]} are believed: repair it.",
                 problem="sampling rate",
             )
         if total == 0 and missing_bytes(value) == 0:
@@ -68,11 +68,11 @@ def read_crop(value: Any, name: str, limit: int, rng: np.random.Generator | None
     # What libsndfile makes of a wav that was cut is a shorter clip; its header still knows.
     seconds = max((wanted - len(wave)) / rate, _missing_seconds(value, total / rate))
     if seconds > MISSING_TAIL or total == 0:
-        raise BadExample(f"{name} ends {seconds:.1f} s before its header says: mend it.", problem="truncated")
+        raise BadExample(f"{name} ends {seconds:.1f} s before its header says: repair it.", problem="truncated")
     mono = wave.mean(axis=1)  # (samples,)
     if not np.isfinite(mono).all() or np.abs(mono).max() > LOUDEST:
         raise BadExample(
-            f"{name} holds NaN, infinite or absurdly large samples: mend or remove it.", problem="not finite"
+            f"{name} holds NaN, infinite or absurdly large samples: repair or remove it.", problem="not finite"
         )
     if mono.min() == mono.max():
         raise BadExample(f"{name} is silent (all samples of a crop are equal): remove it.", problem="silent")
@@ -98,8 +98,8 @@ def _broken_off(value: Any, name: str, error: Exception) -> BadExample:
         at_end = watched.furthest >= size_of(value)
     if at_end and read < total:
         missing = (total - read) / rate
-        return BadExample(f"{name} ends {missing:.1f} s before its header says: mend it.", problem="truncated")
-    return BadExample(f"{name} cannot be decoded ({reason}): mend or remove it.", problem="damaged")
+        return BadExample(f"{name} ends {missing:.1f} s before its header says: repair it.", problem="truncated")
+    return BadExample(f"{name} cannot be decoded ({reason}): repair or remove it.", problem="damaged")
 
 
 class _Watched(io.RawIOBase):

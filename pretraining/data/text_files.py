@@ -27,7 +27,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def read_text_files(files: Sequence[str], sample_by: str, streaming: bool) -> Any:
-    """A dataset, or a stream, of the columns `text`, `_problem` and `_where`; changed files are read anew.
+    """A dataset, or a stream, of the columns `text`, `_problem` and `_where`; changed files are read again.
 
     `sample_by`: a document is a "line", a "paragraph" (between empty lines) or the whole "document".
     """
@@ -46,10 +46,10 @@ def rows_of_files(files: list[str], sample_by: str, stamps: str = "") -> Iterato
             with fsspec.open(name, "rb", compression="infer") as file:
                 yield from _rows(io.BufferedReader(file, BUFFER), name, sample_by)
         except (EOFError, zlib.error, LZMAError) as error:
-            yield _bad("truncated", f"{name!r} ends early or is damaged ({error}): fetch it anew")
+            yield _bad("truncated", f"{name!r} ends early or is damaged ({error}): fetch it again")
         except OSError as error:
             kind = "missing" if isinstance(error, FileNotFoundError | PermissionError) else "damaged"
-            yield _bad(kind, f"{name!r} cannot be read ({error.strerror or error}): mend or remove it")
+            yield _bad(kind, f"{name!r} cannot be read ({error.strerror or error}): repair or remove it")
 
 
 def problem_of(text: Any) -> tuple[str, str] | None:
@@ -71,7 +71,7 @@ def _rows(file: io.BufferedReader, name: str, sample_by: str) -> Iterator[dict[s
     head = file.read(HEAD)
     kind = kind_of(head)
     if not head:
-        yield _bad("empty", f"{name!r} has no bytes: fetch it anew or remove it")
+        yield _bad("empty", f"{name!r} has no bytes: fetch it again or remove it")
     elif kind not in (None, "text", "an HTML page", "XML", "an SVG"):
         yield _bad("wrong type", f"{name!r} is {kind}, not text: remove it")
     else:

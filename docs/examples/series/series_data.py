@@ -73,7 +73,7 @@ class SeriesData(Modality[SeriesDataArguments]):
         if numbers.size % channels:
             raise BadExample(f"{name}: {numbers.size} numbers are no steps of {channels}.", problem="damaged")
         if not np.isfinite(numbers).all():
-            raise BadExample(f"{name} holds NaN or infinity: mend or remove it.", problem="not finite")
+            raise BadExample(f"{name} holds NaN or infinity: repair or remove it.", problem="not finite")
         steps = numbers.reshape(-1, channels)
         if len(steps) < self.args.min_steps:
             raise BadExample(f"{name} has {len(steps)} steps: data.min_steps asks for more.", problem="too short")

@@ -157,7 +157,7 @@ def test_a_neighbour_takes_the_place_of_a_bad_file_which_is_counted_and_named_on
         first = [dataset[4, i] for i in range(len(dataset))]
         again = [dataset[4, i] for i in reversed(range(len(dataset)))][::-1]
     kinds = list(problems.values())
-    assert dataset.bad_counts == {kind: kinds.count(kind) for kind in set(kinds)}
+    assert dataset.ledger.counts() == {kind: kinds.count(kind) for kind in set(kinds)}
     for name in problems:
         assert caplog.text.count(name) == 1, name
     assert len(dataset) == 3 + 4  # what only decoding shows to be bad keeps its place

@@ -238,7 +238,7 @@ def test_bad_files_are_counted_over_all_workers(folders, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         two, none = batches_of(lenient, workers=2), batches_of(lenient)
     assert same(two, none)
-    assert lenient.train_dataset.bad_counts == {"wrong type": 2}
+    assert lenient.train_dataset.ledger.counts() == {"wrong type": 2}
     with pytest.raises(ValueError, match=r"(1|5).png.*data.max_bad_share"):
         batches_of(build("image", folders, sources=source, max_bad_share=0, batch_size=2), workers=2)
 

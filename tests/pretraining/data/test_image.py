@@ -229,7 +229,7 @@ def test_bad_images_are_named_or_left_out_and_counted(tmp_path, monkeypatch, cap
         seen = [lenient[0, i] for i in range(7) for _ in range(2)]
     assert [example["index"] for example in seen[::2]] == list(range(7))
     kinds = list(problems.values())
-    assert lenient.bad_counts == {kind: kinds.count(kind) for kind in set(kinds)}
+    assert lenient.ledger.counts() == {kind: kinds.count(kind) for kind in set(kinds)}
     for name in problems:
         assert sum(name in record.getMessage() for record in caplog.records) == 1, name
 
