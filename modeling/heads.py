@@ -30,11 +30,11 @@ from .targets import mean_over_time
 
 
 def classification_loss(logits: Tensor, labels: Tensor | None, config: PreTrainedConfig) -> Tensor | None:
-    """Mean loss of `(..., num_labels)` logits; labels of -100 do not count.
+    """Mean loss of `(..., num_labels)` logits.
 
-    `config.problem_type` says which: cross-entropy, squared error (`"regression"`) or binary cross-entropy
-    (`"multi_label_classification"`). If it is not set, one label is regression, and labels that are not integers are
-    multi-label.
+    `config.problem_type` says which: cross-entropy, in which labels of -100 do not count, squared error
+    (`"regression"`) or binary cross-entropy (`"multi_label_classification"`). If it is not set, one label is
+    regression, and labels that are not integers are multi-label.
     """
     if labels is None:
         return None

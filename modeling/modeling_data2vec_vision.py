@@ -114,16 +114,15 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
 
     def _position_bias(self, encoder: nn.Module, resolution: tuple[int, int], time: int) -> Tensor | None:
         """The bias that all blocks share, made once a pass: `(1, heads, 1 + time, 1 + time)`."""
-        if encoder.relative_position_bias is None:
+        shared = getattr(encoder, "relative_position_bias", None)  # which the stock encoder may lack
+        if shared is None:
             return None
         window = tuple(size // self.config.patch_size for size in resolution)
-        return encoder.relative_position_bias(window, dim_size=time)
+        return shared(window, dim_size=time)
 
     def _student_blocks(self, hidden: Tensor, resolution: tuple[int, int]) -> Tensor:
         encoder = self.data2vec_vision.encoder
-        bias = (
-            self._position_bias(encoder, resolution, hidden.shape[1]) if encoder.has_relative_position_bias else None
-        )
+        bias = self._position_bias(encoder, resolution, hidden.shape[1])
         for layer in encoder.layer:
             # by position: checkpointing of the reentrant kind loses the gradient of what is passed by name
             hidden = layer(hidden, False, bias, False, resolution)[0]

@@ -31,7 +31,7 @@ def open_config(checkpoint: Any, overrides: Mapping[str, Any] | None = None) -> 
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **(overrides or {}))
         check_ranges(config)
-    except OSError as error:  # no full disk
+    except OSError as error:  # also where nothing can be downloaded
         raise ValueError(
             f"{where} cannot be opened: name a folder with a config.json, a run's or its pretraining/, or a model on "
             f"the Hub. {error}"

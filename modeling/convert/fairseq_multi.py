@@ -325,12 +325,7 @@ VISION2 = _source(
     "vision",
     Data2Vec2VisionModel,
     Data2Vec2VisionForPreTraining,
-    Tuned(
-        Data2Vec2VisionForImageClassification,
-        image_config,
-        "model.",
-        [("fc_norm.", "norm."), ("head.", "classifier.")],
-    ),
+    Tuned(Data2Vec2VisionForImageClassification, image_config, "model.", IMAGE_HEAD),
     (
         (r"^((_ema\.)?)module\.", r"\1"),
         (r"\.positional_encoder\.(pos_embed|positions)$", ".fixed_positional_encoder.positions"),

@@ -1,6 +1,6 @@
 """The fields of argument classes, read from their source: what `--help` lists, without importing torch.
 
-Importing the classes takes seconds, of which a person who asks for help or misspelt a field need not wait for any.
+Importing the classes takes seconds; `--help` and the message about a misspelt field come at once.
 """
 
 import ast
