@@ -26,6 +26,19 @@ class EncoderOutput(NamedTuple):
     attentions: tuple[Tensor, ...] | None  # (rows, heads, time, time) each
 
 
+def draw_kept_layers(given: list[bool] | None, blocks: int, layerdrop: float) -> list[bool]:
+    """Which blocks are run: as `given`, else each of them dropped with a probability of `layerdrop`.
+
+    Raises:
+        ValueError: `given` is not one a block.
+    """
+    if given is None:
+        return (torch.rand(blocks) >= layerdrop).tolist() if layerdrop else [True] * blocks
+    if len(given) != blocks:
+        raise ValueError(f"kept_layers has {len(given)} entries: give one for each of the {blocks} blocks.")
+    return given
+
+
 class Data2Vec2Encoder(nn.Module):
     """Extra tokens, context norm, prenet and blocks.
 
@@ -71,7 +84,7 @@ class Data2Vec2Encoder(nn.Module):
             ValueError: `kept_layers` is not one a block.
         """
         blocks = [*self.prenet, *self.layers]
-        kept_layers = self._kept_layers(kept_layers, len(blocks))
+        kept_layers = draw_kept_layers(kept_layers, len(blocks), self.config.layerdrop if self.training else 0.0)
         if output_attentions and self.config._attn_implementation != "eager":
             logger.warning_once(
                 "output_attentions = True: attention is computed as with attn_implementation = 'eager', because "
@@ -97,15 +110,6 @@ class Data2Vec2Encoder(nn.Module):
             tuple(states) if output_hidden_states else None,
             tuple(weights) if output_attentions else None,
         )
-
-    def _kept_layers(self, kept_layers: list[bool] | None, blocks: int) -> list[bool]:
-        if kept_layers is None:
-            if not self.training or self.config.layerdrop == 0:
-                return [True] * blocks
-            kept_layers = (torch.rand(blocks) >= self.config.layerdrop).tolist()
-        if len(kept_layers) != blocks:
-            raise ValueError(f"kept_layers has {len(kept_layers)} entries: give one for each of the {blocks} blocks.")
-        return kept_layers
 
     def _enter(self, hidden: Tensor) -> Tensor:
         """The first block's input: extra tokens in front, norm, dropout."""

@@ -18,6 +18,7 @@ from .conv import ChannelsLastConv1d, set_channels_last
 from .decoder import regression_head
 from .deep_norm import FOLDED, alpha, start_deep_norm
 from .ema import Teacher
+from .encoder import draw_kept_layers
 from .gather import masked_indices
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .recompute import recompute_in, recompute_norm
@@ -164,10 +165,8 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
             raise ValueError(f"deep_norm = {config.deep_norm!r}: must be true or false.")
         self.init_objective()
         self.data2vec_audio = Data2VecAudioModel(config)
-        if (
-            not self.objective.original_padding and self.data2vec_audio.adapter is None
-        ):  # probes read the encoder alone
-            make_padding_independent(self.data2vec_audio)
+        if not self.objective.original_padding and self.data2vec_audio.adapter is None:
+            make_padding_independent(self.data2vec_audio)  # for those who call the encoder alone, as probes do
         self.head = regression_head(config.hidden_size, self.objective.head_layers)
         self.teacher = Data2VecAudioTeacher(config)
         set_channels_last(self, True)
@@ -206,10 +205,9 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
 
     def _student_blocks(self, hidden: Tensor, attention_mask: Any, kept_layers: list[bool] | None) -> Tensor:
         layers = self.data2vec_audio.encoder.layers
-        if kept_layers is None and self.training and self.config.layerdrop > 0:
-            kept_layers = (torch.rand(len(layers)) >= self.config.layerdrop).tolist()
-        for i, layer in enumerate(layers):
-            if kept_layers is None or kept_layers[i]:
+        kept_layers = draw_kept_layers(kept_layers, len(layers), self.config.layerdrop if self.training else 0.0)
+        for layer, kept in zip(layers, kept_layers, strict=True):
+            if kept:
                 hidden = layer(hidden, attention_mask=attention_mask)
         return hidden
 

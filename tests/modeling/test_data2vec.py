@@ -239,6 +239,9 @@ def test_layerdrop_skips_what_it_is_told_to():
     batch = inputs("audio")
     assert torch.equal(model(**batch, kept_layers=[True] * 3).loss, model(**batch).loss)
     assert not torch.equal(model(**batch, kept_layers=[True, False, True]).loss, model(**batch).loss)
+    for wrong in ([True] * 2, [True] * 4):
+        with pytest.raises(ValueError, match=f"kept_layers has {len(wrong)} entries: give one for each of the 3"):
+            model(**batch, kept_layers=wrong)
 
 
 @pytest.mark.parametrize("tap", ["ffn", "ffn_residual", "end_of_block", "self_attention"])
