@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from data2vec.pretraining.arguments import Run, resolve
 from data2vec.pretraining.data.build import PretrainingData, build_data
-from data2vec.pretraining.data.collators import draw_masks
 from data2vec.pretraining.data.loader import make_loader
 from data2vec.pretraining.data.sampler import BatchSampler
 
@@ -135,7 +133,7 @@ def masks(run: Run, example: dict[str, Any], data: PretrainingData, seconds: flo
 
     def one(call: int) -> int:
         seeds = torch.arange(16 * views).view(16, views) + 1000 * call
-        return draw_masks(run.objective, replace(layout, maskable=None), seeds).shape[:2].numel()
+        return run.objective.draw_masks(layout.grid, seeds, layout.lengths).shape[:2].numel()
 
     return per_second(one, seconds)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
 
 from .decoder import DecoderConfig, decoder_from_dict
 from .masking import Masking, masking_from_dict
@@ -122,6 +123,13 @@ class ObjectiveConfig:
         if step >= self.ema_anneal_steps:
             return float(self.ema_end_decay)
         return self.ema_decay + (self.ema_end_decay - self.ema_decay) * step / self.ema_anneal_steps
+
+    def draw_masks(
+        self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
+    ) -> Tensor:
+        """Bool `(batch, time)` in data2vec 1, `(batch, views, time)` in 2.0; arguments as of [`Masking.sample`]."""
+        masked = self.masking.sample(grid, seeds, lengths, maskable)  # (batch, views, time)
+        return masked.squeeze(1) if self.views is None else masked
 
     def scale_for(self, dim: int) -> float:
         return 1 / math.sqrt(dim) if self.loss_scale is None else float(self.loss_scale)

@@ -159,8 +159,7 @@ class PreTrainingMixin(PreTrainedModel):
         """Masks for a batch that came without, from torch's generator: `(batch, time)` or `(batch, views, time)`."""
         start = int(torch.randint(2**31, ()))
         seeds = mask_seeds(start, 0, range(batch), self.objective.views or 1)  # (batch, views)
-        masked = self.objective.masking.sample(grid, seeds, lengths, **kwargs)  # (batch, views, time)
-        return masked.squeeze(1) if self.objective.views is None else masked
+        return self.objective.draw_masks(grid, seeds, lengths, **kwargs)
 
     def make_targets(
         self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool

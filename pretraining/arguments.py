@@ -85,8 +85,8 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
     """The fields that a section of this recipe may hold."""
     if section == "model":
         config_class = _config_class(recipe["model"])
-        ours = MODEL_FOR_PRETRAINING_MAPPING[config_class].config_fields
-        return {*recipe_file.names_of(config_class), "model_type", recipe_file.CHECKPOINT, *ours}
+        model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[config_class]
+        return {*recipe_file.names_of(config_class), "model_type", recipe_file.CHECKPOINT, *model_class.config_fields}
     if section == "data":
         return set(recipe_file.names_of(modality_of(_config_class(recipe["model"]).model_type).arguments_class))
     classes = {"objective": ObjectiveConfig, "training": PretrainingArguments, "report": ReportArguments}

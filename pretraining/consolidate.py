@@ -28,7 +28,8 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from transformers import MODEL_FOR_PRETRAINING_MAPPING, AutoConfig
 
-from data2vec.pretraining.checkpoints.hub_push import PROCESSOR, WHOLE, matches
+from data2vec.pretraining.checkpoints.hub_push import PROCESSOR, matches
+from data2vec.pretraining.checkpoints.run_files import WHOLE
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.console.progress import progress
 

@@ -28,8 +28,8 @@ from transformers.optimization import GreedyLR
 from transformers.trainer_utils import IntervalStrategy
 
 from ..modeling import Data2VecForPreTrainingOutput
-from .checkpoints.hub_push import WHOLE
 from .checkpoints.resume import ResumableTrainer
+from .checkpoints.run_files import WHOLE
 from .checkpoints.signals import start_worker
 from .checkpoints.storage import WRITING, move_files
 from .data.build import PretrainingData

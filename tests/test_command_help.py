@@ -127,12 +127,14 @@ def test_a_missing_argument_is_refused_with_the_usage(capsys):
 
 
 def test_bars_are_for_terminals(monkeypatch, capsys):
-    assert list(progress(range(3), title="reading", unit=" rows", patience=0)) == [0, 1, 2]
+    monkeypatch.setattr("data2vec.pretraining.console.progress.PATIENCE", 0)
+    assert list(progress(range(3), title="reading", unit=" rows")) == [0, 1, 2]
     assert capsys.readouterr().err == "", "a log file holds no bars"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert list(progress(range(3), title="reading", unit=" rows", patience=0)) == [0, 1, 2]
+    assert list(progress(range(3), title="reading", unit=" rows")) == [0, 1, 2]
     assert "reading" in capsys.readouterr().err
-    assert list(progress(range(3), title="reading", unit=" rows", patience=60)) == [0, 1, 2]
+    monkeypatch.setattr("data2vec.pretraining.console.progress.PATIENCE", 60)
+    assert list(progress(range(3), title="reading", unit=" rows")) == [0, 1, 2]
     assert "reading" not in capsys.readouterr().err, "what is over at once needs no bar"
 
 

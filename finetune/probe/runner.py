@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ...pretraining.checkpoints.hub_push import WHOLE
+from ...pretraining.checkpoints.run_files import WHOLE
 from ...pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.labels import number_labels

@@ -21,8 +21,6 @@ from .source import Source
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 HALVES = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]  # in front of every dictionary of the original
-
-
 DICTIONARIES = {"input_values": "dict.ltr.txt", "input_ids": "dict.txt"}
 LARGEST = 32 << 20  # bytes of a dictionary
 

@@ -49,7 +49,8 @@ class Collator(ABC):
     def masks(
         self, objective: ObjectiveConfig, batch: Batch, layout: TokenLayout, examples: Sequence[Example]
     ) -> Batch:
-        masked = draw_masks(objective, layout, self.mask_seeds(objective, examples))
+        seeds = self.mask_seeds(objective, examples)
+        masked = objective.draw_masks(layout.grid, seeds, layout.lengths, layout.maskable)
         real = None
         if layout.lengths is not None and not objective.original_padding:
             real = torch.arange(masked.shape[-1]) < layout.lengths.unsqueeze(-1)  # (batch, time)
@@ -81,12 +82,6 @@ STREAMS = {"read": 1, "crop": 2, "replace": 3, "mixup": 4}
 def generator(seed: int, epoch: int, index: int, stream: str) -> np.random.Generator:
     """The random numbers of one example in one epoch, for one purpose."""
     return np.random.default_rng((seed, epoch, index, STREAMS[stream]))
-
-
-def draw_masks(objective: ObjectiveConfig, layout: TokenLayout, seeds: Tensor) -> Tensor:
-    """Bool (batch, time) in data2vec 1, (batch, views, time) in 2.0."""
-    masked = objective.masking.sample(layout.grid, seeds, layout.lengths, layout.maskable)  # (batch, views, time)
-    return masked.squeeze(1) if objective.views is None else masked
 
 
 def pad(rows: Sequence[Tensor], name: str, value: float) -> tuple[Batch, Tensor | None]:
