@@ -204,7 +204,7 @@ def test_the_mask_token_must_be_the_encoders(tokenizer):
         ({"block_size": 2}, "data.block_size = 2"),
         ({"batch_tokens": 36}, "data.batch_tokens = 36.*block_size = 37"),
         ({"sample_by": "page"}, "data.sample_by = 'page'"),
-        ({"pack": "yes"}, "data.pack = 'yes'.*bool"),
+        ({"pack": "yes"}, "data.pack = 'yes'.*true or false"),
     ],
 )
 def test_impossible_numbers_are_refused(tokenizer, fields, message):
