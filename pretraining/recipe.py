@@ -129,8 +129,8 @@ def override(recipe: Recipe, arguments: Sequence[str], field_names: FieldNames) 
                 raise ValueError(f"--{name}: {key} holds {target[key]!r}, which has no fields inside.")
             target = target[key]
         parsed = parse_yaml(value, f"--{name}")
-        is_name = path[-1] in (CHECKPOINT, "output_dir") and not isinstance(parsed, str | None)
-        target[path[-1]] = value if is_name else parsed  # a folder may be called 5
+        is_name = path[-1] in (CHECKPOINT, "output_dir") and parsed is not None and value[0] not in "'\""
+        target[path[-1]] = value if is_name else parsed  # a folder may be called 5 or "run #2", which YAML would cut
     return changed
 
 

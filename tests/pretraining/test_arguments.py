@@ -204,6 +204,16 @@ def test_override_is_written_where_it_belongs():
     assert recipe["objective"]["masking"]["ratio"] != 0.5  # the recipe itself is not touched
 
 
+@pytest.mark.parametrize(
+    ("word", "folder"),
+    [("5", "5"), ("run #2", "run #2"), ("a\nb", "a\nb"), ("a: b", "a: b"), ("'5'", "5"), ("null", None), ("", None)],
+)
+def test_a_folder_is_what_was_typed(word, folder):
+    """YAML would cut it at a comment and make a blank of a line break: a run in another folder, without a word."""
+    changed = override(read_recipe(RECIPES / DEMO), ["--output_dir", word])
+    assert changed["training"]["output_dir"] == folder
+
+
 def test_numbers_of_yaml_are_numbers():
     assert parse_yaml("5e-4") == 5e-4 and parse_yaml("1e6") == 1e6 and parse_yaml("1.5e+2") == 150.0
     assert parse_yaml("e5") == "e5" and parse_yaml("12") == 12
