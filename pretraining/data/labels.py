@@ -5,6 +5,7 @@ text                                            the class of that name
 3, 3.0 and "3"                                  the class "3": whole numbers go by their digits
 -1 in any other column                          the class "-1" if train has it, otherwise no label
 0.5, inf, a list                                not a class
+text, all of it numbers, one with decimals      no classes, but numbers, as in a csv file
 """
 
 import math
@@ -84,8 +85,14 @@ def number_labels(splits: Mapping[str, datasets.Dataset], names: Sequence[str] |
             sorted. Given names, unless they are numbers themselves, may also go by their number, from 0.
 
     Raises:
-        ValueError: fewer than two classes.
+        ValueError: fewer than two classes, or numbers with decimals.
     """
+    first = next(iter(splits.values()))
+    if names is None and "string" in _dtype(first) and holds_decimals(first):
+        raise ValueError(
+            "data.train: the labels are numbers with decimals, not classes: set data.train.label_column to the column "
+            "of the classes."
+        )
     found, bad = _read(splits, class_name)
     classes = _class_names(splits, found) if names is None else tuple(names)
     if len(classes) < 2:
@@ -172,12 +179,15 @@ def read_numbers(splits: Mapping[str, datasets.Dataset]) -> Labels:
 
 def holds_decimals(rows: datasets.Dataset) -> bool:
     """Whether the labels are floats, or the text of numbers of which one has decimals, as in a csv file."""
-    dtype = str(getattr(rows.features[LABEL], "dtype", ""))
-    if "string" not in dtype:
-        return dtype.startswith("float")
+    if "string" not in _dtype(rows):
+        return _dtype(rows).startswith("float")
     given = {value.strip() for value in rows.unique(LABEL) if value and value.strip()}
     numbers = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
     return all(map(numbers.fullmatch, given)) and any(not value.lstrip("+-").isdigit() for value in given)
+
+
+def _dtype(rows: datasets.Dataset) -> str:
+    return str(getattr(rows.features[LABEL], "dtype", ""))
 
 
 def is_list(feature: Any) -> bool:

@@ -130,6 +130,7 @@ def test_what_holds_no_lists_is_refused(values):
         ([[0], [1]], [], "data.train holds 0 classes, no labels at all"),
         (["a", "a"], [], "data.train holds 1 class, a: set data.train.label_column"),
         ([None, None], [], "data.train holds 0 classes, no labels at all"),
+        (["0.5", "1.5", "2", ""], ["2"], "data.train: the labels are numbers with decimals, not classes"),
     ],
 )
 def test_messages(train, test, words):
