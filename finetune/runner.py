@@ -180,6 +180,8 @@ def _evaluate(trainer: FineTuneTrainer, task: Task[Any, Any], data: TaskData, ru
     }
     if trainer.is_world_process_zero():
         write_text(run.folder / RESULTS, json.dumps(results, indent=2) + "\n")
+        print(f"See it with:      python -m data2vec.model_cards.report {run.folder}")
+        print(f"Its card is by:   python -m data2vec.model_cards.render {run.folder}")
     return results
 
 

@@ -1,6 +1,7 @@
 """What libraries print of their own, kept to what a person needs."""
 
 import logging
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,9 +15,11 @@ NAMED = 4  # modules in a line
 def quiet_libraries() -> None:
     """No bars while weights are read and written, and no table of every weight that a checkpoint lacks.
 
-    [`new_weights`] says in one line what the table would.
+    [`new_weights`] says in one line what the table would. Bars of `datasets` are for terminals, as ours are.
     """
     transformers_logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     logging.getLogger("transformers.modeling_utils").addFilter(_no_load_report)
 
 

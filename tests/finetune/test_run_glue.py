@@ -277,11 +277,12 @@ def test_a_sweep_prints_the_row_and_goes_on_where_it_stopped(encoders, glue, tmp
     assert all(file.stat().st_mtime_ns == when for file, when in finished.items())
 
 
-def test_a_task_asked_for_is_one_run_of_a_recipe_with_a_sweep(encoders, glue, tmp_path):
+def test_a_task_asked_for_is_one_run_of_a_recipe_with_a_sweep(encoders, glue, tmp_path, capsys):
     sweep = {"learning_rates": [1e-3, 5e-3], "seeds": [3, 5], "tasks": ["rte", "stsb"]}
     recipe = write_recipe(tmp_path, glue, encoders["v1"], task={"sweep": sweep}, training={"max_steps": 1})
     assert main([recipe, "--task_name", "sst2"]) == 0
     assert [file.parent for file in tmp_path.rglob("results.json")] == [tmp_path / "run"]
+    assert f"python -m data2vec.model_cards.render {tmp_path / 'run'}\n" in capsys.readouterr().out, "what comes next"
     written = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert written["data"]["task_name"] == "sst2"
 

@@ -1,6 +1,7 @@
 """Libraries print what a person needs: no table of missing weights, no bars while files are written."""
 
 import logging
+import sys
 
 import datasets
 import pytest
@@ -15,12 +16,14 @@ TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "in
 
 @pytest.fixture
 def quiet():
-    shown = transformers_logging.is_progress_bar_enabled()
+    shown, hidden = transformers_logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
     logger = logging.getLogger("transformers.modeling_utils")
     before = list(logger.filters)
     quiet_libraries()
     yield
     logger.filters[:] = before
+    if not hidden:
+        datasets.enable_progress_bars()
     if shown:
         transformers_logging.enable_progress_bar()
 
@@ -39,3 +42,11 @@ def test_a_data_set_is_saved_without_bars(tmp_path, capfd):
     save_to_disk(datasets.Dataset.from_dict({"a": [1, 2]}), str(tmp_path / "set"))
     assert "Saving" not in capfd.readouterr().err
     assert datasets.load_from_disk(str(tmp_path / "set"))["a"][:] == [1, 2]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bars_of_data_sets_are_for_terminals(quiet, terminal, monkeypatch):
+    datasets.enable_progress_bars()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    quiet_libraries()
+    assert datasets.are_progress_bars_disabled() is not terminal
