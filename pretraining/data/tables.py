@@ -20,6 +20,7 @@ import fsspec
 import pyarrow as pa
 
 from .bad_examples import BadExample
+from .folders import extension
 
 
 # tsv as in Common Voice and GLUE: a quotation mark is a letter like any other
@@ -27,6 +28,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
     ".csv": {"strict": True},
     ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
 }
+JSON = (".json", ".jsonl", ".ndjson")
 LARGEST_CELL = 64 << 20  # characters; a quotation mark that is never closed would take the rest of the file
 CHUNK = 1000  # rows whose types are found together; a stream looks at no more
 STRING = datasets.Value("string")
@@ -70,8 +72,11 @@ def _is_csv(name: str) -> bool:
 
 
 def _dialect(name: str) -> dict[str, Any] | None:
-    """How its cells are separated and quoted; None: it is JSON."""
-    return next((how for ending, how in DIALECTS.items() if ending in os.path.basename(name).lower()), None)
+    """How its cells are separated and quoted; None: it is JSON. Raises BadExample for an archive."""
+    ending = extension(os.path.basename(name))
+    if ending not in (*DIALECTS, *JSON):
+        raise BadExample(f"{name!r} ends in none of {', '.join((*DIALECTS, *JSON))}: unpack or rename it.")
+    return DIALECTS.get(ending)
 
 
 def _converted(value: Any, feature: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zipfile
 
 import datasets
 import pytest
@@ -33,6 +34,7 @@ def test_a_text_is_read_as_it_is_written(tmp_path, words, streaming):
     (tmp_path / "a.csv").write_text(csv_of(words))
     (tmp_path / "a.tsv").write_text("text\tn\n" + "".join(f"{word}\t{i}\n" for i, word in enumerate(words)))
     (tmp_path / "a.jsonl").write_text(jsonl_of(words))
+    (tmp_path / "a.csv.jsonl").write_text(jsonl_of(words))
     (tmp_path / "a.json").write_text(json.dumps([{"text": word} for word in words], indent=1))
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(csv_of(words).encode()))
     for folder, content, ending in (("csv", csv_of, "csv"), ("json", jsonl_of, "jsonl")):
@@ -41,7 +43,7 @@ def test_a_text_is_read_as_it_is_written(tmp_path, words, streaming):
         (tmp_path / folder / f"test.{ending}").write_text(content(words))
     datasets.Dataset.from_dict({"text": words}).to_parquet(tmp_path / "a.parquet")
     for name, split in (
-        *((f"a.{ending}", None) for ending in ("csv", "tsv", "jsonl", "json", "csv.gz", "parquet")),
+        *((f"a.{ending}", None) for ending in ("csv", "tsv", "jsonl", "csv.jsonl", "json", "csv.gz", "parquet")),
         ("csv", "test"),
         ("json", "test"),
     ):
@@ -115,6 +117,14 @@ def test_what_is_no_table_is_named_with_its_line(tmp_path, name, content, messag
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         list(load(tmp_path / name, streaming))
+
+
+def test_an_archive_of_tables_is_no_table(tmp_path):
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        for name in ("a.csv", "b.csv"):
+            archive.writestr(name, csv_of(["x"]))
+    with pytest.raises(ValueError, match=r"train.zip' ends in none of \.csv, .*: unpack or rename it"):
+        load(tmp_path)
 
 
 def test_tables_of_other_columns_are_not_joined(tmp_path):
