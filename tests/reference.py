@@ -1,10 +1,9 @@
-"""The golden cases of the original implementation and the real data beside the repository, and names in ours."""
+"""The golden cases of the original implementation, the real samples, and names of the original's tensors in ours."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -15,17 +14,10 @@ from data2vec.modeling.convert.keys import to_ours, translated
 from data2vec.modeling.convert.sources import SOURCES
 
 
-__all__ = ["GOLDEN", "SAMPLES", "SHARED", "flatten", "load_case", "need", "part", "rename", "renamed", "reshaped"]
+__all__ = ["GOLDEN", "SAMPLES", "flatten", "load_case", "part", "rename", "renamed", "reshaped"]
 
-SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = Path(__file__).parent / "samples"
-
-
-def need(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"{path.name} is not beside the repository: it is not shipped with it")
-    return path
 
 
 def load_case(name: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:

@@ -131,7 +131,7 @@ def test_an_encoder_of_transformers_and_the_finished_run(tmp_path, splits, capsy
     assert "holds a run with another task.neighbours: 3 there, 5 here" in capsys.readouterr().err
 
 
-def test_features_alone_need_no_labels(tmp_path, splits):
+def test_features_alone_need_no_labels(tmp_path):
     encoder = encoder_folder(tmp_path / "encoder", "audio", "v2")
     folder = tmp_path / "flat"
     folder.mkdir()

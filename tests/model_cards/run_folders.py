@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
     AutoModelForAudioClassification,
@@ -140,7 +139,3 @@ def example(modality: str) -> dict[str, torch.Tensor]:
     if modality == "vision":
         return {"pixel_values": torch.randn(2, 3, 16, 16, generator=generator)}
     return {"input_ids": torch.randint(5, 20, (2, 13), generator=generator)}
-
-
-def keep_example(file: Path, modality: str) -> None:
-    save_file(example(modality), file)

@@ -13,11 +13,7 @@ from data2vec.modeling.embed_audio import AudioEmbeddings
 from data2vec.modeling.embed_image import ImageEmbeddings, SinCosPositions
 from data2vec.modeling.encoder import Data2Vec2Block
 from data2vec.modeling.gather import gather, scatter, select_visible
-from tests.modeling.tiny_data2vec2 import audio_config, text_config, vision_config
-
-
-def same(actual, expected, tolerance=1e-5):
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+from tests.modeling.tiny_data2vec2 import audio_config, same, text_config, vision_config
 
 
 # Dropping

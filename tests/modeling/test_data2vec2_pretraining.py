@@ -12,7 +12,7 @@ from data2vec.modeling import (
     ObjectiveConfig,
 )
 from data2vec.modeling.masking import mask_seeds
-from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, inputs, main_output, objective
+from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, inputs, main_output, objective, same
 
 
 PRETRAINERS = pytest.mark.parametrize("model_class", PRETRAINING.values(), ids=lambda c: c.__name__)
@@ -29,10 +29,6 @@ def masks(kind: str, views: int = 2, rows: int = 3) -> torch.Tensor:
     """The same number is hidden in every view."""
     noise = torch.rand(rows, views, TIME[kind], generator=torch.Generator().manual_seed(4))
     return noise.argsort(-1) < 8
-
-
-def same(actual, expected, tolerance=1e-5):
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
 
 
 @PADDED

@@ -14,11 +14,7 @@ from data2vec.modeling import (
     Data2Vec2TextForTokenClassification,
     Data2Vec2VisionForImageClassification,
 )
-from tests.modeling.tiny_data2vec2 import build, inputs
-
-
-def same(actual, expected, tolerance=1e-5):
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+from tests.modeling.tiny_data2vec2 import build, inputs, same
 
 
 def test_ctc_reads_real_frames_only():

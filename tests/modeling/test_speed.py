@@ -11,10 +11,7 @@ from data2vec.modeling.conv import ChannelsLastConv1d, convolve, set_channels_la
 from data2vec.modeling.gather import count_masks
 from tests.modeling import test_data2vec as v1
 from tests.modeling import tiny_data2vec2 as v2
-
-
-def same(actual, expected, tolerance=1e-5):
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+from tests.modeling.tiny_data2vec2 import same
 
 
 def quiet(kind: str) -> dict:
@@ -37,7 +34,7 @@ def build(family: str, kind: str):
     return v2.build(v2.PRETRAINING[kind], objective=objective).train()
 
 
-def batch_of(family: str, kind: str, model) -> dict:
+def batch_of(family: str, kind: str) -> dict:
     if family == "1":
         return v1.inputs(kind)
     batch = v2.inputs(kind)
@@ -97,7 +94,7 @@ def test_convolution_of_tokens_is_torchs(channels, out, kernel, stride, padding,
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 def test_layout_changes_nothing(family, padded):
     model = build(family, "audio")
-    batch = batch_of(family, "audio", model)
+    batch = batch_of(family, "audio")
     if padded:
         attention_mask = torch.ones_like(batch["input_values"], dtype=torch.long)
         attention_mask[1, 229:] = 0
@@ -132,7 +129,7 @@ def test_bf16_follows_fp32(family, kind):
     curves = []
     for half in (False, True):
         model = build(family, kind)
-        batch = batch_of(family, kind, model)
+        batch = batch_of(family, kind)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer, losses = torch.optim.AdamW(trained, lr=1e-3), []
         for _ in range(30):
@@ -174,7 +171,7 @@ class Waits(TorchDispatchMode):
 def test_a_step_does_not_wait_for_the_device(family, kind):
     """With counts from the loader and as many masked in every row; without them, twice at most."""
     model = build(family, kind)
-    batch = batch_of(family, kind, model)
+    batch = batch_of(family, kind)
     batch["num_items_in_batch"] = batch["masked"].sum()
     with Waits() as unaided:
         step(model, batch)
@@ -187,7 +184,7 @@ def test_a_step_does_not_wait_for_the_device(family, kind):
 @ALL
 def test_counts_change_nothing_and_are_checked(family, kind):
     model = build(family, kind)
-    batch = batch_of(family, kind, model)
+    batch = batch_of(family, kind)
     batch["masked"][1, ..., 3] = False  # rows that differ
     counts = count_masks(batch["masked"])
     same(step(model, batch | {"mask_counts": counts}), step(model, batch), 0.0)

@@ -1,4 +1,4 @@
-"""Tiny data2vec 2.0 configurations and inputs, of sizes that differ from each other."""
+"""Tiny data2vec 2.0 configurations and inputs, of sizes that differ from each other; a comparison of tensors."""
 
 import copy
 from typing import Any
@@ -113,3 +113,7 @@ def main_output(output: Any) -> Tensor:
     """What every class has one of."""
     names = ("last_hidden_state", "logits", "start_logits")
     return next(output[name] for name in names if name in output)
+
+
+def same(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)

@@ -69,7 +69,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="has no config.json: name a checkpoint-N folder"):
             consolidate(checkpoint.parent, tmp_path / "out")
 
-    def test_other_weights_than_the_configuration_says(self, checkpoint, model, tmp_path):
+    def test_other_weights_than_the_configuration_says(self, checkpoint, tmp_path):
         save_file({"teacher.x": torch.zeros(1)}, checkpoint / "model.safetensors")
         with pytest.raises(ValueError, match="does not hold the weights"):
             consolidate(checkpoint, tmp_path / "out")

@@ -135,7 +135,7 @@ def test_processes_decode_alike(tokenizer, arpa: Path) -> None:
 
 
 @needs_search
-def test_a_model_that_cannot_be_used_is_refused(tokenizer, arpa: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_used_is_refused(tokenizer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         LanguageModelDecoder(tokenizer, tmp_path / "none.arpa")
     binary = tmp_path / "lm.bin"

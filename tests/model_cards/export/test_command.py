@@ -118,7 +118,7 @@ def test_torch_export_gives_the_models_outputs_at_any_length(kind, family, head,
 
 
 @needs_onnx
-def test_onnx_of_audio_and_its_report(tmp_path, capsys):
+def test_onnx_of_audio_and_its_report(tmp_path):
     report = check_onnx("audio", "v2", AutoModelForCTC, tmp_path)
     assert report == json.loads((tmp_path / "out" / "export.json").read_text())
     assert set(report["files"]) == {"model.onnx", "model.int8.onnx"}

@@ -119,7 +119,7 @@ def test_numbers_are_those_of_the_folder(runs, pages):
     assert "objective.views 2" in words(section(pages["text-2"], "recipe"))
 
 
-def test_covered_pixels_are_the_hidden_patches(runs, pages):
+def test_covered_pixels_are_the_hidden_patches(pages):
     """Of 4 x 4 patches of the digits, those that the caption counts are covered, and the others are as they were."""
     whole, view = png(pages["vision-1"], "mask1_whole"), png(pages["vision-1"], "mask1_view1")
     size = whole.shape[0] // 4
@@ -159,7 +159,7 @@ def test_a_stream_is_shown_too(runs, tmp_path):
     assert len(shown) == 3 and all(example.masked.shape[1] <= 24 for example in shown)
 
 
-def test_hidden_tokens_are_marked(runs, pages):
+def test_hidden_tokens_are_marked(pages):
     fragment = section(pages["text-1"], "masks")
     said = [int(number) for number in re.findall(r"(\d+) of \d+ tokens hidden", words(fragment))]
     views = re.findall(r'<p class="passage".*?</p>', fragment, re.DOTALL)[1::2]

@@ -36,7 +36,7 @@ def folder(tmp_path):
     return classes(fine_tuned(tmp_path / "pets", "images", "v1"))
 
 
-def test_classes_and_what_they_are_taken_for(folder, capsys):
+def test_classes_and_what_they_are_taken_for(folder):
     assert main([str(folder)]) == 0
     text = words(folder / "report.html")
     assert "10 of 14 examples of test got their own class." in text

@@ -11,7 +11,7 @@ from data2vec.tests.modeling.fairseq_cases import checkpoint_of, refusal
 SOME = ["v1_audio_a", "v1_text_a", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a"]
 
 
-def a_weight(case: str, content: dict) -> str:
+def a_weight(content: dict) -> str:
     return next(name for name in content["model"] if name.endswith("layers.1.fc1.weight") or "blocks.1.mlp" in name)
 
 
@@ -19,7 +19,7 @@ def a_weight(case: str, content: dict) -> str:
 @pytest.mark.parametrize("options", [(), ("--encoder-only",)])
 def test_missing_tensor(case, options, tmp_path, capsys):
     content = checkpoint_of(case)
-    del content["model"][name := a_weight(case, content)]
+    del content["model"][name := a_weight(content)]
     line = refusal(content, tmp_path, capsys, *options)
     assert name in line and "has no tensor" in line
 
@@ -50,7 +50,7 @@ def test_surplus_tensor(case, tmp_path, capsys):
 @pytest.mark.parametrize("case", SOME)
 def test_shape_that_contradicts_the_configuration(case, tmp_path, capsys):
     content = checkpoint_of(case)
-    name = a_weight(case, content)
+    name = a_weight(content)
     content["model"][name] = torch.zeros(5, 7)
     line = refusal(content, tmp_path, capsys)
     assert name in line and "(5, 7)" in line

@@ -106,7 +106,7 @@ def test_every_damaged_file_is_counted_and_named_and_every_good_one_used(
         assert extra <= DAMAGED_IN_PART, extra
 
 
-def test_a_share_above_the_limit_stops_the_run_with_counts_and_names(damaged, tmp_path, monkeypatch):
+def test_a_share_above_the_limit_stops_the_run_with_counts_and_names(damaged, monkeypatch):
     modality, folder, _ = damaged
     monkeypatch.setattr(data_text_files, "LARGEST", 50_000)
     with pytest.raises(TooManyBad, match=r"data\.max_bad_share = 0\.1 allows: .*\d+ wrong type.*\d{5}-|document \d+"):

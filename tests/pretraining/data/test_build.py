@@ -191,7 +191,7 @@ def test_a_probe_has_every_labelled_example_without_masks(folders, modality):
         assert same(batches, list(loader))
 
 
-def test_labels_of_a_dataset_are_its_own_classes(tmp_path):
+def test_labels_of_a_dataset_are_its_own_classes():
     args = ImageDataArguments(sources=[{"path": "builtin:digits"}], probe={"path": "builtin:digits"})
     config = Data2VecVisionConfig(**TINY, image_size=8, patch_size=2, num_channels=1)
     objective = ObjectiveConfig.from_dict({"masking": {"method": "beit_block", "min_patches": 2}})
@@ -244,7 +244,7 @@ def test_bad_files_are_counted_over_all_workers(folders, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_what_a_recipe_shrinks_or_drops_is_said_or_must_be_asked_for(folders, tmp_path, caplog, streaming):
+def test_what_a_recipe_shrinks_or_drops_is_said_or_must_be_asked_for(tmp_path, caplog, streaming):
     colours = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     pictures = {"colour": Image.fromarray(colours), "grey": Image.fromarray(colours).convert("L").convert("RGB")}
     for name, picture in pictures.items():
@@ -282,7 +282,7 @@ def test_what_a_recipe_shrinks_or_drops_is_said_or_must_be_asked_for(folders, tm
     assert f"of 3 clips looked at, {lost}" in caplog.text
 
 
-def test_what_does_not_fit_together_is_refused(folders):
+def test_what_does_not_fit_together_is_refused():
     objective = ObjectiveConfig.from_dict({"masking": {"method": "span"}})
     args = ImageDataArguments(sources=[{"path": "x"}])
     with pytest.raises(ValueError, match="ImageDataArguments.*data2vec-audio.*AudioDataArguments"):

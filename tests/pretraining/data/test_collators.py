@@ -123,7 +123,7 @@ def test_images_are_stacked_with_masks_of_the_patch_grid(views):
     assert torch.equal(batch["masked"], expected if views else expected[:, 0])
 
 
-def text(tokenizer, *lengths: int) -> list[dict]:
+def text(*lengths: int) -> list[dict]:
     rng = np.random.default_rng(0)
     rows = [np.concatenate([[0], rng.integers(5, 330, n - 2), [2]]) for n in lengths]
     rows[0][3] = 2  # the border of two documents
@@ -133,7 +133,7 @@ def text(tokenizer, *lengths: int) -> list[dict]:
 @pytest.mark.parametrize("views", [None, 3])
 def test_special_tokens_and_padding_are_never_hidden(tokenizer, views):
     masking = {"method": "token", "prob": 0.9, "length": 2}
-    batch = TextCollator(objective(masking, views), tokenizer, seed=0)(text(tokenizer, 101, 67, 101))
+    batch = TextCollator(objective(masking, views), tokenizer, seed=0)(text(101, 67, 101))
     assert set(batch) == {"input_ids", "attention_mask", "masked", "mask_counts"}
     assert batch["input_ids"].dtype == torch.int64 and (batch["input_ids"][1, 67:] == 1).all()
     assert batch["attention_mask"].sum(1).tolist() == [101, 67, 101]
@@ -147,7 +147,7 @@ def test_special_tokens_and_padding_are_never_hidden(tokenizer, views):
 def test_random_replacement_is_seen_by_the_student_only(tokenizer):
     masking = {"method": "token", "prob": 0.5, "random_prob": 0.3, "keep_prob": 0.2}
     collate = TextCollator(objective(masking), tokenizer, seed=0)
-    examples = text(tokenizer, *[307] * 23, 101)
+    examples = text(*[307] * 23, 101)
     batch = collate(examples)
     clean, student = batch["input_ids"], batch["student_input_ids"]
     assert torch.equal(clean[5], examples[5]["input_ids"])

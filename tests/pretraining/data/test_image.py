@@ -42,7 +42,6 @@ def picture(width: int = 60, height: int = 44) -> Image.Image:
 
 
 COLOUR = (200, 100, 40)
-GREY = 0.299 * 200 + 0.587 * 100 + 0.114 * 40
 # mode, ending, the colour stored, what it is in RGB
 MODES = {
     "rgb": (Image.new("RGB", (9, 7), COLOUR), "png", COLOUR),

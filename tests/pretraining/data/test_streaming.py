@@ -113,7 +113,7 @@ def test_long_clips_are_cropped_with_the_examples_own_numbers(clips):
     assert len({crop.numpy().tobytes() for crop in crops.values()}) > 190
 
 
-def test_filters_and_bad_files_are_counted_and_named(clips, tmp_path, caplog):
+def test_filters_and_bad_files_are_counted_and_named(tmp_path, caplog):
     for i in range(5):
         soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).standard_normal(16000) / 10, 16000)
     soundfile.write(tmp_path / "short.wav", np.random.default_rng(9).standard_normal(4000) / 10, 16000)

@@ -213,7 +213,7 @@ def test_impossible_numbers_are_refused(tokenizer, fields, message):
 
 
 @pytest.mark.parametrize(("given", "message"), [(None, "builtin:byte-bpe"), ("/nowhere/at/all", "cannot be opened")])
-def test_a_missing_tokenizer_is_named(tmp_path, given, message):
+def test_a_missing_tokenizer_is_named(given, message):
     arguments = TextDataArguments(sources=[{"path": "unused"}], tokenizer=given)
     with pytest.raises(ValueError, match=f"data.tokenizer = .*{message}"):
         TextData(arguments, config())

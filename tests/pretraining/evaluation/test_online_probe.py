@@ -11,6 +11,7 @@ from data2vec.pretraining.engine.distributed import EngineTrainer
 from data2vec.pretraining.evaluation import online_probe, probe
 from data2vec.pretraining.evaluation.online_probe import ProbeCallback
 from data2vec.pretraining.monitoring.clock import TrainingClock
+from tests.pretraining.evaluation.pattern_images import collate
 
 
 def model() -> Data2VecVisionForPreTraining:
@@ -28,13 +29,6 @@ def images(count, seed):
     centres = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     noise = 2 * torch.randn(count, 1, 6, 6, generator=generator)
     return [{"pixel_values": centres[i % 3] + noise[i], "labels": i % 3} for i in range(count)]
-
-
-def collate(examples):
-    return {
-        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
-        "labels": torch.tensor([example["labels"] for example in examples]),
-    }
 
 
 def collate_masked(examples):

@@ -18,6 +18,7 @@ from transformers import (
 from data2vec.modeling import Data2VecAudioForPreTraining, Data2VecVisionForPreTraining
 from data2vec.pretraining.data.collators import pad
 from data2vec.pretraining.evaluation import probe
+from tests.pretraining.evaluation.pattern_images import collate as collate_images
 
 
 TINY = {"hidden_size": 14, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 22}
@@ -52,13 +53,6 @@ def collate_audio(examples):
 def collate_text(examples):
     batch, _ = pad([example["input_ids"] for example in examples], "input_ids", 1)
     return batch | {"labels": torch.tensor([example["labels"] for example in examples])}
-
-
-def collate_images(examples):
-    return {
-        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
-        "labels": torch.tensor([example["labels"] for example in examples]),
-    }
 
 
 def clips(*lengths):

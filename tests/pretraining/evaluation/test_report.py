@@ -3,18 +3,18 @@
 import json
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Data2VecVisionConfig, Data2VecVisionModel
 
 from data2vec.pretraining.evaluation.report import ReportArguments, compare, write_report
 from data2vec.pretraining.evaluation.report_text import markdown_table, report_text
+from tests.pretraining.evaluation.pattern_images import collate, encoder, patterns
 
 
-PATTERNS = torch.tensor([[[1.0, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]])
 SETTINGS = {
     "labels_per_class": 5,
     "draws": 2,
@@ -31,15 +31,6 @@ LOG = [
 ]
 
 
-def encoder(seed) -> Data2VecVisionModel:
-    torch.manual_seed(seed)
-    config = Data2VecVisionConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=6, patch_size=2,
-        num_channels=1, layer_scale_init_value=1.0, initializer_range=0.15, drop_path_rate=0.0,
-    )  # fmt: skip
-    return Data2VecVisionModel(config)
-
-
 def spots(count, seed):
     """The class is the row of a bright spot: plain in pixels, hidden from an encoder without positions."""
     generator = torch.Generator().manual_seed(seed)
@@ -49,24 +40,6 @@ def spots(count, seed):
         image[0, 2 * (i % 3), 2 * (i // 3 % 3)] += 3
         examples.append({"pixel_values": image, "labels": i % 3})
     return examples
-
-
-def signed_patterns(count, seed):
-    """One pattern a class, of either sign: plain to a network, hidden from a linear classifier on pixels."""
-    generator = torch.Generator().manual_seed(seed)
-    examples = []
-    for i in range(count):
-        sign = 2 * torch.randint(2, (), generator=generator) - 1
-        image = sign * PATTERNS[i % 3].repeat(3, 3)[None] + 0.5 * torch.randn(1, 6, 6, generator=generator)
-        examples.append({"pixel_values": image, "labels": i % 3})
-    return examples
-
-
-def collate(examples):
-    return {
-        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
-        "labels": torch.tensor([example["labels"] for example in examples]),
-    }
 
 
 def report(folder, examples=spots, teacher=True, log_history=LOG, **settings):
@@ -195,7 +168,7 @@ def test_raw_features_that_win_are_said_to_win(finished):
 
 def test_an_encoder_that_beats_raw_features_is_said_to(tmp_path):
     torch.manual_seed(0)
-    results = report(tmp_path, examples=signed_patterns, fine_tune_steps=40)
+    results = report(tmp_path, examples=partial(patterns, noise=0.5), fine_tune_steps=40)
     assert results["against_raw"]["fine_tuning"]["verdict"] == "better"
     text = " ".join((tmp_path / "report.md").read_text(encoding="utf-8").split())
     sentence = text[text.index("The encoder beats the best raw features") :]

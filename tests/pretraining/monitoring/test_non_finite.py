@@ -99,7 +99,7 @@ def test_a_bad_batch_in_a_step_that_is_logged(tmp_path):
     assert again.state.global_step == 8 and not trainer.guard.explanation
 
 
-def test_it_stops_after_several_in_a_row_and_names_the_examples(tmp_path, caplog):
+def test_it_stops_after_several_in_a_row_and_names_the_examples(tmp_path):
     trainer, states = run(tmp_path, range(4, 99), max_nonfinite_steps=3, save_steps=1)
     assert trainer.state.global_step == 6 and len(states) == 6
     message = trainer.non_finite.explanation
