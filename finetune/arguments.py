@@ -112,7 +112,7 @@ def resolve(recipe: Mapping[str, Any], task_class: type[RecipeFields]) -> FineTu
     overrides = dict(recipe["model"])
     checkpoint, from_scratch = overrides.pop(recipe_file.CHECKPOINT), overrides.pop("from_scratch", False)
     if not isinstance(from_scratch, bool):
-        raise ValueError(f"model.from_scratch = {from_scratch!r} is not possible: use true or false.")
+        raise ValueError(f"model.from_scratch = {from_scratch!r}: must be true or false.")
     asked = overrides.pop("original_padding", None)
     if not from_scratch:
         check_shapes(checkpoint, overrides)

@@ -4,8 +4,7 @@
     ... glue_base.yaml --sweep.tasks all               the papers' sweep, all tasks: prints the row of GLUE
     ... imdb_small.yaml --train '{path: reviews.csv}'  your own texts, one column or a pair
 
-Started again with the same command, an interrupted run or sweep goes on where it stopped. Exit codes: 0 done, 2
-refused (the message names the field or the row, and the fix).
+Started again with the same command, an interrupted run or sweep goes on where it stopped. Exit codes: see runner.py.
 """
 
 import sys

@@ -69,7 +69,7 @@ class Task(ABC, Generic[Arguments, Data]):
 
     Attributes:
         name: as in messages and in results.json.
-        script: the file in finetune/ that runs it; its words are in command_words.
+        script: the file in finetune/ that runs it; its help is in help_text.py.
         arguments_class, data_class: of a recipe's `task` and `data` sections.
         kind, config_fields: what it reads, and what the configuration of an encoder for that has.
         auto_class: the Auto class that opens the result.

@@ -45,7 +45,7 @@ class KneserNey:
 
     def __init__(self, sentences: Iterable[list[str]], order: int):
         if order < 2:
-            raise ValueError(f"order = {order} is not possible: use 2 or more, 3 or 4 for speech recognition.")
+            raise ValueError(f"order = {order}: must be 2 or more; 3 or 4 for speech recognition.")
         self.order = order
         counts: list[Counter[Gram]] = [Counter() for _ in range(order)]  # of n-grams of 1 .. order words
         for words in sentences:

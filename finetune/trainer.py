@@ -96,7 +96,7 @@ class FineTuneTrainer(UpdateTrainer):
     ) -> Any:
         loss, outputs = self.task.loss(model, inputs)
         if model.training and num_items_in_batch is not None:
-            # The `Trainer` divides by the batches of a step, and DDP by the ranks: every example shall count alike,
+            # The `Trainer` divides by the batches of a step, and DDP by the ranks: every example must count alike,
             # however many share its batch.
             share = _examples_of(inputs) / num_items_in_batch
             loss = loss * share * self.current_gradient_accumulation_steps * self.args.world_size

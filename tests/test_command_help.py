@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +35,16 @@ def main_of(module: str) -> Callable[[list[str]], int]:
     """What `python -m module` calls: a package's is that of its `__main__`."""
     package = importlib.util.find_spec(module).submodule_search_locations is not None
     return importlib.import_module(f"{module}.__main__" if package else module).main
+
+
+def test_every_command_is_on_the_page():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    launched = {*SCRIPTS, "data2vec.pretraining.run"}
+    for module in MODULES:
+        path = f"`accelerate launch {module.removeprefix('data2vec.').replace('.', '/')}.py "
+        assert (path if module in launched else f"`python -m {module} ") in page
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert [script for script in scripts if f"`{script}`" not in page] == []
 
 
 def help_of(module: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -3,7 +3,7 @@
     claims/CLAIM.yaml  ->  runs in RUNS  ->  data/CLAIM.json  ->  pictures/CLAIM.png, the tables of README.md
 
 Trains every system, arm and seed of the claim that RUNS does not hold yet, as many at once as there are cores, probes
-each encoder and writes the numbers. DATA holds the data sets by folder. A run that was stopped starts anew, a finished
+each encoder and writes the numbers. DATA holds the data sets by folder. A run that was stopped starts over, a finished
 one is found again, also by other claims. `--draw` only draws again from the numbers that are there.
 """
 

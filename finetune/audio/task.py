@@ -205,7 +205,7 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         return AudioData(settings, config, processor)
 
     def _check_masking(self, train: Examples, modality: AudioData) -> None:
-        """A mask longer than a clip stops a run in its midst."""
+        """A mask longer than a clip would stop the run midway: refused beforehand."""
         config: Any = self.run.config
         if not config.mask_time_prob or train.lengths is None:
             return

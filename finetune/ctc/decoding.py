@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -30,13 +30,11 @@ HOW_TO_INSTALL = (
 )
 
 
-class Decoder(Protocol):
-    def __call__(self, scores: Sequence[np.ndarray]) -> list[str]:
-        """Texts of utterances, from logits or log-probabilities (frames, vocabulary) of each, without padding."""
-
-
 class GreedyDecoder:
-    """The best token of each frame, repeats and blanks dropped."""
+    """The best token of each frame, repeats and blanks dropped.
+
+    Called with the scores (frames, vocabulary) of each utterance, without padding, it returns their texts.
+    """
 
     def __init__(self, tokenizer: Wav2Vec2CTCTokenizer):
         self.tokenizer = tokenizer

@@ -198,7 +198,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         references = decode_labels(output.label_ids[:TUNED_ON], self.tokenizer)
         self.tuning = tune(self.language_model, scores, references, self.args.alphas, self.args.betas)
         extractor = data.processor.feature_extractor
-        # where `pipeline` looks for it, and where transformers 5.23 does not write it by itself
+        # where `pipeline` looks for it, which transformers 5.23 does not write
         extractor.processor_class = "Wav2Vec2ProcessorWithLM"
         data.processor = Wav2Vec2ProcessorWithLM(extractor, self.tokenizer, self.language_model.search)
         trainer.processing_class = data.processor

@@ -12,13 +12,13 @@ from safetensors import safe_open
 
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.modality import Modality
-from ..folder import Folder, open_folder
+from ..folder import RESULTS, STATE, Folder, open_folder
 from .card_yaml import CardFields
 from .modalities import CARD_WORDS, CardWords
 from .recorded_numbers import unrecorded
 
 
-RESULTS, STATE, EMISSIONS = "results.json", "trainer_state.json", "emissions.csv"
+EMISSIONS = "emissions.csv"
 MEASURED = ("energy_consumed", "emissions")  # columns of emissions.csv: kWh, and kg of CO2 equivalent
 # Files of JSON whose numbers a card may name, beside those of `Folder`.
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json")

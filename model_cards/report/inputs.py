@@ -84,7 +84,7 @@ class Inputs:
     def examples(self, count: int) -> list[Example]:
         """Examples of the training data, augmented as in training.
 
-        Raises ValueError where the data cannot be opened, in which case its message says what and how to mend it.
+        Raises ValueError where the data cannot be opened, in which case its message says why and how to fix it.
         """
         options = self.modality.source_options
         sources = load_sources(self.args.sources, self.modality.kind, streaming=self.args.streaming, **options)
