@@ -248,7 +248,7 @@ def main() -> None:
     count = 4 if args.tiny else 64
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        datasets.config.HF_DATASETS_CACHE = folder / "cache"  # text is tokenised anew every time
+        datasets.config.HF_DATASETS_CACHE = folder / "cache"  # text is tokenised again every time
         if "audio" in args.modality:
             source = args.audio or make_clips(folder / "clips", count)
             report("audio", f"Speech: {args.audio or 'made-up clips of about 12 s'}", source, args)

@@ -78,7 +78,7 @@ def hold_out(count: int, share: float, seed: int, classes: np.ndarray | None) ->
     try:
         rest, held_out = train_test_split(np.arange(count), test_size=share, stratify=classes, random_state=seed)
     except ValueError as error:
-        raise ValueError(f"data.validation_share = {share} is not possible: {error}") from error
+        raise ValueError(f"data.validation_share = {share} is invalid: {error}") from error
     return np.sort(rest), np.sort(held_out)
 
 
@@ -94,7 +94,7 @@ def draw_per_class(labels: np.ndarray, per_class: int, names: Sequence[str], see
         members = rng.permutation(np.flatnonzero(labels == number))
         if len(members) < per_class:
             raise ValueError(
-                f"data.labels_per_class = {per_class} is not possible: of class {name!r} there are {len(members)} "
+                f"data.labels_per_class = {per_class} is invalid: of class {name!r} there are {len(members)} "
                 f"training examples. Use {len(members)} or less, or more examples."
             )
         drawn.append(members[:per_class])

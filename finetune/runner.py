@@ -6,7 +6,7 @@
     recipe.yaml, run.json, trainer_state.json       what made it
     checkpoint-N/                                   what an interrupted run continues from
 
-Started again with the same command, an interrupted run continues from its newest intact checkpoint, exactly, and a
+The same command resumes an interrupted run from its newest intact checkpoint, exactly, and a
 finished one says so. Exit codes, as in pretraining: 0 done; 2 refused (the message names the field or the row, and the
 fix); 4 preempted: SIGTERM or SIGINT ended it after a checkpoint; 5 something could not be written; 6 stopped because
 the loss was not finite, or exploded.
@@ -102,9 +102,7 @@ def fine_tune(run: FineTuneRun, task_class: type[Task[Any, Any]]) -> dict[str, A
     check_checkpoints(run.folder, identity)
     if finished.is_file():
         check_same_recipe(run.folder, identity, FREE)
-        print(
-            f"{run.folder} is finished: {finished} holds what it gave. Use another training.output_dir to repeat it."
-        )
+        print(f"{run.folder} is finished: {finished} holds its results. Use another training.output_dir to repeat it.")
         results: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return results
     set_seed(run.training.seed)

@@ -196,7 +196,7 @@ def freeze_feature_encoder(model: PreTrainedModel) -> None:
     freeze = getattr(model, "freeze_feature_encoder", None)
     if freeze is None:
         raise ValueError(
-            f"training.freeze_feature_encoder = true is not possible: {type(model).__name__} has no convolutional "
+            f"training.freeze_feature_encoder = true is invalid: {type(model).__name__} has no convolutional "
             "front end, leave it out."
         )
     freeze()

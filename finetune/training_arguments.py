@@ -10,7 +10,7 @@ class FineTuneArguments(SharedArguments):
     """The `training` section of a recipe; any field of `TrainingArguments` works.
 
     Raises:
-        ValueError: a value that is not possible; the message names the field and the fix.
+        ValueError: an invalid value; the message names the field and the fix.
     """
 
     layer_decay: float = field(
@@ -41,9 +41,9 @@ class FineTuneArguments(SharedArguments):
         }
         for name, (holds, words) in checks.items():
             if not holds:
-                raise ValueError(f"training.{name} = {getattr(self, name)!r} is not possible: it must be {words}.")
+                raise ValueError(f"training.{name} = {getattr(self, name)!r} is invalid: it must be {words}.")
         if average is not None and (self.fsdp or self.deepspeed):
             raise ValueError(
-                f"training.weights_ema_decay = {average} is not possible with fsdp or deepspeed, whose weights are in "
+                f"training.weights_ema_decay = {average} does not work with fsdp or deepspeed, whose weights are in "
                 "parts: leave one of them out."
             )

@@ -65,7 +65,7 @@ def push(request: Push, api: HfApi | None = None) -> CommitInfo:
     """Upload a run folder in one commit, and tag it.
 
     Raises:
-        ValueError: something is not possible; the message names it and the fix. Nothing was changed on the Hub.
+        ValueError: something is invalid; the message names it and the fix. Nothing was changed on the Hub.
         HfHubHTTPError, or an error of the network: see [`in_words`].
     """
     api = api or HfApi()
@@ -104,7 +104,7 @@ def _look_at(request: Push, api: HfApi) -> set[str] | None:
         )
     refs = api.list_repo_refs(request.repo_id)
     if request.tag is not None and any(tag.name == request.tag for tag in refs.tags):
-        raise ValueError(f"--tag {request.tag} is not possible: {request.repo_id} has that tag, and tags do not move.")
+        raise ValueError(f"--tag {request.tag} is invalid: {request.repo_id} has that tag, and tags do not move.")
     there = any(branch.name == request.revision for branch in refs.branches)
     try:
         return set(api.list_repo_files(request.repo_id, revision=request.revision if there else MAIN))

@@ -53,7 +53,7 @@ def render(folder: str | Path, **given: Any) -> ModelCard:
         given: fields of [`CardFields`]; they are kept in `card.yaml`.
 
     Raises:
-        ValueError: no finished run folder, a field that is not possible, or a number in it that no file holds.
+        ValueError: no finished run folder, an invalid field, or a number in it that no file holds.
     """
     facts = read_facts(folder, given)
     facts.words.write(facts.run.path)

@@ -51,7 +51,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
     """Read `RECIPE.yaml [--field value ...]`.
 
     Raises:
-        ValueError: an unknown field or a value that is not possible; the message names both and the fix.
+        ValueError: an unknown field or an invalid value; the message names both and the fix.
         FileNotFoundError: no such recipe.
     """
     recipe, overrides = read_command(argv)

@@ -23,7 +23,7 @@ def open_config(checkpoint: Any, overrides: Mapping[str, Any] | None = None) -> 
     """
     where = f"model.model_name_or_path = {checkpoint!r}"
     if not isinstance(checkpoint, str) or not checkpoint.strip():
-        raise ValueError(f"{where} is not possible: name the folder of a pretraining run, or a model on the Hub.")
+        raise ValueError(f"{where} is invalid: name the folder of a pretraining run, or a model on the Hub.")
     try:
         require_hub_name(checkpoint)
     except ValueError as error:

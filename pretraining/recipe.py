@@ -141,7 +141,7 @@ def _replace_section(recipe: dict[str, Any], name: str, value: Any) -> None:
         recipe[name] = value
     else:
         none = ", or null to leave it out" if name in OPTIONAL else ""
-        raise ValueError(f"--{name} = {value!r} is not possible: it is a section, give a mapping of its fields{none}.")
+        raise ValueError(f"--{name} = {value!r} is invalid: it is a section, give a mapping of its fields{none}.")
 
 
 def check_fields(recipe: Recipe, field_names: FieldNames) -> None:
@@ -173,10 +173,10 @@ def typed(where: str, value: Any, expected: Any) -> Any:
     except TypeError as error:
         kinds = get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
         wanted = " or ".join(WORDS.get(kind, f"a value of type {getattr(kind, '__name__', kind)}") for kind in kinds)
-        raise ValueError(f"{where} = {value!r} is not possible: give {wanted}.") from error
+        raise ValueError(f"{where} = {value!r} is invalid: give {wanted}.") from error
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, float) and not math.isfinite(number):
-            raise ValueError(f"{where} = {value!r} is not possible: give a finite number.")
+            raise ValueError(f"{where} = {value!r} is invalid: give a finite number.")
     return value
 
 

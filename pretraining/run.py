@@ -2,7 +2,7 @@
 
     recipe -> arguments -> data -> model -> trainer -> run folder (encoder at the top, pretraining/, checkpoint-N/)
 
-Started again with the same command, an interrupted run continues from its newest intact checkpoint, exactly. Exit
+The same command resumes an interrupted run from its newest intact checkpoint, exactly. Exit
 codes: 0 done; 2 refused (the message names the field and the fix); 3 stopped because the representation collapsed;
 4 preempted: SIGTERM or SIGINT ended it after a checkpoint; 5 something could not be written, a full disk for example;
 6 stopped because the loss was not finite, or exploded. `health.json` in the run folder says the same in words, also
@@ -74,7 +74,7 @@ def prepare(run: Run, stack: contextlib.ExitStack) -> tuple[PretrainingData, str
     """Claim and write the run folder until `stack` is closed; returns the data and the checkpoint to continue from.
 
     Raises:
-        ValueError, FileNotFoundError: the folder, the data or the launch is not possible.
+        ValueError, FileNotFoundError: the folder, the data or the launch is refused.
         StorageError: the folder cannot be written.
     """
     args = run.training

@@ -78,7 +78,7 @@ class SharedArguments(TrainingArguments):
             kinds = [kind for kind in get_args(hints[f.name]) if isinstance(kind, type) and issubclass(kind, Enum)]
             choices = [member.value for kind in kinds for member in kind] + CHOICES.get(f.name, [])
             if choices and value not in choices:
-                raise ValueError(f"{where} = {value!r} is not possible: use one of {', '.join(map(str, choices))}.")
+                raise ValueError(f"{where} = {value!r} is invalid: use one of {', '.join(map(str, choices))}.")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             checks = {
@@ -90,10 +90,10 @@ class SharedArguments(TrainingArguments):
             }
             holds, words = next((checks[names] for names in checks if f.name in names), (value >= 0, "0 or more"))
             if not holds:
-                raise ValueError(f"{where} = {value!r} is not possible: it must be {words}.")
+                raise ValueError(f"{where} = {value!r} is invalid: it must be {words}.")
         if self.save_only_model:
             raise ValueError(
-                "training.save_only_model = True is not possible: a checkpoint without the optimizer cannot be "
+                "training.save_only_model = True is invalid: a checkpoint without the optimizer cannot be "
                 "continued from."
             )
 
@@ -102,7 +102,7 @@ class SharedArguments(TrainingArguments):
         try:
             get_reporting_integration_callbacks(self.report_to)
         except ValueError as error:
-            raise ValueError(f"training.report_to = {self.report_to!r} is not possible: {error}") from error
+            raise ValueError(f"training.report_to = {self.report_to!r} is invalid: {error}") from error
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         given: Any = self.lr_scheduler_kwargs or {}
         try:
@@ -152,7 +152,7 @@ def checked_folder(folder: Any) -> str:
         raise ValueError("training.output_dir is missing: name the run folder.")
     if not isinstance(folder, str) or not folder.strip() or CONTROL.search(folder):
         raise ValueError(
-            f"training.output_dir = {folder!r} is not possible: give the path of a folder, without line breaks or "
+            f"training.output_dir = {folder!r} is invalid: give the path of a folder, without line breaks or "
             "other control characters."
         )
     return folder
@@ -162,7 +162,7 @@ def build_training(values: Mapping[str, Any], cls: type[Arguments]) -> Arguments
     """The section `training` of a recipe as `cls`.
 
     Raises:
-        ValueError: a value that is not possible; the message names the field and the fix.
+        ValueError: an invalid value; the message names the field and the fix.
     """
     checked_folder(values.get("output_dir"))
     try:

@@ -161,9 +161,9 @@ def test_the_example_is_that_of_the_page(script):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--learning_rate", "fast"], "training.learning_rate = 'fast' is not possible: give a number"),
-        (["--max_steps", "true"], "training.max_steps = True is not possible: give a whole number"),
-        (["--bf16", "1"], "training.bf16 = 1 is not possible: give true or false"),
+        (["--learning_rate", "fast"], "training.learning_rate = 'fast' is invalid: give a number"),
+        (["--max_steps", "true"], "training.max_steps = True is invalid: give a whole number"),
+        (["--bf16", "1"], "training.bf16 = 1 is invalid: give true or false"),
         (["--max_steps", "--save_steps", "3"], "--max_steps has no value: fields are overridden by"),
         (["--max_steps"], "--max_steps has no value"),
         (

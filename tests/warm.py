@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.warm_server import environment_at_import
 
 
-COLD = "DATA2VEC_TESTS_COLD"  # of the environment: every process is started anew, as a reader's is
+COLD = "DATA2VEC_TESTS_COLD"  # of the environment: every process is started afresh, as a reader's is
 
 
 def commands_for(environment: Mapping[str, str]) -> Path:

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class System:
-    """A recipe of `systems/`, what it is trained on, and how many labels a class the few-label probe has."""
+    """A recipe of `systems/`, what it is trained on, and how many labels per class the few-label probe has."""
 
     title: str
     data: str

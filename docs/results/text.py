@@ -55,7 +55,7 @@ class Settings:
     data, runs: the folder of the data sets, and where the runs go.
     train_examples: most labelled sentences or pairs of a task that a classifier is trained on.
     most_tokens: of a long text that are read, its last ones.
-    fine_tune_labels, fine_tune_steps: labels a class of SST-2, and updates on them.
+    fine_tune_labels, fine_tune_steps: labels per class of SST-2, and updates on them.
     common: fields of every arm.
     """
 

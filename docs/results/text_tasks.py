@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from data2vec.pretraining.evaluation.probe import PENALTIES, VALIDATION_SHARE, few_label_accuracy
 
 
-FEW, DRAWS = (50, 200), 10  # labels a class, and how often they are drawn
+FEW, DRAWS = (50, 200), 10  # labels per class, and how often they are drawn
 COUNTS_PENALTIES = (0.1, 1.0, 10.0, 100.0)  # of sparse counts, which are not standardised
 Features = np.ndarray | sparse.csr_matrix  # (sentences, dim)
 Encode = Callable[[list[str]], Features]

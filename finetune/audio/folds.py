@@ -33,7 +33,7 @@ def holding_out(
     if column is None:
         if source.split is not None:
             raise ValueError(
-                f"data.train.split = {source.split!r} is not possible: data.folds are the splits, leave it out."
+                f"data.train.split = {source.split!r} is invalid: data.folds are the splits, leave it out."
             )
         rest = "+".join(str(name) for name in folds if name != held_out)
         return replace(source, split=rest), replace(source, split=str(held_out))

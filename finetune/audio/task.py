@@ -213,7 +213,7 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         frames = int(modality.num_frames(int(train.lengths[shortest])))
         if frames < config.mask_time_length:
             raise ValueError(
-                f"model.mask_time_length = {config.mask_time_length} is not possible: row {train.kept[shortest]} of "
+                f"model.mask_time_length = {config.mask_time_length} is invalid: row {train.kept[shortest]} of "
                 f"data.train has {frames} frames. Use {frames} or less, or model.mask_time_prob = 0 (off)."
             )
 

@@ -77,15 +77,13 @@ class LanguageModelDecoder:
             import kenlm  # noqa: F401
             from pyctcdecode.decoder import build_ctcdecoder
         except ImportError as error:
-            raise ValueError(
-                f"task.language_model = {str(path)!r} is not possible ({error}): {HOW_TO_INSTALL}."
-            ) from error
+            raise ValueError(f"task.language_model = {str(path)!r} is invalid ({error}): {HOW_TO_INSTALL}.") from error
         path = Path(path).expanduser()
         if not path.is_file():
-            raise ValueError(f"task.language_model = {str(path)!r} is not possible: there is no such file.")
+            raise ValueError(f"task.language_model = {str(path)!r} is invalid: there is no such file.")
         if words is None and path.suffix != ".arpa":
             raise ValueError(
-                f"task.language_model = {str(path)!r} is not possible: a binary model does not tell its words, name a "
+                f"task.language_model = {str(path)!r} is invalid: a binary model does not tell its words, name a "
                 "file of them, one a line, in task.language_model_words, or give the .arpa file."
             )
         self.alphabet = _alphabet(tokenizer)

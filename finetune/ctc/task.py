@@ -239,7 +239,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         for name, rows in splits.items():
             if getattr(rows.features[LABEL], "dtype", None) not in ("string", "large_string"):
                 raise ValueError(
-                    f"data.{name}.label_column = {getattr(args, name).label_column!r} is not possible: it holds "
+                    f"data.{name}.label_column = {getattr(args, name).label_column!r} is invalid: it holds "
                     f"{rows.features[LABEL]}, name a column of transcripts."
                 )
         if args.validation_share:
@@ -253,12 +253,12 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         config = self.run.config
         if config.mask_feature_prob and config.mask_feature_length > config.hidden_size:
             raise ValueError(
-                f"model.mask_feature_length = {config.mask_feature_length} is not possible: the encoder has "
+                f"model.mask_feature_length = {config.mask_feature_length} is invalid: the encoder has "
                 f"hidden_size = {config.hidden_size} channels, use less or mask_feature_prob 0."
             )
         if "ctc_loss_reduction" in self.run.config_overrides:
             raise ValueError(
-                "model.ctc_loss_reduction is not possible: the loss is the mean over utterances, leave it out."
+                "model.ctc_loss_reduction is invalid: the loss is the mean over utterances, leave it out."
             )
 
     def _check_mask_length(self, train: Examples) -> None:
@@ -268,7 +268,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         shortest = int(self.num_frames(int(train.lengths.min())))
         if hasattr(config, "mask_time_min_masks") and config.mask_time_prob and config.mask_time_length > shortest:
             raise ValueError(
-                f"model.mask_time_length = {config.mask_time_length} is not possible: the shortest training clip has "
+                f"model.mask_time_length = {config.mask_time_length} is invalid: the shortest training clip has "
                 f"{shortest} frames. Use {shortest} or less, raise data.min_seconds, or set model.mask_time_prob to 0."
             )
 
@@ -280,7 +280,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         if args.language_model_words is not None:
             path = Path(args.language_model_words).expanduser()
             if not path.is_file():
-                raise ValueError(f"task.language_model_words = {str(path)!r} is not possible: there is no such file.")
+                raise ValueError(f"task.language_model_words = {str(path)!r} is invalid: there is no such file.")
             words = path.read_text(encoding="utf-8").split()
         return LanguageModelDecoder(
             self.tokenizer,

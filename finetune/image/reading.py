@@ -39,7 +39,7 @@ class ImageReader:
         patch = as_pair(config.patch_size)
         if any(side % cell for side, cell in zip(self.size, patch, strict=True)):
             raise ValueError(
-                f"data.resolution = {data.resolution or config.image_size} is not possible: use multiples of the "
+                f"data.resolution = {data.resolution or config.image_size} is invalid: use multiples of the "
                 f"encoder's patch_size = {config.patch_size}."
             )
         self.grid = (self.size[0] // patch[0], self.size[1] // patch[1])

@@ -91,7 +91,7 @@ def make_row(runs: Mapping[str, Runs], over_seeds: Statistic, shared_learning_ra
         common = set.intersection(*(set(rates) for rates in by_rate.values()))
         if not common:
             raise ValueError(
-                "task.sweep.shared_learning_rate = True is not possible: no learning rate was tried on every task."
+                "task.sweep.shared_learning_rate = True is invalid: no learning rate was tried on every task."
             )
         best = max(sorted(common), key=lambda rate: statistics.fmean(rates[rate] for rates in by_rate.values()))
         chosen = dict.fromkeys(by_rate, best)

@@ -100,7 +100,7 @@ def recipe_of_task(
     for section, fields in changes.items():
         if section not in changed or not isinstance(fields, Mapping):
             raise ValueError(
-                f"task.per_task.{task}.{section} = {fields!r} is not possible: use fields of "
+                f"task.per_task.{task}.{section} = {fields!r} is invalid: use fields of "
                 f"{', '.join(changed)}, e.g. {{training: {{learning_rate: 1e-5}}}}."
             )
         changed[section] |= fields

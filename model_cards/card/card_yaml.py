@@ -66,7 +66,7 @@ class CardFields(CheckedArguments):
         """`card.yaml` of a run folder with what was `given` on top.
 
         Raises:
-            ValueError: an unknown field or a value that is not possible; there is no licence.
+            ValueError: an unknown field or an invalid value; there is no licence.
         """
         file = folder / FILE
         kept = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}

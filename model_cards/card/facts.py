@@ -105,7 +105,7 @@ def read_facts(folder: str | Path, given: dict[str, Any]) -> Facts:
     """Read a run folder; `given` are fields of `card.yaml` that override it.
 
     Raises:
-        ValueError: the folder is no finished run's, or a field is not possible; the message names it and the fix.
+        ValueError: the folder is no finished run's, or a field is invalid; the message names it and the fix.
     """
     run = open_folder(folder)
     config_file, weights = run.path / "config.json", sorted(run.path.glob("model*.safetensors"))

@@ -64,7 +64,10 @@ def _encoder(facts: Facts) -> Iterator[EvalResult]:
     report = facts.run.report
     if report is not None:
         labels = report["settings"]["labels_per_class"]
-        how = {"few_labels": f"few labels ({labels} a class)", "fine_tuning": f"fine-tuning ({labels} labels a class)"}
+        how = {
+            "few_labels": f"few labels ({labels} a class)",
+            "fine_tuning": f"fine-tuning ({labels} labels per class)",
+        }
         for key, row in report["rows"]["student"].items():
             if key in METRIC_NAMES:
                 name = f"accuracy, {how.get(key, METRIC_NAMES[key])}"

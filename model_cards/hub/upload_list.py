@@ -131,7 +131,7 @@ def list_uploads(
         if any(fnmatch.fnmatch(name, pattern) for pattern in include):
             refused = next((why for part in name.split("/") if (why := _never(part))), None)
             if refused:
-                raise ValueError(f"--include {name} is not possible: it is {refused}.")
+                raise ValueError(f"--include {name} is invalid: it is {refused}.")
             _add(found, name, path)
         else:
             found.left[name] = _why(name.removeprefix(f"{WHOLE}/") if pretraining else name)

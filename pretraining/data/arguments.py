@@ -27,14 +27,14 @@ class CheckedArguments:
             self.refuse(name, fix)
 
     def refuse(self, name: str, fix: str) -> None:
-        raise ValueError(f"{self.where}.{name} = {getattr(self, name)!r} is not possible: {fix}.")
+        raise ValueError(f"{self.where}.{name} = {getattr(self, name)!r} is invalid: {fix}.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from a recipe's dict; an unknown or missing key is a ValueError that names it."""
         known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
         if not isinstance(values, Mapping):
-            raise ValueError(f"{cls.where} = {values!r} is not possible: give fields, of {', '.join(known)}.")
+            raise ValueError(f"{cls.where} = {values!r} is invalid: give fields, of {', '.join(known)}.")
         for key in values:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
@@ -191,5 +191,5 @@ class DataArguments(CheckedArguments):
 
 def _list_of_sources(values: Any, where: str) -> list[Source]:
     if not isinstance(values, list):
-        raise ValueError(f"{where} = {values!r} is not possible: give a list, - path: FOLDER_OR_DATASET.")
+        raise ValueError(f"{where} = {values!r} is invalid: give a list, - path: FOLDER_OR_DATASET.")
     return [value if isinstance(value, Source) else Source.from_dict(value) for value in values]

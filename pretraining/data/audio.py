@@ -128,7 +128,7 @@ class AudioData(Modality[AudioDataArguments]):
         self.longest = int(args.max_seconds * SAMPLING_RATE)
         if self.longest < self.shortest:
             raise ValueError(
-                f"data.max_seconds = {args.max_seconds} is not possible: the encoder needs {self.shortest} samples "
+                f"data.max_seconds = {args.max_seconds} is invalid: the encoder needs {self.shortest} samples "
                 f"for 2 frames, use at least {self.shortest / SAMPLING_RATE}."
             )
 

@@ -93,7 +93,7 @@ class TextCollator(Collator):
         self.replaces = masking if isinstance(masking, TokenMasking) and masking.random_prob > 0 else None
         if self.replaces is not None and objective is not None and objective.views is not None:
             raise ValueError(
-                f"objective.masking.random_prob = {self.replaces.random_prob} is not possible with objective.views = "
+                f"objective.masking.random_prob = {self.replaces.random_prob} does not work with objective.views = "
                 f"{objective.views}: hidden tokens are dropped there, use random_prob 0."
             )
 

@@ -21,7 +21,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> PreTrainedToke
     """A tokenizer of exactly `vocab_size` tokens. Raises ValueError where the text is too little for that many."""
     smallest = len(FIRST_TOKENS) + ALPHABET + 1
     if vocab_size < smallest:
-        raise ValueError(f"vocab_size = {vocab_size} is not possible: bytes and special tokens take {smallest}.")
+        raise ValueError(f"vocab_size = {vocab_size} is invalid: bytes and special tokens take {smallest}.")
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner.train_from_iterator(
@@ -36,7 +36,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> PreTrainedToke
     )
     if learner.get_vocab_size() < vocab_size - 1:
         raise ValueError(
-            f"vocab_size = {vocab_size} is not possible: the text gives only {learner.get_vocab_size() + 1} tokens "
+            f"vocab_size = {vocab_size} is invalid: the text gives only {learner.get_vocab_size() + 1} tokens "
             "that occur at least twice, use that or less, or more text."
         )
     vocabulary = learner.get_vocab() | {"<mask>": vocab_size - 1}

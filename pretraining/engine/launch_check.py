@@ -71,7 +71,7 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None, config
     version = (args.fsdp_plugin_args or {}).get("fsdp_version", said.get("FSDP_VERSION", "1"))
     if fsdp and int(version) != 2:
         raise ValueError(
-            f"fsdp_version = {version} is not possible: it flattens parameters of teacher and student into one. "
+            f"fsdp_version = {version} is invalid: it flattens parameters of teacher and student into one. "
             "Use 2, as pretraining/launch/fsdp2.yaml does."
         )
 

@@ -244,7 +244,7 @@ def draw_report(report: Mapping[str, Any], log: Log) -> Figure:
     labels = report["settings"]["labels_per_class"]
     pretrained, scratch = (100 * report["rows"][kind]["fine_tuning"]["accuracy"] for kind in ("student", "untrained"))
     figure.suptitle(
-        f"{report['model_type']}: fine-tuned from {labels} labels a class, {pretrained:.1f} % correct from the "
+        f"{report['model_type']}: fine-tuned from {labels} labels per class, {pretrained:.1f} % correct from the "
         f"pretrained encoder, {scratch:.1f} % from scratch",
         x=0.012, ha="left", fontsize=13, color=INK,
     )  # fmt: skip
@@ -259,8 +259,8 @@ def _bars(axes: Axes, report: Mapping[str, Any]) -> None:
     """A group of bars a measurement, a bar a row of the table."""
     settings, rows = report["settings"], report["rows"]
     groups = {
-        "fine_tuning": f"fine-tuned from\n{settings['labels_per_class']} labels a class",
-        "few_labels": f"frozen,\n{settings['labels_per_class']} labels a class",
+        "fine_tuning": f"fine-tuned from\n{settings['labels_per_class']} labels per class",
+        "few_labels": f"frozen,\n{settings['labels_per_class']} labels per class",
         "knn": "frozen,\nk-NN",
         "linear_probe": "frozen,\nlinear probe",
     }

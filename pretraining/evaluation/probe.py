@@ -245,7 +245,7 @@ class TooFewExamples(ValueError):
 
     def __init__(self, asked: int, label: int, there: int):
         super().__init__(
-            f"labels_per_class = {asked} is not possible: of class {label} there are {there} training examples beside "
+            f"labels_per_class = {asked} is invalid: of class {label} there are {there} training examples beside "
             f"the validation split. Use {there} or less, or more examples."
         )
         self.label, self.there = label, there
@@ -261,7 +261,7 @@ def draw_labelled(
         ValueError: there are fewer than 2 draws.
     """
     if draws < 2:
-        raise ValueError(f"draws = {draws} is not possible: a spread over draws needs 2 or more.")
+        raise ValueError(f"draws = {draws} is invalid: a spread over draws needs 2 or more.")
     held_out = min(round(VALIDATION_SHARE * len(labels)), VALIDATION_MOST)
     pool, validation = train_test_split(np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=seed)
     classes, counts = np.unique(labels[pool], return_counts=True)

@@ -49,7 +49,7 @@ class ReportArguments(CheckedArguments):
         metadata={"help": "frozen features: a hidden state, average of all of them, or null for the encoder's output"},
     )
     labels_per_class: int = field(
-        default=10, metadata={"help": "labels a class for the few-label probe and fine-tuning"}
+        default=10, metadata={"help": "labels per class for the few-label probe and fine-tuning"}
     )
     draws: int = field(default=3, metadata={"help": "how often those labels are drawn; the spread is over draws"})
     fine_tune_steps: int = field(default=100, metadata={"help": "optimizer steps of each fine-tuning run"})

@@ -36,7 +36,7 @@ def report_text(report: Mapping[str, Any], part: Literal["learnt", "findings"] |
     """
     template = TEMPLATES.get_template("report.md.jinja")
     labels = report["settings"]["labels_per_class"]
-    heads = ["accuracy in %", "linear probe", "k-NN", f"{labels} labels a class", "fine-tuned on them"]
+    heads = ["accuracy in %", "linear probe", "k-NN", f"{labels} labels per class", "fine-tuned on them"]
     rows = [[row["name"], *(accuracy(row.get(metric)) for metric in METRIC_NAMES)] for row in report["rows"].values()]
     logged = [
         [HEALTH[name], f"{of['first']:.3g}", str(of["first_step"]), f"{of['last']:.3g}", str(of["last_step"])]

@@ -80,7 +80,7 @@ class SweepArguments(CheckedArguments):
 
 def _check_values(name: str, values: Any) -> None:
     def refuse(fix: str) -> None:
-        raise ValueError(f"sweep.space.{name} = {values!r} is not possible: {fix}.")
+        raise ValueError(f"sweep.space.{name} = {values!r} is invalid: {fix}.")
 
     if not isinstance(values, Mapping) or not ({"choices"} == set(values) or {"low", "high"} <= set(values)):
         return refuse("give {low: 1, high: 4}, or {choices: [1, 4]}")

@@ -2,7 +2,7 @@
 
     recipe -> space -> trials (run-0/, run-1/, ...: each a run of run.py) -> sweep.json, best.yaml
 
-Optuna draws the values. Started again with the same command, an interrupted sweep continues, the trial that was
+Optuna draws the values. The same command resumes an interrupted sweep, the trial that was
 running included; what it draws does not depend on the interruption. A trial that is refused, fails, collapses or
 diverges is recorded and the sweep goes on. One process on one device, and one sweep in a folder.
 
@@ -97,7 +97,7 @@ class Sweep:
         recipe: the sections, `sweep` among them.
 
     Raises:
-        ValueError: a field that is not possible, or a library that is not installed.
+        ValueError: an invalid field, or a library that is not installed.
     """
 
     def __init__(self, recipe: Mapping[str, Any]):

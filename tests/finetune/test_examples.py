@@ -17,7 +17,7 @@ LABELS = load_digits().target  # 1797 rows, 10 classes of about 180
 
 def read(row, rng):
     if row % 7 == 3:
-        raise BadExample(f"file {row} is broken: mend it.")
+        raise BadExample(f"file {row} is broken: fix it.")
     return {"value": row, "drawn": None if rng is None else rng.integers(10**9)}
 
 
@@ -37,7 +37,7 @@ def test_an_example_is_a_function_of_seed_epoch_and_row():
 
 
 def test_a_bad_row_is_named_or_left_out(caplog):
-    with pytest.raises(BadExample, match=r"data.validation, row 3: file 3 is broken: mend it. With data.skip_bad"):
+    with pytest.raises(BadExample, match=r"data.validation, row 3: file 3 is broken: fix it. With data.skip_bad"):
         Examples(range(20), read, name="validation", seed=0)[3]
     with caplog.at_level("WARNING", logger="data2vec"):
         kept = Examples(range(20), read, labels=np.arange(20), name="train", seed=0, skip_bad=True, num_proc=2)
@@ -65,7 +65,7 @@ def test_a_draw_holds_the_smaller_one_and_follows_from_the_seed():
     few, more, other = (draw_per_class(LABELS, count, names, seed) for count, seed in ((3, 1), (11, 1), (11, 2)))
     assert np.bincount(LABELS[few]).tolist() == [3] * 10 and np.bincount(LABELS[more]).tolist() == [11] * 10
     assert set(few) < set(more) and set(more) != set(other)
-    with pytest.raises(ValueError, match=r"labels_per_class = 175 is not possible: of class '8' there are 174"):
+    with pytest.raises(ValueError, match=r"labels_per_class = 175 is invalid: of class '8' there are 174"):
         draw_per_class(LABELS, 175, names, 0)
 
 

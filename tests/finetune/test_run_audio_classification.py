@@ -215,24 +215,24 @@ def test_a_clip_that_cannot_be_used_is_named_or_counted(tmp_path, encoders, tone
     [
         (["--train.label_column", "mood"], "no column 'mood'"),
         (["--task.multi_label", "true"], "needs a list of labels in every row, the label column holds string"),
-        (["--fold", "2"], "data.fold = 2 is not possible: set folds as well"),
-        (["--folds", "[1, 2]"], "data.test = .* is not possible: leave it out"),
-        (["--pooling", "max"], "task.pooling = 'max' is not possible"),
+        (["--fold", "2"], "data.fold = 2 is invalid: set folds as well"),
+        (["--folds", "[1, 2]"], "data.test = .* is invalid: leave it out"),
+        (["--pooling", "max"], "task.pooling = 'max' is invalid"),
         (
             ["--head_norm", "true", "--pooling", "linear_softmax"],
             "task.head_norm = True .* leave it out, or use pooling",
         ),
         (
             ["--head_norm", "true", "--weights_ema_decay", "0.9"],
-            "task.head_norm = True is not possible: leave it out with",
+            "task.head_norm = True is invalid: leave it out with",
         ),
-        (["--mixup_prob", "1.5"], "task.mixup_prob = 1.5 is not possible: use a probability"),
+        (["--mixup_prob", "1.5"], "task.mixup_prob = 1.5 is invalid: use a probability"),
         (
             ["--model.mask_time_prob", "0.5", "--model.mask_time_length", "25"],
-            "model.mask_time_length = 25 is not possible: row .* frames",
+            "model.mask_time_length = 25 is invalid: row .* frames",
         ),
         (["--labels_per_class", "21"], "of class 'high' there are 20"),
-        (["--max_seconds", "0.001"], "data.max_seconds = 0.001 is not possible"),
+        (["--max_seconds", "0.001"], "data.max_seconds = 0.001 is invalid"),
     ],
 )
 def test_slips_are_refused_before_anything_is_trained(tmp_path, encoders, tones, capsys, overrides, message):

@@ -202,10 +202,10 @@ def test_a_class_that_train_does_not_have_is_not_the_one_at_its_number(encoders,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task_name", "colla"], "data.task_name = 'colla' is not possible: use one of mnli"),
+        (["--task_name", "colla"], "data.task_name = 'colla' is invalid: use one of mnli"),
         (["--task_name", "qqp"], "has no such folder, it has mnli, rte, sst2, stsb"),
         (["--task_name", "rte", "--max_tokens", "99"], "data.max_tokens = 99 .* the encoder has positions for 62"),
-        ([], "data.train = None is not possible"),
+        ([], "data.train = None is invalid"),
         (["--sweep.tasks", "all"], "task.sweep.learning_rates = .* name one or more"),
         (["--sweep.tasks", "[rte, imdb]", "--sweep.learning_rates", "[1e-3]"], "task.sweep.tasks .* use all or some"),
         (["--sweep.lerning_rates", "[1e-3]"], "task.sweep.lerning_rates .* did you mean 'learning_rates'"),
@@ -213,11 +213,11 @@ def test_a_class_that_train_does_not_have_is_not_the_one_at_its_number(encoders,
         (["--per_task.imdb.training.seed", "1", "--task_name", "rte"], "'imdb' is not a task of GLUE"),
         (
             ["--task_name", "rte", "--sweep", "{tasks: all, learning_rates: [1e-3]}"],
-            "data.task_name = 'rte' is not possible in a sweep: set task.sweep.tasks",
+            "data.task_name = 'rte' does not work in a sweep: set task.sweep.tasks",
         ),
         (
             ["--learning_rate", "1e-4", "--sweep", "{tasks: all, learning_rates: [1e-3]}"],
-            "training.learning_rate = 0.0001 is not possible in a sweep: set task.sweep.learning_rates",
+            "training.learning_rate = 0.0001 does not work in a sweep: set task.sweep.learning_rates",
         ),
     ],
 )

@@ -295,16 +295,16 @@ def test_a_class_that_train_does_not_have(tmp_path, images, encoders, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--labels_per_class", "19"], "data.labels_per_class = 19 is not possible: of class"),
+        (["--labels_per_class", "19"], "data.labels_per_class = 19 is invalid: of class"),
         (["--mixpu", "0.3"], "Did you mean --mixup?"),
-        (["--task.flip", "1.5"], "task.flip = 1.5 is not possible: use a probability"),
-        (["--layer_decay", "1.5"], "layer_decay = 1.5 is not possible"),
+        (["--task.flip", "1.5"], "task.flip = 1.5 is invalid: use a probability"),
+        (["--layer_decay", "1.5"], "layer_decay = 1.5 is invalid"),
         (["--model.drop_pth_rate", "0.1"], "did you mean 'drop_path_rate'?"),
         (["--model_name_or_path", "/nowhere/at/all"], "model.model_name_or_path = '/nowhere/at/all' cannot be opened"),
         (["--train.split", "trian"], "data source"),
         (["--validation_share", "0"], "set data.validation or data.validation_share"),
         (["--freeze_feature_encoder", "true"], "has no convolutional front end"),
-        (["--resolution", "18"], "data.resolution = 18 is not possible: use multiples"),
+        (["--resolution", "18"], "data.resolution = 18 is invalid: use multiples"),
         (["--train.lable_column", "x"], "data.train.lable_column"),
     ],
 )

@@ -169,13 +169,13 @@ def test_the_teacher_of_a_pretraining_run(tmp_path, splits, capsys):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--test", "null"], "data.test = null is not possible: name it, or set task.probes = []"),
+        (["--test", "null"], "data.test = null is invalid: name it, or set task.probes = []"),
         (["--from_scratch", "true"], "task.untrained says how many"),
-        (["--data.labels_per_class", "3"], "data.labels_per_class = 3 is not possible: leave it out"),
-        (["--max_tokens", "99"], "data.max_tokens = 99 is not possible: the encoder has positions for 62 tokens"),
-        (["--draws", "1"], "task.draws = 1 is not possible"),
-        (["--layer", "first"], "task.layer = 'first' is not possible"),
-        (["--layer", "7"], "task.layer = 7 is not possible: the encoder has layers 0 to 2"),
+        (["--data.labels_per_class", "3"], "data.labels_per_class = 3 is invalid: leave it out"),
+        (["--max_tokens", "99"], "data.max_tokens = 99 is invalid: the encoder has positions for 62 tokens"),
+        (["--draws", "1"], "task.draws = 1 is invalid"),
+        (["--layer", "first"], "task.layer = 'first' is invalid"),
+        (["--layer", "7"], "task.layer = 7 is invalid: the encoder has layers 0 to 2"),
     ],
 )
 def test_slips_are_refused(tmp_path, splits, capsys, overrides, message):

@@ -17,7 +17,7 @@ RECORDED = (
     [
         "38.4 % and 0.3837, 1,600 or 1600 updates, 4.88e-04, 0.00049",
         "9117 s, a loss of 2.16",
-        "with 10 labels a class on torch 2.13.0",
+        "with 10 labels per class on torch 2.13.0",
         "data2vec 2.0 and data2vec 1, `anything 99.9` in code, https://hub/99, [link](page99.html)",
         "```python\nx = 99\n```",
         "no number; v3x, a4 and w2v2 are words",

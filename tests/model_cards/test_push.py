@@ -310,7 +310,7 @@ REFUSED = [
     (_remove("ema.py"), (), "ema.py is missing, and without it nobody can open this model"),
     (_write("recipe.yaml", "hub: hf_abcdefghijklmnop1234\n"), (), "recipe.yaml holds what looks like a token"),
     (lambda folder: shutil.rmtree(folder / "pretraining"), ("--pretraining",), "without --pretraining"),
-    (lambda folder: None, ("--include", ".env"), "--include .env is not possible: it is a hidden file"),
+    (lambda folder: None, ("--include", ".env"), "--include .env is invalid: it is a hidden file"),
     (lambda folder: None, ("--include", "*.bin"), "it is a pickle"),
     (lambda folder: (folder / "vocab.txt").symlink_to("/etc/passwd"), (), "vocab.txt is a link"),
 ]

@@ -90,7 +90,7 @@ def test_metadata_of_an_encoder(folder):
         "accuracy, linear probe": student["linear_probe"]["accuracy"],
         "accuracy, k-NN": student["knn"]["accuracy"],
         "accuracy, few labels (10 a class)": student["few_labels"]["accuracy"],
-        "accuracy, fine-tuning (10 labels a class)": student["fine_tuning"]["accuracy"],
+        "accuracy, fine-tuning (10 labels per class)": student["fine_tuning"]["accuracy"],
     }
     assert {(r.task_type, r.dataset_type, r.dataset_split) for r in data.eval_results} == {
         ("audio-classification", "labelled", "held_out")
@@ -273,7 +273,7 @@ def test_tags_are_shown_and_not_followed(folder):
 
 REFUSED = [
     ((), "license is missing"),
-    (("--license", "my-own"), "license = 'my-own' is not possible: use one of https://huggingface.co"),
+    (("--license", "my-own"), "license = 'my-own' is invalid: use one of https://huggingface.co"),
     (("--license", "other"), "give license_name and license_link"),
     (("--license", "mit", "--language", "English"), "'English' is no ISO 639 code"),
     (("--license", "mit", "--datasets", "my data"), "name it as on the Hub"),

@@ -230,7 +230,7 @@ def test_a_section_is_replaced_or_left_out():
     run = parse_arguments(["demo_vision.yaml", "--report", "null", "--data.probe", "null"])
     assert run.report is None and "report" not in run.recipe
     assert parse_arguments(["demo_vision.yaml", "--report", "{draws: 7}"]).report.draws == 7
-    with pytest.raises(ValueError, match="--model = None is not possible: it is a section"):
+    with pytest.raises(ValueError, match="--model = None is invalid: it is a section"):
         parse_arguments(["demo_vision.yaml", "--model", "null"])
 
 

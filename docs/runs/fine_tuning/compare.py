@@ -48,7 +48,7 @@ SHORT_SPEECH = ("--batch_seconds", "16", "--max_seconds", "16", "--data.validati
 WORDS = "spoken digits, new voices"
 EXPERIMENTS = {
     "spoken_digits_few": Experiment(
-        f"{WORDS}, 10 labels a class, accuracy",
+        f"{WORDS}, 10 labels per class, accuracy",
         run_audio_classification,
         "spoken_digits_small.yaml",
         "audio_{family}",
@@ -62,14 +62,14 @@ EXPERIMENTS = {
         ("--max_steps", "200", *PLAIN),
     ),
     "fashion_mnist": Experiment(
-        "Fashion-MNIST, 10 labels a class, accuracy",
+        "Fashion-MNIST, 10 labels per class, accuracy",
         run_image_classification,
         "fashion_mnist_small.yaml",
         "vision_{family}",
         ("--max_steps", "60", *PLAIN),
     ),
     "cifar10": Experiment(
-        "CIFAR-10, 50 labels a class, accuracy",
+        "CIFAR-10, 50 labels per class, accuracy",
         run_image_classification,
         "cifar10_small.yaml",
         "cifar_{family}",
@@ -127,7 +127,7 @@ EXPERIMENTS = {
 
 EXPERIMENTS["spoken_digits_few_norm"] = replace(
     EXPERIMENTS["spoken_digits_few"],
-    title=f"{WORDS}, 10 labels a class, `head_norm`, accuracy",
+    title=f"{WORDS}, 10 labels per class, `head_norm`, accuracy",
     fields=(*EXPERIMENTS["spoken_digits_few"].fields, "--head_norm", "true"),
 )
 

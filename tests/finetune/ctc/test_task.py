@@ -333,7 +333,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("section", "fields", "message"),
         [
-            ("model", {"mask_time_length": 99}, "mask_time_length = 99 is not possible: the shortest"),
+            ("model", {"mask_time_length": 99}, "mask_time_length = 99 is invalid: the shortest"),
             ("model", {"mask_feature_length": 99}, "mask_feature_length = 99"),
             ("model", {"ctc_loss_reduction": "mean"}, "ctc_loss_reduction"),
             ("data", {"labels_per_class": 2}, "labels_per_class"),

@@ -101,11 +101,11 @@ def test_the_glue_tasks_read_from_the_hub_or_a_folder(tmp_path):
     )
     own = TextClassificationData.from_dict({"task_name": "mnli", "validation": {"path": "mine.csv"}})
     assert own.validation is not None and own.validation.path == "mine.csv" and own.further_validation() == {}
-    with pytest.raises(ValueError, match="data.task_name = 'cola' is not possible: .* it has rte"):
+    with pytest.raises(ValueError, match="data.task_name = 'cola' is invalid: .* it has rte"):
         TextClassificationData(task_name="cola", glue=str(tmp_path))
-    with pytest.raises(ValueError, match="data.task_name = 'colla' is not possible: use one of mnli"):
+    with pytest.raises(ValueError, match="data.task_name = 'colla' is invalid: use one of mnli"):
         TextClassificationData(task_name="colla")
-    with pytest.raises(ValueError, match="data.train = None is not possible: name a source"):
+    with pytest.raises(ValueError, match="data.train = None is invalid: name a source"):
         TextClassificationData()
 
 

@@ -79,7 +79,7 @@ class TestRefusals:
 
     def test_the_first_fsdp(self):
         said = {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}
-        with pytest.raises(ValueError, match="fsdp_version = 1 is not possible"):
+        with pytest.raises(ValueError, match="fsdp_version = 1 is invalid"):
             check_launch(arguments(DistributedType.MULTI_CPU, world_size=2), said)
         check_launch(arguments(DistributedType.MULTI_CPU, world_size=2), said | {"FSDP_VERSION": "2"})
 

@@ -70,7 +70,7 @@ def finished(tmp_path_factory):
 def test_rows_and_columns(finished):
     _, results, words = finished
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in words.splitlines() if line[:1] == "|"]
-    assert table[0] == ["accuracy in %", "linear probe", "k-NN", "5 labels a class", "fine-tuned on them"]
+    assert table[0] == ["accuracy in %", "linear probe", "k-NN", "5 labels per class", "fine-tuned on them"]
     rows = {line[0]: line[1:] for line in table[2:6]}
     assert list(rows) == ["pretrained student", "pretrained teacher", "same network, untrained", "pixels"]
     measured = results["rows"]["student"]
@@ -270,5 +270,5 @@ def test_impossible_settings_are_refused(values, message):
 
 
 def test_too_many_labels_a_class_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="labels_per_class = 50 is not possible"):
+    with pytest.raises(ValueError, match="labels_per_class = 50 is invalid"):
         report(tmp_path, labels_per_class=50)
