@@ -8,7 +8,7 @@ from typing import Any
 
 HIDDEN = "***"
 SECRET_NAME = re.compile(r"(^|[_.\-])(token|password|passwd|secret|api_key|apikey|access_key|credentials?)$", re.I)
-# What is a secret whatever it is called: shapes that their makers document, as gitleaks and detect-secrets list them.
+# Secrets whatever they are called: the prefixes that makers give their tokens, and a length.
 SHAPES = (
     r"hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}",  # Hugging Face
     r"gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}",  # GitHub
