@@ -13,7 +13,7 @@ from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from .console.redact import mask_secrets
-from .engine.schedules import TRI_STAGE, get_tri_stage_schedule
+from .engine.schedules import SCHEDULES
 from .recipe import typed
 
 
@@ -29,7 +29,7 @@ MINUS_1 = ("max_steps", "local_rank")  # stands for "not given"
 SEEDS = ("seed", "data_seed")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MORE = {"fsdp": bool | str | list | None, "parallelism_config": Any, "debug": str | list}  # than is declared is taken
-CHOICES = {"optim": [member.value for member in OptimizerNames], "lr_scheduler_type": [TRI_STAGE]}
+CHOICES = {"optim": [member.value for member in OptimizerNames], "lr_scheduler_type": list(SCHEDULES)}
 
 
 @dataclass(repr=False)  # that of `TrainingArguments` shows no token
@@ -58,12 +58,11 @@ class SharedArguments(TrainingArguments):
                 setattr(self, name, "no")
         self._check_values()
         chosen = self.accelerator_config is not None
-        tri_stage = self.lr_scheduler_type == TRI_STAGE
-        if tri_stage:  # `transformers` knows its own schedules only
+        own = self.lr_scheduler_type if self.lr_scheduler_type in SCHEDULES else None
+        if own is not None:  # `transformers` knows its own schedules only
             self.lr_scheduler_type = SchedulerType.CONSTANT
         super().__post_init__()
-        if tri_stage:
-            self.lr_scheduler_type = TRI_STAGE
+        self.lr_scheduler_type = own or self.lr_scheduler_type
         if not chosen:  # batches in pinned memory go to the device beside its work
             self.accelerator_config.non_blocking = self.dataloader_pin_memory  # type: ignore[union-attr]
         self._check_names()
@@ -100,14 +99,15 @@ class SharedArguments(TrainingArguments):
     def _check_names(self) -> None:
         """ValueError for what `Trainer` would notice after data and model are loaded, or at the first step."""
         try:
-            get_reporting_integration_callbacks(self.report_to)
-        except ValueError as error:
+            for callback in get_reporting_integration_callbacks(self.report_to):
+                callback()  # says whether its package is installed
+        except (ImportError, RuntimeError, ValueError) as error:
             raise ValueError(f"training.report_to = {self.report_to!r} is invalid: {error}") from error
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         given: Any = self.lr_scheduler_kwargs or {}
         try:
-            if self.lr_scheduler_type == TRI_STAGE:
-                get_tri_stage_schedule(optimizer, 100, **given)
+            if self.lr_scheduler_type in SCHEDULES:
+                SCHEDULES[self.lr_scheduler_type](optimizer, 100, **given)
             else:
                 get_scheduler(self.lr_scheduler_type, optimizer, 0, 100, given)
         except (TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from .optimizer_step import is_fused
-from .schedules import TRI_STAGE, get_tri_stage_schedule
+from .schedules import SCHEDULES
 from .sharded_weights import is_spread, whole_state_dict
 
 
@@ -59,12 +59,13 @@ class EngineTrainer(Trainer):
         return is_fused(self.optimizer, self.accelerator)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.args.lr_scheduler_type != TRI_STAGE:
+        schedule = SCHEDULES.get(self.args.lr_scheduler_type)
+        if schedule is None:
             return super().create_scheduler(num_training_steps, optimizer)
-        shares: Any = self.args.lr_scheduler_kwargs or {}
+        settings: Any = self.args.lr_scheduler_kwargs or {}
         optimizer = optimizer or self.optimizer
         assert optimizer is not None
-        self.lr_scheduler = get_tri_stage_schedule(optimizer, num_training_steps, **shares)
+        self.lr_scheduler = schedule(optimizer, num_training_steps, **settings)
         return self.lr_scheduler
 
     # ---- weights ----

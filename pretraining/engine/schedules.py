@@ -1,12 +1,10 @@
-"""Learning-rate schedules that `transformers` does not have."""
+"""Learning-rate schedules that `transformers` does not have, by the name that `lr_scheduler_type` gives them."""
 
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
-
-TRI_STAGE = "tri_stage"
 
 
 def tri_stage_factor(
@@ -45,3 +43,7 @@ def get_tri_stage_schedule(
         )
     first, second, third = (round(share * num_training_steps) for share in (warmup, hold, decay))
     return LambdaLR(optimizer, lambda step: tri_stage_factor(step, first, second, third, init_scale, final_scale))
+
+
+# name -> (optimizer, updates of the run, **lr_scheduler_kwargs) -> schedule
+SCHEDULES: dict[str, Callable[..., LambdaLR]] = {"tri_stage": get_tri_stage_schedule}

@@ -249,3 +249,12 @@ def test_without_labelled_data_there_is_no_probe_and_no_report(tmp_path):
     run = parse_arguments([DEMO, "--probe", "null", "--output_dir", str(tmp_path)])
     assert run.report is None and run.training.probe_steps == 0
     assert json.dumps(run.recipe)  # and it can be written down
+
+
+def test_a_reporter_that_is_not_installed_is_refused(monkeypatch, tmp_path):
+    def missing():
+        raise RuntimeError("WandbCallback requires wandb to be installed. Run `pip install wandb`.")
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", missing)
+    with pytest.raises(ValueError, match="training.report_to = .*wandb.* is invalid: .*pip install wandb"):
+        parse_arguments(["demo_text.yaml", "--report_to", "wandb", "--output_dir", str(tmp_path)])
