@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.integrations import integration_utils
 
 from data2vec.modeling import (
     Data2Vec2AudioForPreTraining,
