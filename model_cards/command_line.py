@@ -112,9 +112,7 @@ def check_report() -> None:
 def require_method(method: MapMethod) -> None:
     """Raises ValueError where the map's method is not installed."""
     if method == "umap" and find_spec("umap") is None:
-        raise ValueError(
-            "--map umap is not possible: umap-learn is not installed. pip install umap-learn, or use pca."
-        )
+        raise ValueError("--map umap is invalid: umap-learn is not installed. pip install umap-learn, or use pca.")
 
 
 # ---- export ----

@@ -41,7 +41,7 @@ SWEEP_SECTIONS = (*SECTIONS, SWEEP)
 SWEEP_WHAT = """Try values of any fields of a recipe: of model, objective, data and training. The section sweep says
 which (space), how many runs (trials) and what they are compared by (measure: an online probe, or a number that needs
 no labels). Every trial is a run folder of its own, and best.yaml the recipe of the best one, which run.py takes as it
-is. Started again with the same command, an interrupted sweep continues."""
+is. The same command resumes an interrupted sweep."""
 SWEEP_EXAMPLE = """python -m data2vec.pretraining.sweep demo_vision.yaml --output_dir runs/my_sweep --trials 20 \\
     --space '{objective.top_k_layers: {low: 1, high: 4}, learning_rate: {low: 5e-4, high: 8e-3, log: true}}'"""
 
