@@ -93,13 +93,13 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
 def _check(run: FineTuneRun) -> None:
     check_same_recipe(run.folder, identity_of(run.recipe, SECTIONS, FREE), FREE)
     if run.from_scratch:
-        raise ValueError("model.from_scratch = true is not possible here: task.untrained says how many such networks.")
+        raise ValueError("model.from_scratch = true does not work here: task.untrained says how many such networks.")
     blocks = run.config.num_hidden_layers + getattr(run.config, "num_prenet_layers", 0)
     layer = run.task.layer
     if isinstance(layer, int) and not 0 <= layer <= blocks:
         run.task.refuse("layer", f"the encoder has layers 0 to {blocks}")
     if run.task.probes and run.data.test is None:
-        raise ValueError("data.test = null is not possible: name it, or set task.probes = [] to write features only.")
+        raise ValueError("data.test = null is invalid: name it, or set task.probes = [] to write features only.")
 
 
 def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
@@ -123,7 +123,7 @@ def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
                 how |= {**place, **run.config_overrides}
                 return run.set_padding(teacher_encoder(AutoModelForPreTraining.from_pretrained(run.checkpoint, **how)))
     raise ValueError(
-        f"task.weights = 'teacher' is not possible: {run.checkpoint} holds an encoder alone. Name the folder of a "
+        f"task.weights = 'teacher' is invalid: {run.checkpoint} holds an encoder alone. Name the folder of a "
         f"pretraining run with its sub-folder {WHOLE}, or use weights: student."
     )
 

@@ -115,7 +115,7 @@ class ImageData(Modality[ImageDataArguments]):
         self.grid, _ = self.smallest_grid(args, config)
         self.channels = int(config.num_channels)
         if self.channels not in (1, 3):
-            raise ValueError(f"num_channels = {self.channels} is not possible: images are grey (1) or RGB (3).")
+            raise ValueError(f"num_channels = {self.channels} is invalid: images are grey (1) or RGB (3).")
         self.processor = processor or BeitImageProcessorPil(
             size={"height": self.size[0], "width": self.size[1]},
             do_center_crop=False,
@@ -195,7 +195,7 @@ class ImageData(Modality[ImageDataArguments]):
     def _per_channel(self, name: str, values: Any) -> np.ndarray:
         if len(values) != self.channels:
             raise ValueError(
-                f"data.{name} = {list(values)} is not possible: give one number for each of the encoder's "
+                f"data.{name} = {list(values)} is invalid: give one number for each of the encoder's "
                 f"num_channels = {self.channels}."
             )
         return np.asarray(values, dtype=np.float32)[:, None, None]
