@@ -212,7 +212,7 @@ def _plain_token_conv(self: Any, tokens: Tensor, grid: tuple[int, ...]) -> Tenso
 def _plain_audio_embeddings(self: Any, input_values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     planes = input_values.unsqueeze(1)
     weights = [self.first_conv.weight.unsqueeze(1), *(conv.weight.squeeze(2) for conv in self.convs)]
-    for weight, stride, norm in zip(weights, self.strides, self.conv_norms, strict=True):
+    for weight, stride, norm in zip(weights, self.num_frames.strides, self.conv_norms, strict=True):
         planes = F.conv1d(planes, weight, stride=stride)
         planes = F.gelu(norm(planes.transpose(1, 2)).transpose(1, 2))
     tokens = self.projection(self.layer_norm(planes.transpose(1, 2)))

@@ -49,7 +49,7 @@ def test_an_encoder_of_something_else(script, modality, encoders, tmp_path, caps
 @pytest.mark.parametrize("script", ["run_ctc", "run_audio_classification"])
 def test_an_encoder_of_spectrograms(script, tmp_path, capsys):
     ASTConfig(hidden_size=8, num_hidden_layers=1).save_pretrained(tmp_path / "ast")
-    assert "audio-spectrogram-transformer, which has no conv_stride" in refused(
+    assert "audio-spectrogram-transformer' is of no known modality" in refused(
         script, tmp_path / "ast", {"train": {"path": "/x"}}, tmp_path, capsys
     )
 

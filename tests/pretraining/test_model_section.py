@@ -19,7 +19,7 @@ def pretrain(encoder, folder, capsys, model):
     sections = recipe(f"vision-{encoder.name[1]}", folder, folder / "run", max_steps=1, save_steps=1)
     sections["model"] = {"model_name_or_path": str(encoder), **model}
     sections["objective"]["ema_anneal_steps"] = 1
-    sections["data"] |= {"sources": [{"path": "builtin:digits"}]}
+    sections["data"] |= {"sources": [{"path": "builtin:digits"}], "upscale": True}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(sections))
     return run.main([str(folder / "recipe.yaml")]), capsys.readouterr().err
 
