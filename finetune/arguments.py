@@ -77,7 +77,7 @@ def parse(argv: Sequence[str] | None, task_class: type[RecipeFields]) -> FineTun
     """Read `RECIPE.yaml [--field value ...]`.
 
     Raises:
-        ValueError: an unknown field or a value that is not possible; the message names both and the fix.
+        ValueError: an unknown field or an invalid value; the message names both and the fix.
         FileNotFoundError: no such recipe.
     """
     recipe, overrides = read_command(task_class.script, argv)
@@ -139,7 +139,7 @@ def _choose_padding(run: FineTuneRun, asked: Any) -> None:
         run.original_padding = objective.get("original_padding", False)
     elif not isinstance(asked, bool) or not hasattr(config, "conv_stride"):
         raise ValueError(
-            f"model.original_padding = {asked!r} is not possible: use true or false for a speech encoder, and leave "
+            f"model.original_padding = {asked!r} is invalid: use true or false for a speech encoder, and leave "
             "it out for any other."
         )
     elif objective:
@@ -152,6 +152,6 @@ def _check_evaluation(run: FineTuneRun) -> None:
     strategy = IntervalStrategy(run.training.eval_strategy)
     if not held_out and strategy != IntervalStrategy.NO:
         raise ValueError(
-            f"training.eval_strategy = {strategy.value!r} is not possible without data to evaluate "
+            f"training.eval_strategy = {strategy.value!r} does not work without data to evaluate "
             "on: set data.validation or data.validation_share, or eval_strategy: no."
         )

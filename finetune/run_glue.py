@@ -68,7 +68,7 @@ def one_task_asked_for(recipe: Recipe, overridden: Recipe) -> bool:
         value = overridden[section].get(name)
         if value is not None and (name == "task_name" or value != recipe[section].get(name)):
             raise ValueError(
-                f"{field} = {value!r} is not possible in a sweep: set task.sweep.{instead}, or, for a single run, "
+                f"{field} = {value!r} does not work in a sweep: set task.sweep.{instead}, or, for a single run, "
                 "task.sweep.tasks = null."
             )
     return False
