@@ -1,5 +1,6 @@
 """Image classification."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.image import IMAGE, ImageCollator
+from ...pretraining.data.image import IMAGE, ImageCollator, compare_images
 from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import describe
+from ...pretraining.data.sources import rows_to_look_at
 from ..arguments import FineTuneRun
 from ..examples import Examples
 from ..labels import labelled_examples, open_splits
@@ -21,6 +23,9 @@ from ..task import Task, TaskData
 from .arguments import ImageClassificationArguments, ImageClassificationData
 from .mixing import MixingCollator
 from .reading import ImageReader
+
+
+logger = logging.getLogger(__name__)
 
 
 class ImageClassification(Task[ImageClassificationArguments, ImageClassificationData]):
@@ -43,6 +48,9 @@ class ImageClassification(Task[ImageClassificationArguments, ImageClassification
         splits = open_splits(self.data_args, IMAGE)
         labels = number_labels(splits)
         reader = ImageReader(self.run, self.args, self.data_args)
+        lost = compare_images(rows_to_look_at(splits["train"]), reader.size, reader.channels).lost(reader.size)
+        if lost is not None:
+            logger.warning("data.train: %s", lost)
         seed = self.run.training.seed
         train, evaluation = labelled_examples(self.data_args, splits, labels, reader.read, seed=seed)
         self.names = labels.names

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from transformers import PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
@@ -27,7 +26,7 @@ from .image import ImageData, ImageDataArguments
 from .labels import number_labels
 from .modality import Modality
 from .sampler import BatchSampler, FixedBatches
-from .sources import LABEL, AnyDataset, load_source, load_sources
+from .sources import LABEL, AnyDataset, load_source, load_sources, rows_to_look_at
 from .streaming import StreamingBatches
 from .text import TextData, TextDataArguments
 
@@ -57,8 +56,6 @@ MODEL_TYPES: dict[str, type[Modality[Any]]] = {
 
 
 logger = logging.getLogger(__name__)
-
-LOOKED_AT = 64  # rows of a source of which is said what the recipe makes of them
 
 
 @dataclass(frozen=True)
@@ -217,13 +214,8 @@ def build_data(
 
 
 def _say_what_is_lost(source: Source, dataset: AnyDataset, modality: Modality[Any]) -> None:
-    if isinstance(dataset, datasets.IterableDataset):
-        rows = iter(dataset.take(LOOKED_AT))
-    else:
-        places = np.unique(np.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset)), dtype=np.int64))
-        rows = (dataset[int(place)] for place in places)
     try:
-        lost = modality.inspect(rows)
+        lost = modality.inspect(rows_to_look_at(dataset))
     except BadExample:
         raise
     except ValueError as error:

@@ -8,7 +8,7 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,6 +99,37 @@ class ImageCollator(Collator):
         return {"pixel_values": torch.stack([example["pixel_values"] for example in examples])}, self.layout
 
 
+@dataclass(frozen=True)
+class ImageComparison:
+    """What an encoder of a size makes of images; sizes are (width, height)."""
+
+    looked_at: int
+    small: list[tuple[int, int]]
+    large: list[tuple[int, int]]
+    coloured: int  # that an encoder of one channel sees in grey
+
+    def lost(self, size: tuple[int, int]) -> str | None:
+        """What of them is lost at a size (height, width), in words; None if nothing is."""
+        lost = [f"{self.coloured} lose their colour"] if self.coloured else []
+        for found, what in ((self.large, "shrunk"), (self.small, "enlarged")):
+            if found:
+                (width, height), number = found[0], len(found)
+                lost.append(f"{number} are {what} to {size[0]} x {size[1]}, one from {height} x {width}")
+        return f"of {self.looked_at} images looked at, {'; '.join(lost)}" if lost else None
+
+
+def compare_images(rows: Iterable[Row], size: tuple[int, int], channels: int) -> ImageComparison:
+    """Compare images with what an encoder reads, (height, width) and channels. Unreadable ones are passed over."""
+    sizes, coloured = [], 0
+    for row in rows:
+        with contextlib.suppress(BadExample), open_image(row[IMAGE.column], "") as file:
+            sizes.append(file.size)
+            coloured += channels == 1 and in_colour(file)
+    small = [found for found in sizes if found[0] < size[1] or found[1] < size[0]]
+    large = [found for found in sizes if found[0] > size[1] and found[1] > size[0]]
+    return ImageComparison(len(sizes), small, large, coloured)
+
+
 class ImageData(Modality[ImageDataArguments]):
     """See `Modality`. An example is {"pixel_values": (channels, height, width) fp32}."""
 
@@ -157,29 +188,20 @@ class ImageData(Modality[ImageDataArguments]):
         return real.expand(len(images), time)
 
     def inspect(self, rows: Iterator[Row]) -> str | None:
+        found = compare_images(rows, self.size, self.channels)
         height, width = self.size
-        sizes, coloured = [], 0  # (width, height) of every image
-        for row in rows:
-            with contextlib.suppress(BadExample), open_image(row[IMAGE.column], "") as file:
-                sizes.append(file.size)
-                coloured += self.channels == 1 and in_colour(file)
-        small = [size for size in sizes if size[0] < width or size[1] < height]
-        large = [size for size in sizes if size[0] > width and size[1] > height]
-        if 2 * len(small) > len(sizes) and not self.args.upscale:
+        if 2 * len(found.small) > found.looked_at and not self.args.upscale:
             raise ValueError(
-                f"{len(small)} of {len(sizes)} images are smaller than model.image_size = {height} x {width}, one is "
-                f"{small[0][1]} x {small[0][0]}: set it to theirs, or data.upscale = true to enlarge them."
+                f"{len(found.small)} of {found.looked_at} images are smaller than model.image_size = {height} x "
+                f"{width}, one is {found.small[0][1]} x {found.small[0][0]}: set it to theirs, or data.upscale = true "
+                "to enlarge them."
             )
-        if coloured and not self.args.grayscale:
+        if found.coloured and not self.args.grayscale:
             raise ValueError(
-                f"{coloured} of {len(sizes)} images are in colour, and model.num_channels = 1 is grey: set it to 3, "
-                "or data.grayscale = true to drop the colour."
+                f"{found.coloured} of {found.looked_at} images are in colour, and model.num_channels = 1 is grey: set "
+                "it to 3, or data.grayscale = true to drop the colour."
             )
-        lost = [f"{coloured} lose their colour"] if coloured else []
-        for found, what in ((large, "shrunk"), (small, "enlarged")):
-            if found:
-                lost.append(f"{len(found)} are {what} to {height} x {width}, one from {found[0][1]} x {found[0][0]}")
-        return f"of {len(sizes)} images looked at, {'; '.join(lost)}" if lost else None
+        return found.lost(self.size)
 
     def collator(self, objective: ObjectiveConfig | None, seed: int) -> ImageCollator:
         return ImageCollator(objective, self.grid, seed)

@@ -8,12 +8,13 @@ of the file, so that one decoder per modality (soundfile, Pillow) meets every fi
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
+import numpy as np
 from datasets.packaged_modules.csv.csv import Csv
 from datasets.packaged_modules.json.json import Json
 
@@ -303,3 +304,15 @@ def _maybe_stream(dataset: datasets.Dataset, streaming: bool) -> AnyDataset:
     if not streaming:
         return dataset
     return dataset.to_iterable_dataset(num_shards=max(1, min(len(dataset), STREAM_SHARDS)))
+
+
+LOOKED_AT = 64  # rows of a source of which is said what a recipe makes of them
+
+
+def rows_to_look_at(dataset: AnyDataset) -> Iterator[dict[str, Any]]:
+    """A few rows from all over a data set, or the first ones of a stream."""
+    if isinstance(dataset, datasets.IterableDataset):
+        yield from dataset.take(LOOKED_AT)
+        return
+    for place in np.unique(np.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset)), dtype=np.int64)):
+        yield dataset[int(place)]

@@ -18,6 +18,7 @@ from transformers import pipeline
 
 from data2vec.finetune.run_image_classification import main
 from data2vec.finetune.trainer import FineTuneTrainer
+from data2vec.pretraining.data.image import compare_images
 from data2vec.tests.reference import SAMPLES
 from tests.finetune.encoders import FAMILIES, encoder_folder
 
@@ -340,3 +341,21 @@ def test_real_images(tmp_path, encoders):
     assert main([recipe, *few, "--load_best_model_at_end", "false", "--validation_share", "0"]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["test"].keys() >= {"accuracy", "top5", "loss"} and results["test"]["examples"] == 30
+
+
+def test_what_is_shrunk_and_loses_its_colour_is_said(tmp_path, images):
+    rows = [{"image": {"path": str(path), "bytes": None}} for path in sorted(images.glob("test/*/*.png"))]
+    with Image.open(rows[0]["image"]["path"]) as first:
+        width, height = first.size
+    found = compare_images(rows, (height - 1, width - 1), 1)
+    assert found.looked_at == len(found.large) == len(rows) and not found.small
+    words = f"of {len(rows)} images looked at, {len(rows)} lose their colour; {len(rows)} are shrunk to "
+    assert found.lost((height - 1, width - 1)) == f"{words}{height - 1} x {width - 1}, one from {height} x {width}"
+    assert compare_images(rows, (height, width), 3).lost((height, width)) is None
+
+
+def test_fine_tuning_says_it_before_it_starts(tmp_path, images, encoders, caplog):
+    recipe = write_recipe(tmp_path / "run.yaml", encoders["v2"], images)
+    one = ["--max_steps", "1", "--resolution", "8", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    assert main([recipe, *one]) == 0
+    assert "data.train: of" in caplog.text and "are shrunk to 8 x 8" in caplog.text
