@@ -31,6 +31,8 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):
     _no_split_modules = ["Data2Vec2Block"]
     # a checkpoint of pretraining opens as an encoder or with a head
     _keys_to_ignore_on_load_unexpected = [r"^teacher\.", r"^decoder\."]
+    # `Trainer` would take the keyword arguments of a `forward` for a loss that it may pass counts to
+    accepts_loss_kwargs = False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

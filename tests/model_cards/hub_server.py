@@ -75,6 +75,7 @@ class HubServer:
         )
         self.requests: list[tuple[str, str]] = []
         self.refuse_after_uploads: int | None = None
+        self.storing = threading.Lock()
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -300,11 +301,13 @@ class _Handler(BaseHTTPRequestHandler):
         return {"transfer": "basic", "objects": objects}
 
     def lfs_put(self, oid: str) -> Any:
-        if self.hub.refuse_after_uploads is not None and len(self.hub.store.objects) >= self.hub.refuse_after_uploads:
-            raise HubError(507, "the disk of this Hub is full")
+        most = self.hub.refuse_after_uploads
         if Blob(self.body, True).sha256 != oid:
             raise HubError(400, "the content does not have this SHA-256")
-        self.hub.store.objects[oid] = self.body
+        with self.hub.storing:  # files come side by side
+            if most is not None and len(self.hub.store.objects) >= most:
+                raise HubError(507, "the disk of this Hub is full")
+            self.hub.store.objects[oid] = self.body
         return {}
 
     def lfs_verify(self) -> Any:
