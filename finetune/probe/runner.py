@@ -57,7 +57,7 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
     args: ProbeTask = run.task
     _check(run)
     if (run.folder / RESULTS).is_file():
-        print(f"{run.folder} is finished: its {RESULTS} holds what it gave. Use another output_dir to repeat it.")
+        print(f"{run.folder} is finished: its {RESULTS} holds the results. Use another output_dir to repeat it.")
         results: dict[str, Any] = json.loads((run.folder / RESULTS).read_text(encoding="utf-8"))
         return results
     main = run.training.process_index == 0
