@@ -33,6 +33,7 @@ READ = (
     *("feat.x", "feat.x_with_extra_tokens", "feat.layer_result.3"),
     *("student.encoder_out", "student.decoder_input", "student.decoder_out"),
 )
+WHOLE = ("misc/masks_and_tables.safetensors", "misc/meta.json", "point2vec_misc/misc.safetensors")
 CONFIG = ("cfg", "ema_test_decay", "scalars_of_io_forward")
 
 
@@ -55,9 +56,9 @@ def strip(source: Path, target: Path) -> None:
 def main(reference: str) -> None:
     for case in CASES:
         strip(Path(reference) / case, HERE / case)
-    (HERE / "misc").mkdir(exist_ok=True)
-    for name in ("masks_and_tables.safetensors", "meta.json"):
-        shutil.copyfile(Path(reference) / "misc" / name, HERE / "misc" / name)
+    for name in WHOLE:
+        (HERE / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(Path(reference) / name, HERE / name)
 
 
 if __name__ == "__main__":
