@@ -53,9 +53,21 @@ def strip(source: Path, target: Path) -> None:
     (target / "config.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
+def strip_fbank(source: Path, target: Path) -> None:
+    """Waveforms at 16 kHz, and the features that EAT's model is given."""
+    target.mkdir(exist_ok=True)
+    tensors = load_file(source / "io.safetensors")
+    resampled = {name.replace("_16k", ""): tensor for name, tensor in tensors.items() if name.endswith("_16k")}
+    kept = {name: tensor for name, tensor in tensors.items() if name.endswith((".waveform", ".source"))}
+    save_file(kept | resampled, target / "io.safetensors")
+    clips = json.loads((source / "config.json").read_text(encoding="utf-8"))["clips"]
+    (target / "config.json").write_text(json.dumps({"clips": clips}, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
 def main(reference: str) -> None:
     for case in CASES:
         strip(Path(reference) / case, HERE / case)
+    strip_fbank(Path(reference) / "eat_fbank", HERE / "eat_fbank")
     for name in WHOLE:
         (HERE / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(Path(reference) / name, HERE / name)
