@@ -16,6 +16,7 @@ from .console.fields import fields_of
 from .console.help import EXIT_CODES, EXIT_REFUSED, FINE_TUNING, command_parser, end
 from .data.arguments import Source
 from .data.hub_names import require_data
+from .data.methods import BUILT_IN
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -28,11 +29,6 @@ CLASSES = {  # section -> the class that holds its fields; those of `model` and 
     "objective": ("data2vec.modeling.configuration_objective", "ObjectiveConfig"),
     "training": ("data2vec.pretraining.shared_arguments", "PretrainingArguments"),
     "report": ("data2vec.pretraining.evaluation.report", "ReportArguments"),
-}
-DATA = {
-    "audio": ("data2vec.pretraining.data.audio", "AudioDataArguments"),
-    "vision": ("data2vec.pretraining.data.image", "ImageDataArguments"),
-    "text": ("data2vec.pretraining.data.text", "TextDataArguments"),
 }
 EVERY_DATA = fields_of("data2vec.pretraining.data.arguments", "DataArguments")
 TRAINING = "fields of training, besides those of transformers' TrainingArguments"
@@ -67,8 +63,8 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], lis
             "fields of objective": fields_of(*CLASSES["objective"]),
             "fields of data, every modality": EVERY_DATA,
             **{
-                f"fields of data, {name}": [field for field in fields_of(*home) if field not in EVERY_DATA]
-                for name, home in DATA.items()
+                f"fields of data, {reads.name}": [f for f in fields_of(*reads.arguments) if f not in EVERY_DATA]
+                for reads in dict.fromkeys(built.reads for built in BUILT_IN.values())
             },
             TRAINING: sorted(fields_of(*CLASSES["training"], inherited=False)),
             "fields of report": fields_of(*CLASSES["report"]),
@@ -104,8 +100,9 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> list[str]:
         return fields_of(*CLASSES[section])
     model_type = model_type_of(recipe["model"])
     if section == "data":
-        return fields_of(*DATA[model_type.rpartition("-")[2]])
-    return [*model_fields(model_type), *fields_in_pretraining(model_type), "model_type", recipe_file.CHECKPOINT]
+        return fields_of(*BUILT_IN[model_type].reads.arguments)
+    added = BUILT_IN[model_type].pretraining_fields
+    return [*model_fields(model_type), *added, "model_type", recipe_file.CHECKPOINT]
 
 
 def model_type_of(model: Mapping[str, Any]) -> str:
@@ -121,24 +118,14 @@ def model_type_of(model: Mapping[str, Any]) -> str:
 
 
 def _known(model_type: Any) -> str:
-    if model_type not in {f"{family}-{name}" for family in ("data2vec", "data2vec2") for name in DATA}:
+    if model_type not in tuple(BUILT_IN):
         raise LookupError(f"{model_type!r} is a model type of another package")
     return str(model_type)
 
 
 def model_fields(model_type: str) -> list[str]:
     """The fields of a configuration."""
-    family, _, modality = model_type.partition("-")
-    if family == "data2vec2":
-        return fields_of("data2vec.modeling.configuration_data2vec2", f"Data2Vec2{modality.title()}Config")
-    return fields_of(
-        f"transformers.models.data2vec.configuration_data2vec_{modality}", f"Data2Vec{modality.title()}Config"
-    )
-
-
-def fields_in_pretraining(model_type: str) -> list[str]:
-    """Fields of the configuration that our pretraining model adds to one of `transformers`."""
-    return {"data2vec-audio": ["deep_norm"], "data2vec-text": ["mask_token_id"]}.get(model_type, [])
+    return fields_of(*BUILT_IN[model_type].config)
 
 
 def answer_early(check: Callable[[], object]) -> None:

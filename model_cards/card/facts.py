@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from transformers import CONFIG_MAPPING
 
+from ...modeling.configuration_data2vec2 import Data2Vec2Config
 from ...pretraining.data.build import modality_of
+from ...pretraining.data.methods import DATA2VEC, DATA2VEC2, METHODS, Method
 from ...pretraining.data.modality import Modality
 from ..folder import RESULTS, STATE, Folder, open_folder
 from .card_yaml import CardFields
@@ -59,13 +62,13 @@ class Facts:
         return CARD_WORDS[self.modality]
 
     @property
-    def second(self) -> bool:
-        """Whether it is of data2vec 2.0, whose code goes with it."""
-        return str(self.config["model_type"]).startswith("data2vec2-")
+    def own_code(self) -> bool:
+        """Whether it is not in `transformers`, so that its code goes with it."""
+        return bool(remote_classes(str(self.config["model_type"])))
 
     @property
-    def family(self) -> str:
-        return "data2vec 2.0" if self.second else "data2vec 1"
+    def method(self) -> Method:
+        return method_of(str(self.config["model_type"]))
 
     @property
     def architecture(self) -> str:
@@ -99,6 +102,18 @@ class Facts:
         if step is not None and last and step < last:
             return f"The run made {step:,} of its {last:,} updates."
         return None
+
+
+def remote_classes(model_type: str) -> dict[str, str]:
+    """Auto class -> file.Class of a model whose code travels with its weights; empty for one of `transformers`."""
+    known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+    return dict(getattr(known, "remote_classes", {}))
+
+
+def method_of(model_type: str) -> Method:
+    """What a model type is an instance of; of one without an entry, the method whose classes it extends."""
+    family = DATA2VEC2 if issubclass(CONFIG_MAPPING[model_type], Data2Vec2Config) else DATA2VEC
+    return METHODS.get(model_type, family)
 
 
 def read_facts(folder: str | Path, given: dict[str, Any]) -> Facts:

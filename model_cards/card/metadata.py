@@ -17,7 +17,7 @@ GLUE = "nyu-mll/glue"  # where its tasks are on the Hub
 def card_data(facts: Facts) -> ModelCardData:
     """The metadata of a run folder's card. Raises ValueError where huggingface_hub's classes refuse it."""
     words, results = facts.words, list(evaluations(facts))
-    tags = ["data2vec", *(["data2vec2", "custom_code"] if facts.second else []), facts.of_modality.tag]
+    tags = ["data2vec", *facts.method.tags, *(["custom_code"] if facts.own_code else []), facts.of_modality.tag]
     tags += ["self-supervised-learning"] if facts.results is None else []
     return ModelCardData(
         license=words.license,

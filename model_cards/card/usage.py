@@ -17,12 +17,12 @@ AUTO = {
 
 def loading(facts: Facts) -> str:
     """A runnable block of Python: features of an encoder, or what a fine-tuned model's `pipeline` says."""
-    trust = ", trust_remote_code=True" if facts.second else ""
+    trust = ", trust_remote_code=True" if facts.own_code else ""
     if facts.results is not None and facts.pipeline is not None:
         return _classes_of_one_channel(facts, trust) if _one_channel(facts) else _pipeline(facts, trust)
     imports, lines = _example(facts)
     reader = facts.modality.processor_class.__name__
-    options = "" if facts.second else facts.of_modality.encoder_options
+    options = "" if facts.own_code else facts.of_modality.encoder_options
     return _block(
         [*imports, f"from transformers import {', '.join(sorted(('AutoModel', reader)))}"],
         [
@@ -73,7 +73,7 @@ def fine_tuning(facts: Facts) -> dict[str, str] | None:
     if facts.results is not None or facts.of_modality.fine_tuning is None:
         return None
     auto, script, recipe = facts.of_modality.fine_tuning
-    trust = ", trust_remote_code=True" if facts.second else ""
+    trust = ", trust_remote_code=True" if facts.own_code else ""
     lines = [f'model = {auto}.from_pretrained("{REPO_ID}", num_labels=2{trust})  # your number of classes']
     command = f"accelerate launch finetune/{script} {recipe} --model_name_or_path {REPO_ID}"
     return {"python": _block([f"from transformers import {auto}"], lines), "command": command}

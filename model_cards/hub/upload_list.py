@@ -1,7 +1,7 @@
 """Which files of a run folder go to the Hub, and why the others stay: only what is known to belong to a model goes.
 
 weights, configuration, processor        what the Auto classes and `pipeline` open
-*.py                                     of data2vec 2.0: the modules that auto_map names, and what they import
+*.py                                     of a model of its own: the modules that auto_map names, and what they import
 README.md and the pictures it shows      the card
 recipe, run, report, results             the record of the run, without folders of this machine
 pretraining/                             student, teacher and decoder, where asked for
@@ -13,15 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from transformers import CONFIG_MAPPING
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from ...modeling import MODELS
 from ...pretraining.checkpoints.hub_push import lies_in, model_files
 from ...pretraining.checkpoints.run_files import CARD, WHOLE
 from ...pretraining.console.redact import mask_text
+from ..card.facts import remote_classes
 from ..card.usage import REPO_ID
 from ..folder import CONFIG, require_finished
 from ..strip_paths import without_places
@@ -160,37 +158,18 @@ def _check_picture(folder: Path, picture: str) -> None:
         raise ValueError(f"{shown}is no {', '.join(PICTURES)}: take it out of the card.")
 
 
-def complete_auto_map(config: dict[str, Any]) -> dict[str, str] | None:
-    """auto_map with every Auto class that this package registers for the configuration; `None` for stock models."""
-    model_type = str(config.get("model_type"))
-    if not model_type.startswith("data2vec2-"):
-        return None
-    config_class = CONFIG_MAPPING[model_type]
-
-    def place(cls: type) -> str:
-        return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
-
-    classes = {
-        auto.__name__: place(model)
-        for auto, models in MODELS.items()
-        for model in models
-        if model.config_class is config_class
-    }
-    return {"AutoConfig": place(config_class), **classes}
-
-
 def _add_model(folder: Path, prefix: str, found: UploadList) -> None:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    auto_map = complete_auto_map(config)
+    auto_map = remote_classes(str(config.get("model_type")))
     for path in model_files(folder):
         text = None
-        if path.name == CONFIG and auto_map is not None:
+        if path.name == CONFIG and auto_map:
             text = json.dumps(config | {"auto_map": auto_map}, indent=2, sort_keys=True) + "\n"
         elif path.name in ("tokenizer_config.json", CONFIG):
             text = path.read_text(encoding="utf-8")
         content = None if text is None else NAME_OR_PATH.sub("", text).encode()
         _add(found, prefix + path.relative_to(folder).as_posix(), path, content)
-    if auto_map is not None:
+    if auto_map:
         code = sorted(_code(folder, auto_map))
         foreign = {*foreign_code(folder), *(path.name for path in code if not is_own(path))}
         if foreign and not found.trust_code:

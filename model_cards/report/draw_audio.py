@@ -38,13 +38,12 @@ class AudioDrawing:
         found = [picture(f"{name}_whole", spectrogram, caption, "The spectrogram of the whole clip.", wide=True)]
         starts = _frame_starts(inputs, example)
         for number, masked in enumerate(example.masked):
-            view = f"view {number + 1}: " if example.data2vec2 else ""
             said = f"{masked.sum()} of {masked.size} frames hidden ({percent(masked.mean())}), {_spans(masked)} spans"
             frame = np.searchsorted(starts, np.linspace(0, seconds, SIZE[0], endpoint=False), side="right") - 1
             hidden = np.broadcast_to(masked[np.clip(frame, 0, masked.size - 1)], spectrogram.shape[:2])
             shown = covered(spectrogram, hidden)
             alt = f"The same spectrogram, {said}."
-            found.append(picture(f"{name}_view{number + 1}", shown, view + said, alt, wide=True))
+            found.append(picture(f"{name}_view{number + 1}", shown, example.view(number) + said, alt, wide=True))
         return found
 
     def attention(self, inputs: Inputs, example: Masked, maps: Sequence[np.ndarray], name: str) -> list[ReportFigure]:

@@ -23,11 +23,12 @@ class ImageDrawing:
         found = [picture(f"{name}_whole", _enlarged(pixels, repeat), "what the teacher sees", "The whole image.")]
         rows, columns = inputs.modality.grid
         for number, masked in enumerate(example.masked):
-            view = f"view {number + 1}: " if example.data2vec2 else ""
             said = f"{masked.sum()} of {masked.size} patches hidden ({percent(masked.mean())})"
             hidden = _over_pixels(masked.reshape(rows, columns), pixels.shape[:2])
             shown = covered(_enlarged(pixels, repeat), _enlarged(hidden, repeat))
-            found.append(picture(f"{name}_view{number + 1}", shown, view + said, f"The same image, {said}."))
+            found.append(
+                picture(f"{name}_view{number + 1}", shown, example.view(number) + said, f"The same image, {said}.")
+            )
         return found
 
     def attention(self, inputs: Inputs, example: Masked, maps: Sequence[np.ndarray], name: str) -> list[ReportFigure]:

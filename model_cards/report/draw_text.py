@@ -29,7 +29,6 @@ class TextDrawing:
         found = [_shown(f"{name}_whole", whole, "what the teacher reads", "The whole text.")]
         read = _words(inputs, example, "student_input_ids") if "student_input_ids" in example.batch else words
         for number, masked in enumerate(example.masked):
-            view = f"view {number + 1}: " if example.data2vec2 else ""
             said = f"{masked.sum()} of {masked.size} tokens hidden ({percent(masked.mean())})"
             if "student_input_ids" in example.batch:
                 others = (example.batch["student_input_ids"] != example.batch["input_ids"]).sum().item()
@@ -38,7 +37,7 @@ class TextDrawing:
                 said += f"; the first {LONGEST} are shown"
             tokens = [_Token(now, bool(hide), was != now) for was, now, hide in zip(words, read, masked, strict=False)]
             alt = f"The same text, {said}; the hidden tokens are marked."
-            found.append(_shown(f"{name}_view{number + 1}", tokens, view + said, alt))
+            found.append(_shown(f"{name}_view{number + 1}", tokens, example.view(number) + said, alt))
         return found
 
     def attention(self, inputs: Inputs, example: Masked, maps: Sequence[np.ndarray], name: str) -> list[ReportFigure]:

@@ -40,7 +40,11 @@ class Masked:
     name: str
     batch: dict[str, Tensor]  # of one row, without `masked`
     masked: np.ndarray  # bool (views, time), True = hidden from the student
-    data2vec2: bool
+    has_views: bool  # or there is one mask only
+
+    def view(self, number: int) -> str:
+        """What the caption of a view starts with; nothing where there is one mask."""
+        return f"view {number + 1}: " if self.has_views else ""
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,7 @@ class Inputs:
             masked = collated.pop("masked")[0].numpy()
             batch = {column: values for column, values in collated.items() if column not in ("mask_counts", "labels")}
             name = str(example.get("name") or f"example {number + 1}")
-            views = masked if masked.ndim == 2 else masked[None]
-            found.append(Masked(name, batch, views, self.objective.views is not None))
+            found.append(Masked(name, batch, np.atleast_2d(masked), masked.ndim == 2))
         return found
 
     def labelled(self, most: int) -> Labelled:

@@ -18,6 +18,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import AutoConfig
 
 import data2vec  # noqa: F401  registers the classes of 2.0
+from data2vec.model_cards.card.facts import remote_classes
 from data2vec.model_cards.command_line import opened_model, space_parser
 from data2vec.model_cards.hub.errors import in_words, is_expected
 from data2vec.model_cards.hub.own_code import foreign_code
@@ -85,7 +86,7 @@ def write_space(name: str, folder: Path, model: str | None = None, trust_code: b
     model = model or name
     title = model.rstrip("/").rpartition("/")[2]
     choice: dict[str, Any] = {"model": model, "task": task, "title": title}
-    choice["trust_remote_code"] = config.model_type.startswith("data2vec2-")
+    choice["trust_remote_code"] = bool(remote_classes(config.model_type))
     if choice["trust_remote_code"]:
         choice["revision"] = _checked_code(model, trust_code)
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,16 +19,17 @@ from transformers import PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from .arguments import DataArguments, ProbeArguments, Source
-from .audio import AudioData, AudioDataArguments
+from .audio import AudioDataArguments
 from .bad_examples import BadExample, Ledger
 from .examples import PretrainingDataset
-from .image import ImageData, ImageDataArguments
+from .image import ImageDataArguments
 from .labels import number_labels
+from .methods import BUILT_IN
 from .modality import Modality
 from .sampler import BatchSampler, FixedBatches
 from .sources import LABEL, AnyDataset, load_source, load_sources, rows_to_look_at
 from .streaming import StreamingBatches
-from .text import TextData, TextDataArguments
+from .text import TextDataArguments
 
 
 __all__ = [
@@ -45,14 +46,8 @@ __all__ = [
     "modality_of",
 ]
 
-MODEL_TYPES: dict[str, type[Modality[Any]]] = {
-    "data2vec-audio": AudioData,
-    "data2vec-vision": ImageData,
-    "data2vec-text": TextData,
-    "data2vec2-audio": AudioData,
-    "data2vec2-vision": ImageData,
-    "data2vec2-text": TextData,
-}
+# What each model type is trained on; other packages add theirs.
+MODEL_TYPES: dict[str, type[Modality[Any]]] = {name: built.reads.modality.open() for name, built in BUILT_IN.items()}
 
 
 logger = logging.getLogger(__name__)

@@ -1,9 +1,17 @@
-"""What may stand in a card: numbers of the run folder, and no folder of anybody's machine."""
+"""What may stand in a card: numbers of the run folder, no folder of anybody's machine, and the method's own paper."""
+
+import dataclasses
+from typing import ClassVar
 
 import pytest
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, ViTConfig
 
+from data2vec.model_cards.card.facts import method_of, remote_classes
 from data2vec.model_cards.card.recorded_numbers import unrecorded
 from data2vec.model_cards.strip_paths import without_places
+from data2vec.modeling import Data2Vec2VisionConfig
+from data2vec.pretraining.data.methods import DATA2VEC, DATA2VEC2, METHODS
 
 
 RECORDED = (
@@ -56,3 +64,25 @@ def test_other_numbers(text, missing):
 def test_places(text, left):
     expected = left or text.replace("../shared/clips", "clips").replace('"/a/b/c"', '"c"')
     assert without_places(text) == expected
+
+
+CODE = {"AutoConfig": "streams.StreamsConfig", "AutoModel": "streams.StreamsModel"}
+
+
+@strict
+class StreamsConfig(Data2Vec2VisionConfig):
+    """Of another package, whose name says nothing."""
+
+    model_type = "streams"
+    remote_classes: ClassVar[dict[str, str]] = CODE
+
+
+def test_a_model_type_of_another_package(monkeypatch):
+    """It needs no entry, whatever it is called: what it extends says its family, its class which code goes with it."""
+    added = {"streams": StreamsConfig, "data2vec2-of-a-vit": ViTConfig}
+    monkeypatch.setattr(CONFIG_MAPPING, "_extra_content", CONFIG_MAPPING._extra_content | added)
+    assert (method_of("streams"), remote_classes("streams")) == (DATA2VEC2, CODE)
+    assert (method_of("data2vec2-of-a-vit"), remote_classes("data2vec2-of-a-vit")) == (DATA2VEC, {})
+    paper = dataclasses.replace(DATA2VEC2, name="Streams", key="me2027", arxiv=None, venue="A Conference", year=2027)
+    monkeypatch.setitem(METHODS, "streams", paper)
+    assert method_of("streams").reference == "A Conference 2027" and "{me2027," in method_of("streams").bibtex

@@ -6,6 +6,7 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
+from data2vec.pretraining.data.methods import DATA2VEC, DATA2VEC2
 from tests.code_blocks import ROOT
 from tests.model_cards.hub_store import metadata_errors
 
@@ -35,6 +36,9 @@ def test_card(path):
         assert (FOLDER / picture).resolve().is_file(), picture
     assert not re.search(r"(?<![\w.])(/home|/root|/mnt|/opt|/tmp|/data|~)/", card.text.replace("](../../", "]("))
     assert ".." not in card.text.replace("../../docs/runs/", "")
+    method = DATA2VEC2 if path.stem.endswith("_v2") else DATA2VEC
+    assert f"## Citation\n\n```bibtex\n{method.bibtex}\n```" in card.text and f"{method.name} encoder" in card.text
+    assert method.reference in card.text or "fine-tuned for" in card.text
 
 
 def test_every_modality_and_both_families():

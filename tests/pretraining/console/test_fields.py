@@ -14,10 +14,11 @@ from data2vec.finetune.help_text import COMMANDS
 from data2vec.pretraining import command_line
 from data2vec.pretraining.console.fields import fields_of
 from data2vec.pretraining.data.build import MODEL_TYPES
+from data2vec.pretraining.data.methods import BUILT_IN
 from tests.code_blocks import ROOT
 
 
-HOMES = {*command_line.CLASSES.values(), *command_line.DATA.values(), ARGUMENTS}
+HOMES = {*command_line.CLASSES.values(), *(built.reads.arguments for built in BUILT_IN.values()), ARGUMENTS}
 HOMES |= {home for words in COMMANDS.values() for home in (words.data, words.task)}
 
 
@@ -27,18 +28,16 @@ def test_fields_are_those_of_the_class(module, name):
     assert sorted(fields_of(module, name)) == sorted(field.name for field in dataclasses.fields(found) if field.init)
 
 
-@pytest.mark.parametrize(
-    "model_type", [f"{family}-{name}" for family in ("data2vec", "data2vec2") for name in command_line.DATA]
-)
+@pytest.mark.parametrize("model_type", BUILT_IN)
 def test_model_types_are_those_that_are_pretrained(model_type):
-    config_class = CONFIG_MAPPING[model_type]
+    built, config_class = BUILT_IN[model_type], CONFIG_MAPPING[model_type]
+    assert built.config.open() is config_class
     assert sorted(command_line.model_fields(model_type)) == sorted(
         f.name for f in dataclasses.fields(config_class) if f.init
     )
     pretraining = MODEL_FOR_PRETRAINING_MAPPING[config_class]
-    assert command_line.fields_in_pretraining(model_type) == list(pretraining.config_fields)
-    module, name = command_line.DATA[model_type.rpartition("-")[2]]
-    assert getattr(importlib.import_module(module), name) is MODEL_TYPES[model_type].arguments_class
+    assert built.pretraining_fields == tuple(pretraining.config_fields)
+    assert built.reads.arguments.open() is MODEL_TYPES[model_type].arguments_class
 
 
 def test_fine_tuning_reads_the_classes_of_its_tasks():

@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from data2vec.pretraining.data.build import AudioData, ImageData, TextData
+from data2vec.pretraining.data.audio import AudioData
+from data2vec.pretraining.data.image import ImageData
+from data2vec.pretraining.data.text import TextData
 from data2vec.pretraining.evaluation.raw_features import log_mel, raw_features
 
 

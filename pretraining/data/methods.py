@@ -1,0 +1,131 @@
+"""The model types that can be pretrained, and the methods that they belong to: an entry for each, read by all layers.
+
+Nothing here imports torch: `--help` and slips on a command line are answered from it at once.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Home(NamedTuple):
+    """Where a class is defined."""
+
+    module: str
+    name: str
+
+    def open(self) -> Any:
+        return getattr(import_module(self.module), self.name)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published method, as the card of a model cites it.
+
+    Attributes:
+        name: in words, "data2vec 2.0".
+        key: of its BibTeX entry.
+        arxiv: its number there; `None`: not on arXiv.
+        tags: for the Hub, besides data2vec and the modality's.
+        learns: what pretraining does, to go on "pretrained without labels: ".
+    """
+
+    name: str
+    key: str
+    title: str
+    authors: str
+    venue: str
+    year: int
+    arxiv: str | None = None
+    tags: tuple[str, ...] = ()
+    learns: str = (
+        "a student that sees a masked input learnt to predict\n"
+        "what its own moving average, the teacher, computes from the whole input"
+    )
+
+    @property
+    def reference(self) -> str:
+        """A link to the paper, or where it was published."""
+        return (
+            f"[arXiv {self.arxiv}](https://arxiv.org/abs/{self.arxiv})" if self.arxiv else f"{self.venue} {self.year}"
+        )
+
+    @property
+    def bibtex(self) -> str:
+        return (
+            f"@inproceedings{{{self.key},\n"
+            f"  title     = {{{self.title}}},\n"
+            f"  author    = {{{self.authors}}},\n"
+            f"  booktitle = {{{self.venue}}},\n"
+            f"  year      = {{{self.year}}}\n"
+            "}"
+        )
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a model type is trained on: a `Modality`, and the class of the fields of `data`."""
+
+    name: str  # in --help
+    modality: Home
+    arguments: Home
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """
+    Attributes:
+        config: its configuration, whose fields are those of `model`.
+        pretraining_fields: further ones, which our pretraining model reads from a configuration of `transformers`.
+    """
+
+    method: Method
+    reads: Reads
+    config: Home
+    pretraining_fields: tuple[str, ...] = ()
+
+
+def _reads(name: str, module: str, modality: str) -> Reads:
+    """Of a module of this room, with its arguments beside it."""
+    home = f"data2vec.pretraining.data.{module}"
+    return Reads(name, Home(home, modality), Home(home, f"{modality}Arguments"))
+
+
+AUDIO = _reads("audio", "audio", "AudioData")
+IMAGES = _reads("vision", "image", "ImageData")
+TEXT = _reads("text", "text", "TextData")
+
+DATA2VEC = Method(
+    name="data2vec 1",
+    key="baevski2022data2vec",
+    title="data2vec: A General Framework for Self-supervised Learning in Speech, Vision and Language",
+    authors="Baevski, Alexei and Hsu, Wei-Ning and Xu, Qiantong and Babu, Arun and Gu, Jiatao and Auli, Michael",
+    venue="International Conference on Machine Learning",
+    year=2022,
+    arxiv="2202.03555",
+)
+DATA2VEC2 = Method(
+    name="data2vec 2.0",
+    key="baevski2023data2vec2",
+    title="Efficient Self-supervised Learning with Contextualized Target Representations "
+    "for Vision, Speech and Language",
+    authors="Baevski, Alexei and Babu, Arun and Hsu, Wei-Ning and Auli, Michael",
+    venue="International Conference on Machine Learning",
+    year=2023,
+    arxiv="2212.07525",
+    tags=("data2vec2",),
+)
+
+STOCK = "transformers.models.data2vec.configuration_data2vec_"
+CONFIGS2 = "data2vec.modeling.configuration_data2vec2"
+BUILT_IN = {
+    "data2vec-audio": ModelType(DATA2VEC, AUDIO, Home(f"{STOCK}audio", "Data2VecAudioConfig"), ("deep_norm",)),
+    "data2vec-vision": ModelType(DATA2VEC, IMAGES, Home(f"{STOCK}vision", "Data2VecVisionConfig")),
+    "data2vec-text": ModelType(DATA2VEC, TEXT, Home(f"{STOCK}text", "Data2VecTextConfig"), ("mask_token_id",)),
+    "data2vec2-audio": ModelType(DATA2VEC2, AUDIO, Home(CONFIGS2, "Data2Vec2AudioConfig")),
+    "data2vec2-vision": ModelType(DATA2VEC2, IMAGES, Home(CONFIGS2, "Data2Vec2VisionConfig")),
+    "data2vec2-text": ModelType(DATA2VEC2, TEXT, Home(CONFIGS2, "Data2Vec2TextConfig")),
+}
+# Method of each model type. One of another package that is not here is taken to be of the family whose classes it
+# extends; `METHODS["my-type"] = Method(...)` says more.
+METHODS = {model_type: built.method for model_type, built in BUILT_IN.items()}
