@@ -30,6 +30,7 @@ PROBLEMS = (
     "silent",
     "not finite",
     "too short",
+    "too few points",
     "too large",
     "sampling rate",
     "pixel format",

@@ -1,4 +1,4 @@
-"""Real input that needs no download: `builtin:digits`, `builtin:python-docs`, `builtin:espeak-digits`.
+"""Input that needs no download: `builtin:digits`, `builtin:python-docs`, `builtin:espeak-digits`, `builtin:shapes`.
 
 Each is a `datasets.DatasetDict` with the splits train, validation and test, so that it goes the way of any other
 source. What takes seconds to make is kept in `$DATA2VEC_CACHE` (default: ~/.cache/data2vec).
@@ -28,6 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ..console.libraries import save_to_disk
+from . import builtin_shapes
 
 
 def load_builtin(name: str, config: str | None = None, split: str = "train") -> datasets.Dataset:
@@ -124,10 +125,22 @@ def espeak_digits(config: str | None) -> datasets.DatasetDict:
     return datasets.DatasetDict({name: part.select(_labelled(part)) for name, part in spoken.items()})
 
 
+def solids(config: str | None) -> datasets.DatasetDict:
+    """Made-up point clouds, see `builtin_shapes`: no evidence about scanned objects."""
+    _no_config("shapes", config)
+
+    def make(folder: Path) -> None:
+        save_to_disk(builtin_shapes.shapes(), str(folder))
+
+    made_by = hashlib.sha256(Path(builtin_shapes.__file__).read_bytes()).hexdigest()[:8]
+    return _cached(f"shapes-{made_by}", make)
+
+
 BUILTIN: dict[str, Callable[[str | None], datasets.DatasetDict]] = {
     "digits": digits,
     "python-docs": python_docs,
     "espeak-digits": espeak_digits,
+    "shapes": solids,
 }
 
 

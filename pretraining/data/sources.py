@@ -1,8 +1,8 @@
-"""From what a recipe calls a source to a `datasets.Dataset` (or a stream) with one column of audio, images or text.
+"""From what a recipe calls a source to a `datasets.Dataset` (or a stream) with one column of media or text.
 
 A source is, in this order: `builtin:NAME`, a folder written by `save_to_disk`, a folder or a list of plain files, a
 data file, and else a Hugging Face dataset by folder or name. Nothing is decoded here: a row holds a path or the bytes
-of the file, so that one decoder per modality (soundfile, Pillow) meets every file whatever it came from.
+of the file, so that one decoder per modality (soundfile, Pillow, trimesh) meets every file whatever it came from.
 """
 
 import logging
@@ -197,21 +197,21 @@ def _one_part(files: Mapping[str, list[str]], split: str, reading: _Reading) -> 
 def _checked(dataset: AnyDataset, reading: _Reading) -> AnyDataset:
     """A table of media whose paths were checked and whose arrays became files; a text has neither."""
     source, kind = reading.source, reading.kind
-    if kind.feature is None:
+    if kind.is_text:
         return dataset
     if dataset.features is None:
         dataset = dataset._resolve_features()
     column = source.column or _find_column(dataset.features, kind)
     if column is None or column not in dataset.features:
         return dataset
-    encoded = encode_arrays(dataset, column, kind.feature.__name__, kind.encode)
+    encoded = None if kind.feature is None else encode_arrays(dataset, column, kind.feature.__name__, kind.encode)
     return confine(dataset, column, source) if encoded is None else encoded
 
 
 def _open_files(files: list[str], reading: _Reading, split: str | None) -> AnyDataset:
     """Media files become a column of paths, tables and texts rows; `split` is that of a table, which has one."""
     kind, endings = reading.kind, {extension(name) for name in files}
-    if endings <= set(kind.extensions) - set(TABLES):
+    if endings <= set(kind.extensions) - (set(TABLES) if kind.is_text else set()):
         columns = {kind.column: files}
         if reading.labelled:
             columns[LABEL] = [os.path.basename(os.path.dirname(name)) for name in files]
