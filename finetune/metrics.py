@@ -14,7 +14,14 @@ import evaluate
 import jiwer
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    matthews_corrcoef,
+    recall_score,
+    top_k_accuracy_score,
+)
 
 
 CLASS, TEXT, NUMBER = datasets.Value("int64"), datasets.Value("string"), datasets.Value("float64")
@@ -63,6 +70,17 @@ def top5(predictions: Any, references: Any) -> dict[str, float]:
 def f1(predictions: Any, references: Any, average: str = "binary") -> dict[str, float]:
     """F1 of class 1 (`"binary"`, as GLUE reports it) or the unweighted mean over classes (`"macro"`)."""
     return {"f1": float(f1_score(references, predictions, average=average, zero_division=0.0))}
+
+
+def unweighted_accuracy(predictions: Any, references: Any) -> float:
+    """The mean of the recalls of the classes that occur among the references."""
+    there = np.unique(references)
+    return float(recall_score(references, predictions, labels=there, average="macro", zero_division=0.0))
+
+
+def weighted_f1(predictions: Any, references: Any) -> float:
+    """The mean of the classes' F1, each weighted with the number of its references."""
+    return float(f1_score(references, predictions, average="weighted", zero_division=0.0))
 
 
 METRICS = {

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.metrics import recall_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import (
@@ -36,7 +35,7 @@ from ..arguments import FineTuneRun
 from ..data_arguments import FineTuneDataArguments
 from ..examples import Examples
 from ..labels import labelled_examples, open_splits
-from ..metrics import load
+from ..metrics import load, unweighted_accuracy
 from ..predictions import SCORES_KEPT, classification_rows, write_confusion
 from ..task import Task, TaskData
 from .examples import ClipCollator, ClipReader, MixedExamples, Mixup, real_frames
@@ -253,10 +252,8 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         if self.args.multi_label:
             return load("mean_average_precision").compute(predictions=logits, references=labels)
         predicted, right = logits.argmax(1), labels.argmax(1)
-        # the mean of the recalls of all classes that the split has
-        recall = recall_score(right, predicted, labels=np.unique(right), average="macro", zero_division=0.0)
         return load("accuracy").compute(predictions=predicted, references=right) | {
-            "unweighted_accuracy": float(recall)
+            "unweighted_accuracy": unweighted_accuracy(predicted, right)
         }
 
     def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:

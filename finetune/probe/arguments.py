@@ -11,6 +11,13 @@ from ..data_arguments import FineTuneDataArguments
 class ProbeData(FineTuneDataArguments):
     """The `data` section: `train` and `test`. Penalties and layers are chosen on a fifth of `train`."""
 
+    group_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "leave one group out: every value of this column of train, such as speaker or session, is the "
+            "test set once, and scores are the mean over them"
+        },
+    )
     max_examples: int | None = field(
         default=None, metadata={"help": "most examples of each split, drawn with the seed (default: all)"}
     )
@@ -26,11 +33,13 @@ class ProbeData(FineTuneDataArguments):
             fix = "leave it out, a probe holds out a part of train itself and task.labels_per_class says how few"
             self.require(getattr(self, name) == unset, name, fix)
         self.require(self.max_examples is None or self.max_examples >= 2, "max_examples", "use 2 or more, or null")
+        both = self.group_column is not None and self.test is not None
+        self.require(not both, "test", "leave it out: with data.group_column every group is the test set once")
         self.require(self.max_seconds > 0, "max_seconds", "use a positive number")
         self.require(self.max_tokens is None or self.max_tokens >= 3, "max_tokens", "use 3 or more, or null")
 
 
-Kind = Literal["knn", "linear", "few_labels"]
+Kind = Literal["knn", "linear", "mlp", "few_labels"]
 
 
 @dataclass(kw_only=True)
@@ -48,12 +57,15 @@ class ProbeTask(CheckedArguments):
     )
     per_step: bool = field(
         default=False,
-        metadata={"help": "write a vector for every time step instead of their mean; probes use the mean"},
+        metadata={"help": "write a vector for every time step instead of their mean; probes but mlp use the mean"},
     )
     format: Literal["parquet", "safetensors"] = field(default="parquet", metadata={"help": "of the feature files"})
     probes: list[Kind] = field(
         default_factory=lambda: ["knn", "linear", "few_labels"],
-        metadata={"help": "classifiers on the features; none writes features only, and needs no labels"},
+        metadata={
+            "help": "classifiers on the features; none writes features only, and needs no labels. mlp is the small "
+            "network on frames of emotion2vec's evaluation, see mlp.py; the others read the mean over time"
+        },
     )
     neighbours: int = field(default=10, metadata={"help": "k of the k-NN"})
     labels_per_class: list[int] = field(

@@ -85,13 +85,10 @@ class FeatureFolder:
     def read(self, number: int) -> Part:
         return READERS[self.format](self.file(number))
 
-    def pooled(self, parts: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """All of a split: the mean over time steps of each layer, (examples, dim), and labels (examples,)."""
+    def load(self, parts: int) -> tuple[dict[str, list[np.ndarray]], np.ndarray]:
+        """All of a split: for each layer an array an example, (dim,) or (time, dim), and labels (examples,)."""
         read = [self.read(number) for number in range(parts)]
-        layers = {
-            name: np.stack([row if row.ndim == 1 else row.mean(0) for part in read for row in part.layers[name]])
-            for name in read[0].layers
-        }
+        layers = {name: [row for part in read for row in part.layers[name]] for name in read[0].layers}
         return layers, np.concatenate([part.labels for part in read])
 
 

@@ -40,6 +40,7 @@ def describe(folder: Path, results: Mapping[str, Any], task: ProbeTask) -> None:
         pretrained=probed["pretrained"],
         layers=_layers_table(probed, kinds),
         raw=_raw_table(probed, kinds),
+        mlp=_mlp_table(probed) if "mlp" in kinds else "",
         few_labels=_few_labels_table(curves, task),
         reasons={
             number: point["not_possible"]
@@ -66,6 +67,14 @@ def _raw_table(probed: Mapping[str, Any], kinds: Mapping[str, str]) -> str:
     raw = {name: source["layers"]["raw"] for name, source in probed.items() if "raw" in source["layers"]}
     rows = [[name, *(percent(scores[kind]) for kind in kinds)] for name, scores in raw.items()]
     return markdown_table(["raw features", *kinds.values()], rows) if rows else ""
+
+
+def _mlp_table(probed: Mapping[str, Any]) -> str:
+    """A row a source, at its best layer."""
+    scores = {name: source["layers"][source["best"]] for name, source in probed.items()}
+    names = {"mlp": "accuracy", "mlp_unweighted_accuracy": "unweighted accuracy", "mlp_weighted_f1": "weighted F1"}
+    rows = [[name, *(percent(score[key]) for key in names)] for name, score in scores.items()]
+    return markdown_table(["features", *names.values()], rows)
 
 
 def _few_labels_table(curves: Mapping[str, Any], task: ProbeTask) -> str:

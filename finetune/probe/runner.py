@@ -11,6 +11,7 @@ Started again, an interrupted probe computes the feature files that are missing,
 import copy
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from ..examples import Examples
 from ..runner import FREE, RESULTS
 from .arguments import ProbeData, ProbeTask
 from .features import FeatureFolder, fingerprint, write_features
-from .layers import Network, ProbeLabels, probe_everything
+from .layers import Fold, Network, ProbeLabels, Rows, probe_everything
 from .report import describe
 
 
@@ -66,6 +67,7 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
     modality = open_modality(run)
     with run.training.main_process_first(desc="opening the data"):
         splits, names = open_examples(run, modality)
+        groups = None if run.data.group_column is None else group_of_each(run, modality, splits["train"])
     seed = run.training.seed
     encoders = {"pretrained": pretrained_encoder(run)}
     untrained = [f"untrained{number}" for number in range(args.untrained if args.probes else 0)]
@@ -81,11 +83,12 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
         "weights": args.weights,
         "classes": list(names),
         "examples": {split: len(examples) for split, examples in splits.items()},
+        "groups": {} if groups is None else dict(sorted(Counter(groups.tolist()).items())),
         "left_out": {split: dict(examples.left_out) for split, examples in splits.items() if examples.left_out},
         "features": [str(folder.path.relative_to(run.folder)) for of in found.values() for folder, _ in of],
     }
     if args.probes:
-        _probe(run, splits, found, untrained, results)
+        _probe(run, splits, groups, found, untrained, results)
     (run.folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
 
@@ -98,8 +101,11 @@ def _check(run: FineTuneRun) -> None:
     layer = run.task.layer
     if isinstance(layer, int) and not 0 <= layer <= blocks:
         run.task.refuse("layer", f"the encoder has layers 0 to {blocks}")
-    if run.task.probes and run.data.test is None:
-        raise ValueError("data.test = null is invalid: name it, or set task.probes = [] to write features only.")
+    if run.task.probes and run.data.test is None and run.data.group_column is None:
+        raise ValueError(
+            "data.test = null is invalid: name it, set data.group_column to leave one group of data.train out, or set "
+            "task.probes = [] to write features only."
+        )
 
 
 def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
@@ -186,6 +192,32 @@ def open_examples(run: FineTuneRun, modality: Modality[Any]) -> tuple[dict[str, 
     return examples, () if labels is None else labels.names
 
 
+def group_of_each(run: FineTuneRun, modality: Modality[Any], examples: Examples) -> np.ndarray:
+    """The values of `data.group_column`, as text, of the training examples `(examples,)`.
+
+    Raises:
+        ValueError: there is no such column, an example has no value, or all have the same.
+    """
+    data: ProbeData = run.data
+    rows: Any = open_source(
+        data.train, modality.kind, default_split="train", labelled=bool(run.task.probes), **modality.source_options
+    )
+    if data.group_column not in rows.features:
+        data.refuse(
+            "group_column",
+            f"the columns of data.train are {', '.join(rows.features)}; files in folders need a table that lists them "
+            "(csv or jsonl) with such a column",
+        )
+    values = rows.with_format(None)[data.group_column]
+    groups = ["" if values[int(row)] is None else str(values[int(row)]) for row in examples.kept]
+    if "" in groups:
+        row = examples.kept[groups.index("")]
+        data.refuse("group_column", f"row {row} of data.train has no value there, fill it in or drop the row")
+    if len(set(groups)) < 2:
+        data.refuse("group_column", f"all rows of data.train are of one group, {groups[0]!r}: name another column")
+    return np.array(groups)
+
+
 Found = list[tuple[FeatureFolder, int]]  # of every split: where its features are, in how many parts
 
 
@@ -201,12 +233,12 @@ def _features(
     args: ProbeTask = run.task
     training = run.training
     encoder.to(training.device)  # type: ignore[arg-type]
-    pooled = not args.per_step or name != "pretrained"
+    per_step = "mlp" in args.probes or (args.per_step and name == "pretrained")
     made_from = {
         "model": run.checkpoint if name == "pretrained" else f"the shape of {run.checkpoint}, random weights",
         "weights": fingerprint(encoder),
         "layer": args.layer,
-        "per_step": not pooled,
+        "per_step": per_step,
         "classes": list(classes),
     }
     found: Found = []
@@ -219,7 +251,7 @@ def _features(
             modality.collator(None, training.seed),
             folder,
             layer=args.layer,
-            pooled=pooled,
+            pooled=not per_step,
             modality=modality,
             batch_size=training.per_device_eval_batch_size,
             process=(training.process_index, training.world_size),
@@ -233,25 +265,47 @@ def _features(
 def _probe(
     run: FineTuneRun,
     splits: dict[str, Examples],
+    groups: np.ndarray | None,
     found: dict[str, Found],
     untrained: list[str],
     results: dict[str, Any],
 ) -> None:
     """Probe what was written, add it to `results`, draw and report it."""
-    pooled = {name: [folder.pooled(parts) for folder, parts in of] for name, of in found.items()}
-    networks: dict[str, Network] = {
-        name: {layer: (train[layer], test[layer]) for layer in train}
-        for name, ((train, _), (test, _)) in pooled.items()
+    loaded = {name: [folder.load(parts) for folder, parts in of] for name, of in found.items()}
+    # of all splits, one after the other
+    labels = np.concatenate([numbers for _, numbers in loaded["pretrained"]])  # (examples,)
+    layers: dict[str, dict[str, list[np.ndarray]]] = {
+        name: {layer: [row for split, _ in of for row in split[layer]] for layer in of[0][0]}
+        for name, of in loaded.items()
     }
-    (_, train_labels), (_, test_labels) = pooled["pretrained"]
-    labels = ProbeLabels(train_labels, test_labels, results["classes"])
-    sources: dict[str, list[Network]] = {"pretrained": [networks["pretrained"]]}
-    if untrained:
-        sources["untrained"] = [networks[name] for name in untrained]
-    if run.task.raw_features:
-        train, test = ([examples[i] for i in range(len(examples))] for examples in splits.values())
-        raw = raw_features(modality_of(run.config), train, test)
-        sources |= {name: [{"raw": pair}] for name, pair in raw.items()}
-    results["majority"] = float(np.bincount(labels.test).max() / len(labels.test))
-    results["probed"] = probe_everything(sources, labels, run.task, run.training.seed)
+    read = [part[i] for part in splits.values() for i in range(len(part))] if run.task.raw_features else []
+    folds = []
+    for train, test in _divisions(len(splits["train"]), len(labels), groups):
+
+        def network(name: str, train: np.ndarray = train, test: np.ndarray = test) -> Network:
+            return {layer: (_chosen(rows, train), _chosen(rows, test)) for layer, rows in layers[name].items()}
+
+        sources: dict[str, list[Network]] = {"pretrained": [network("pretrained")]}
+        if untrained:
+            sources["untrained"] = [network(name) for name in untrained]
+        if run.task.raw_features:
+            raw = raw_features(modality_of(run.config), [read[i] for i in train], [read[i] for i in test])
+            sources |= {name: [{"raw": pair}] for name, pair in raw.items()}
+        folds.append(Fold(sources, ProbeLabels(labels[train], labels[test], results["classes"])))
+    tested = np.concatenate([fold.labels.test for fold in folds])
+    results["majority"] = float(np.bincount(tested).max() / len(tested))
+    results["probed"] = probe_everything(folds, run.task, run.training.seed, run.training.device)
     describe(Path(run.folder), results, run.task)
+
+
+def _divisions(train: int, count: int, groups: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of the training and test examples: the first `train` of `count` and the rest, or each group left out."""
+    if groups is None:
+        return [(np.arange(train), np.arange(train, count))]
+    return [(np.flatnonzero(groups != group), np.flatnonzero(groups == group)) for group in np.unique(groups)]
+
+
+def _chosen(rows: list[np.ndarray], chosen: np.ndarray) -> Rows:
+    """The vectors of some examples `(examples, dim)`, or the list of their time steps `(time, dim)`."""
+    some = [rows[i] for i in chosen]
+    return np.stack(some) if some[0].ndim == 1 else some

@@ -28,7 +28,8 @@ FLAT = 0.01  # a curve that moves less, as a share of itself, is drawn flat
 SIZE = (4.3, 2.6)  # inches of a panel; shown at this size on a phone
 ROW_COLOURS = {"student": "#1f5fa8", "teacher": "#7fb2e5", "untrained": "#9a9a9a"}  # of report.json
 RAW_COLOURS = ("#e08a1e", "#f2c078")
-KINDS = {"linear": ("linear probe", "-"), "knn": ("k-NN", "--")}  # of layers: what a reader calls it, and its line
+# of layers: what a reader calls it, and its line
+KINDS = {"linear": ("linear probe", "-"), "knn": ("k-NN", "--"), "mlp": ("MLP on frames", "-.")}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """run_probe.py in all modalities, both families and for an encoder of `transformers`, on data with a known answer."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +11,19 @@ from PIL import Image
 from transformers import AutoModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from data2vec.finetune.arguments import resolve
-from data2vec.finetune.help_text import RECIPES
+from data2vec.finetune.help_text import RECIPES, recipes_of
 from data2vec.finetune.probe.arguments import Probe
 from data2vec.finetune.probe.features import FeatureFolder
 from data2vec.finetune.probe.layers import best_layer
 from data2vec.finetune.run_probe import main
 from data2vec.modeling import Data2VecAudioForPreTraining
+from data2vec.pretraining.evaluation.probe import knn_accuracy
 from data2vec.pretraining.recipe import parse_yaml
 from tests.finetune.encoders import WORDS, encoder_folder, processor
-from tests.finetune.sounds import tone_folder
+from tests.finetune.sounds import tone_folder, tone_table
+
+
+EMODB = Path(__file__).parents[3] / "shared" / "data" / "emodb_4class"
 
 
 def images(folder, each, seed):
@@ -101,6 +106,65 @@ def test_what_each_layer_knows(tmp_path, splits, modality, family):
     assert (tmp_path / "run/layers.png").stat().st_size > 5000 and (tmp_path / "run/few_labels.png").is_file()
 
 
+def test_every_speaker_is_left_out_once(tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", "audio", "v2")
+    rows = [{"label": i % 2, "speaker": speaker} for speaker in ("ann", "bo", "cy") for i in range(12)]
+    rows += [{"label": 0, "speaker": "di"}] * 3  # who says one word only
+    train = {"path": str(tone_table(tmp_path / "data", {"train": rows}))}
+    path = recipe(tmp_path, encoder, {"train": train}, probes=["knn", "mlp"], layer="last", untrained=0)
+    assert main([path]) == 2, "neither a test set nor groups"
+    assert main([path, "--group_column", "speaker"]) == 0
+    found = json.loads((tmp_path / "run/results.json").read_text())
+    assert found["groups"] == {"ann": 12, "bo": 12, "cy": 12, "di": 3}
+    assert found["examples"] == {"train": 39} and found["majority"] == pytest.approx(21 / 39)
+    scores = found["probed"]["pretrained"]["layers"]["last"]
+    assert set(scores) == {"knn", "mlp", "mlp_unweighted_accuracy", "mlp_weighted_f1", "validation"}
+    assert all(found["probed"][raw]["layers"]["raw"]["mlp"] > 0.9 for raw in found["probed"] if "mel" in raw)
+
+    # k-NN by hand, on the files: the mean over speakers of a classifier that has not heard them
+    folder = tmp_path / "run/features/pretrained/train"
+    table = FeatureFolder(folder, "parquet", json.loads((folder / "manifest.json").read_text())).read(0)
+    assert all(frames.ndim == 2 for frames in table.layers["last"])
+    x, y = np.stack([frames.mean(0) for frames in table.layers["last"]]), table.labels
+    speakers = np.array([row["speaker"] for row in rows])
+    by_hand = []
+    for speaker in np.unique(speakers):
+        test = speakers == speaker
+        mean, std = x[~test].mean(0), x[~test].std(0)
+        by_hand.append(knn_accuracy((x[~test] - mean) / std, y[~test], (x[test] - mean) / std, y[test], 3))
+    assert scores["knn"] == pytest.approx(np.mean(by_hand))
+    report = (tmp_path / "run/report.md").read_text()
+    assert "unweighted accuracy" in report and "4 groups (ann, bo, cy, di)" in report
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["--group_column", "singer"],
+            "the columns of data.train are audio, label, speaker, room",
+        ),
+        (["--group_column", "speaker"], "= 'speaker' is invalid: all rows of data.train are of one group, 'ann'"),
+        (["--group_column", "room"], "= 'room' is invalid: row 0 of data.train has no value there"),
+        (
+            ["--group_column", "speaker", "--test", "{path: nowhere}"],
+            "leave it out: with data.group_column",
+        ),
+        (
+            ["--group_column", "speaker", "--data.train", "{path: TONES}"],
+            "files in folders need a table",
+        ),
+    ],
+)
+def test_group_columns_that_cannot_be_used(tmp_path, splits, capsys, overrides, message):
+    encoder = encoder_folder(tmp_path / "encoder", "audio", "v1")
+    rows = [{"label": i % 2, "speaker": "ann", "room": "a" if i else None} for i in range(12)]
+    data = {"train": {"path": str(tone_table(tmp_path / "data", {"train": rows}))}}
+    overrides = [word.replace("TONES", splits["audio"]["train"]["path"]) for word in overrides]
+    assert main([recipe(tmp_path, encoder, data, probes=["mlp"]), *overrides]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_stopped_probe_goes_on(tmp_path, splits):
     encoder = encoder_folder(tmp_path / "encoder", "text", "v1")  # whose pooler no checkpoint holds
     path = recipe(tmp_path, encoder, splits["text"], probes=["linear"], raw_features=False)
@@ -169,7 +233,7 @@ def test_the_teacher_of_a_pretraining_run(tmp_path, splits, capsys):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--test", "null"], "data.test = null is invalid: name it, or set task.probes = []"),
+        (["--test", "null"], "data.test = null is invalid: name it, set data.group_column"),
         (["--from_scratch", "true"], "task.untrained says how many"),
         (["--data.labels_per_class", "3"], "data.labels_per_class = 3 is invalid: leave it out"),
         (["--max_tokens", "99"], "data.max_tokens = 99 is invalid: the encoder has positions for 62 tokens"),
@@ -191,9 +255,27 @@ def test_too_few_examples_for_a_linear_probe_say_so(tmp_path, capsys):
     assert "6 examples of 2 classes, 3 of the rarest, are too few" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("modality", DATA)
-def test_every_recipe_is_read(tmp_path, modality):
-    sections = parse_yaml((RECIPES / f"probe_{modality}.yaml").read_text(encoding="utf-8"))
-    sections["model"]["model_name_or_path"] = str(encoder_folder(tmp_path, modality, "v2"))
+@pytest.mark.parametrize("name", recipes_of("run_probe.py"))
+def test_every_recipe_is_read(tmp_path, name):
+    sections = parse_yaml((RECIPES / name).read_text(encoding="utf-8"))
+    modality = name.removeprefix("probe_").removesuffix(".yaml")
+    sections["model"]["model_name_or_path"] = str(
+        encoder_folder(tmp_path, DATA.get(modality) and modality or "audio", "v2")
+    )
     run = resolve(sections, Probe)
-    assert run.task.layer == "all" and run.task.labels_per_class == [1, 5, 10, 50]
+    assert run.data.test is not None or run.data.group_column in ("speaker_id", "session")
+
+
+def test_speakers_of_emodb(tmp_path):
+    if not EMODB.is_dir():
+        pytest.skip("needs ../shared/data/emodb_4class")
+    encoder = encoder_folder(tmp_path / "encoder", "audio", "v1")
+    sections = parse_yaml((RECIPES / "probe_emodb.yaml").read_text(encoding="utf-8"))
+    train = {**sections["data"]["train"], "path": str(EMODB)}
+    few = {"max_examples": 30, "max_seconds": 1.0}
+    path = recipe(tmp_path, encoder, {**sections["data"], "train": train, **few}, **sections["task"])
+    assert main([path, "--untrained", "0", "--raw_features", "false"]) == 0
+    found = json.loads((tmp_path / "run/results.json").read_text())
+    assert list(found["groups"]) == ["03", "08", "09", "10", "11", "12", "13", "14", "15", "16"]
+    assert sum(found["groups"].values()) == 30 and found["classes"] == ["angry", "happy", "neutral", "sad"]
+    assert 0 < found["probed"]["pretrained"]["layers"]["last"]["mlp"] <= 1
