@@ -13,7 +13,7 @@ from transformers.trainer_utils import EvalPrediction
 from ...pretraining.data.image import IMAGE, ImageCollator, compare_images
 from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import describe
-from ...pretraining.data.sources import rows_to_look_at
+from ...pretraining.data.row_choice import rows_to_look_at
 from ..arguments import FineTuneRun
 from ..examples import Examples
 from ..labels import labelled_examples, open_splits

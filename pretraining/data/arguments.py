@@ -66,6 +66,10 @@ class Source(CheckedArguments):
     column: str | None = field(
         default=None, metadata={"help": "column that holds the audio, images or text (default: found by its type)"}
     )
+    columns: dict[str, str] | None = field(
+        default=None,
+        metadata={"help": "columns of what is read beside it, {video: mouth} (default: found, too)"},
+    )
     root: str | None = field(
         default=None,
         metadata={
@@ -119,6 +123,7 @@ class ProbeArguments(CheckedArguments):
     train_split: str = field(default="train", metadata={"help": "split that the probe is fitted on"})
     test_split: str = field(default="test", metadata={"help": "split that its accuracy is measured on"})
     column: str | None = field(default=None, metadata={"help": "as in sources"})
+    columns: dict[str, str] | None = field(default=None, metadata={"help": "as in sources"})
     label_column: str = field(default="label", metadata={"help": "column of class labels"})
 
     def __post_init__(self) -> None:
@@ -127,7 +132,7 @@ class ProbeArguments(CheckedArguments):
         self.require(differ, "test_split", "use another split than train_split, or the probe is tested on what it saw")
 
     def source(self, split: str) -> Source:
-        return Source(path=self.path, name=self.name, split=split, column=self.column)
+        return Source(path=self.path, name=self.name, split=split, column=self.column, columns=self.columns)
 
 
 @dataclass(kw_only=True)

@@ -26,8 +26,9 @@ from .image import ImageDataArguments
 from .labels import number_labels
 from .methods import BUILT_IN
 from .modality import Modality
+from .row_choice import rows_to_look_at
 from .sampler import BatchSampler, FixedBatches
-from .sources import LABEL, AnyDataset, load_source, load_sources, rows_to_look_at
+from .sources import LABEL, AnyDataset, load_source, load_sources
 from .streaming import StreamingBatches
 from .text import TextDataArguments
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..console.progress import progress
@@ -41,6 +41,13 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[str]:
 def listed(endings: Counter[str]) -> str:
     """The most frequent endings and their numbers."""
     return ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(5))
+
+
+def with_ending(name: str, endings: Iterable[str]) -> str | None:
+    """The file that is called as `name` is but for its ending, one of `endings` in lower or upper case, if any."""
+    stem = os.path.splitext(name)[0]
+    others = (stem + written for ending in endings for written in (ending, ending.upper()))
+    return next(filter(os.path.isfile, others), None)
 
 
 def extension(name: str) -> str:

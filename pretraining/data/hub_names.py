@@ -10,8 +10,9 @@ from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
 
 FILE_ENDINGS = (
-    ".arrow", ".bin", ".ckpt", ".csv", ".flac", ".gz", ".jpeg", ".jpg", ".json", ".jsonl", ".m4a", ".mp3", ".ogg",
-    ".parquet", ".png", ".pt", ".pth", ".safetensors", ".tar", ".tsv", ".txt", ".wav", ".yaml", ".yml", ".zip",
+    ".arrow", ".bin", ".ckpt", ".csv", ".flac", ".gz", ".jpeg", ".jpg", ".json", ".jsonl", ".m4a", ".mkv", ".mp3",
+    ".mp4", ".npy", ".npz", ".obj", ".off", ".ogg", ".parquet", ".pcd", ".ply", ".png", ".pt", ".pth", ".safetensors",
+    ".stl", ".tar", ".tsv", ".txt", ".wav", ".xyz", ".yaml", ".yml", ".zip",
 )  # fmt: skip
 SECONDS = 5.0  # that the Hub has to answer
 

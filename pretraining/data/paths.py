@@ -20,6 +20,7 @@ from .arguments import Source
 from .bad_examples import BadExample
 
 
+FILES = datasets.Audio | datasets.Image | datasets.Video  # features of columns that hold files
 REMOTE = ("hf://", "https://", "http://", "s3://", "gs://", "zip://", "gzip://")
 
 
@@ -36,7 +37,7 @@ def confine(dataset: Any, column: str, source: Source) -> Any:
     """
     feature = dataset.features[column]
     by_name = isinstance(feature, datasets.Value) and "string" in feature.dtype
-    media = isinstance(feature, datasets.Audio | datasets.Image)
+    media = isinstance(feature, FILES)
     if not (by_name or media or (isinstance(feature, Mapping) and "path" in feature)):
         return dataset
     how: dict[str, Any] = {"column": column, "roots": _roots(source), "told": source.path}

@@ -1,8 +1,10 @@
-"""The rows that a source's `keep` and `drop` leave."""
+"""The rows that a source's `keep` and `drop` leave, and a few of them to look at."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
+import numpy as np
 
 from .arguments import Source
 
@@ -48,3 +50,15 @@ def _rows_with(
         )
     chosen = set(values)
     return dataset.filter(lambda value: (value in chosen) == wanted, input_columns=[column])
+
+
+LOOKED_AT = 64  # rows of a source of which is said what a recipe makes of them
+
+
+def rows_to_look_at(dataset: Any) -> Iterator[dict[str, Any]]:
+    """A few rows from all over a data set, or the first ones of a stream."""
+    if isinstance(dataset, datasets.IterableDataset):
+        yield from dataset.take(LOOKED_AT)
+        return
+    for place in np.unique(np.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset)), dtype=np.int64)):
+        yield dataset[int(place)]

@@ -1,4 +1,4 @@
-"""From what a recipe calls a source to a `datasets.Dataset` (or a stream) with one column of media or text.
+"""From what a recipe calls a source to a `datasets.Dataset` (or a stream) with the columns that a modality reads.
 
 A source is, in this order: `builtin:NAME`, a folder written by `save_to_disk`, a folder or a list of plain files, a
 data file, and else a Hugging Face dataset by folder or name. Nothing is decoded here: a row holds a path or the bytes
@@ -8,22 +8,21 @@ of the file, so that one decoder per modality (soundfile, Pillow, trimesh) meets
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
-import numpy as np
 from datasets.packaged_modules.csv.csv import Csv
 from datasets.packaged_modules.json.json import Json
 
 from .arguments import Source
 from .builtin import load_builtin
 from .decoded_arrays import Encode, encode_arrays
-from .folders import extension, files_below, listed
+from .folders import extension, files_below, listed, with_ending
 from .hub_names import files_named, require_data
-from .paths import confine
+from .paths import FILES, confine
 from .row_choice import choose_rows
 from .tables import read_tables
 from .text_files import PROBLEM, WHERE, read_text_files
@@ -48,10 +47,17 @@ class MediaKind:
 
     column: str  # the name that its column gets here
     feature: type | None  # the `datasets` feature that marks it
-    extensions: tuple[str, ...]  # of its files, lower case
+    extensions: tuple[str, ...]  # of its files, lower case; () where none holds it
     known_columns: tuple[str, ...]  # where no feature marks it
     encode: Encode | None = None  # of a decoded array
     is_text: bool = False
+    # What is read with it, such as the video of a sound: each in a column of the same row or, in a folder, in the file
+    # of the same name with one of its own endings.
+    beside: tuple["MediaKind", ...] = ()
+
+    @property
+    def parts(self) -> tuple["MediaKind", ...]:
+        return (self, *self.beside)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def load_source(
     label_column: str | None = None,
     sample_by: str = "line",
 ) -> AnyDataset:
-    """One source as a dataset with the column `kind.column` and, if asked for, `label`.
+    """One source as a dataset with the column `kind.column`, those of `kind.beside` and, if asked for, `label`.
 
     `default_split` is read where the source names no split and has several; `sample_by` says what a document of a txt
     file is (line, paragraph or document). Raises ValueError where the source cannot be opened or has no such column.
@@ -99,6 +105,13 @@ def open_source(
     sample_by: str = "line",
 ) -> AnyDataset:
     """The rows of a source with all their columns; see `load_source`, which keeps those that are asked for."""
+    for name in source.columns or ():
+        if all(name != part.column for part in kind.beside):
+            also = ", ".join(part.column for part in kind.beside) or "nothing"
+            raise ValueError(
+                f"data source {source.path!r}: columns = {source.columns!r} names {name!r}, but what is read beside "
+                f"the {kind.column} is: {also}."
+            )
     try:
         dataset = _open(_Reading(source, kind, default_split, streaming, labelled, sample_by))
     except (ValueError, OSError, KeyError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
@@ -135,7 +148,8 @@ def _open(reading: _Reading) -> AnyDataset:
         below = local / split if split and (local / split).is_dir() else local
         there = files_below(below)
         files = [name for name in there if extension(name) in kind.extensions]
-        others = Counter(extension(name) or "no ending" for name in there if extension(name) not in kind.extensions)
+        known = {ending for part in kind.parts for ending in part.extensions}
+        others = Counter(extension(name) or "no ending" for name in there if extension(name) not in known)
         if not files and not any(ending in LOADED for ending in others):
             raise ValueError(
                 f"Nothing in it can be read as {kind.column}, its files end in {listed(others) or 'nothing at all'}: "
@@ -197,22 +211,24 @@ def _one_part(files: Mapping[str, list[str]], split: str, reading: _Reading) -> 
 def _checked(dataset: AnyDataset, reading: _Reading) -> AnyDataset:
     """A table of media whose paths were checked and whose arrays became files; a text has neither."""
     source, kind = reading.source, reading.kind
-    if kind.is_text:
-        return dataset
-    if dataset.features is None:
-        dataset = dataset._resolve_features()
-    column = source.column or _find_column(dataset.features, kind)
-    if column is None or column not in dataset.features:
-        return dataset
-    encoded = None if kind.feature is None else encode_arrays(dataset, column, kind.feature.__name__, kind.encode)
-    return confine(dataset, column, source) if encoded is None else encoded
+    for part in kind.parts:
+        if part.is_text or not (part.feature or part.extensions):  # no file holds it
+            continue
+        if dataset.features is None:
+            dataset = dataset._resolve_features()
+        column = _column_of(part, kind, source, dataset.features)
+        if column is None or column not in dataset.features:
+            continue
+        arrays = part.feature and encode_arrays(dataset, column, part.feature.__name__, part.encode)
+        dataset = confine(dataset, column, source) if arrays is None else arrays
+    return dataset
 
 
 def _open_files(files: list[str], reading: _Reading, split: str | None) -> AnyDataset:
     """Media files become a column of paths, tables and texts rows; `split` is that of a table, which has one."""
     kind, endings = reading.kind, {extension(name) for name in files}
-    if endings <= set(kind.extensions) - (set(TABLES) if kind.is_text else set()):
-        columns = {kind.column: files}
+    if endings <= set(kind.extensions) and not kind.is_text:
+        columns = {kind.column: files} | {part.column: _partners(files, kind, part) for part in kind.beside}
         if reading.labelled:
             columns[LABEL] = [os.path.basename(os.path.dirname(name)) for name in files]
         return _maybe_stream(datasets.Dataset.from_dict(columns), reading.streaming)
@@ -233,20 +249,32 @@ def _open_files(files: list[str], reading: _Reading, split: str | None) -> AnyDa
     return _checked(table, reading)
 
 
+def _partners(files: list[str], kind: MediaKind, part: MediaKind) -> list[str]:
+    """For each file the one with the same name that holds `part`."""
+    partners = [partner for name in files if (partner := with_ending(name, part.extensions)) is not None]
+    if len(partners) < len(files):
+        lacking = next(name for name in files if with_ending(name, part.extensions) is None)
+        raise ValueError(
+            f"{len(files) - len(partners)} of {len(files)} files of {kind.column}, first {lacking!r}, have no "
+            f"{part.column} beside them: add a file of the same name that ends in {' or '.join(part.extensions)}."
+        )
+    return partners
+
+
 def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_column: str | None) -> AnyDataset:
     features = dataset.features
-    column = source.column or _find_column(features, kind)
-    if column is None or column not in features:
-        problem = (
-            f"no column {column!r}" if column else f"no column, or no single one, that is clearly the {kind.column}"
-        )
-        raise ValueError(
-            f"data source {source.path!r} has {problem}: set column to one of its columns, {_described(features)}."
-        )
-    if kind.is_text:
-        dataset = _as_text(dataset, column, source)
+    kept: dict[str, str] = {}
+    for part in kind.parts:
+        column = _column_of(part, kind, source, features)
+        if column is None or column not in features or column in kept:
+            raise _no_column(column, part, kind, source, features)
+        kept[column] = part.column
+        if part.is_text:
+            dataset = _as_text(dataset, column, source)
+        if isinstance(features[column], FILES):
+            dataset = dataset.cast_column(column, type(features[column])(decode=False))
     # What is wrong with a document of a text file comes with it.
-    kept = {column: kind.column} | {extra: extra for extra in (PROBLEM, WHERE) if extra in features}
+    kept |= {extra: extra for extra in (PROBLEM, WHERE) if extra in features}
     if label_column is not None:
         if label_column not in features and LABEL not in features:
             raise ValueError(
@@ -254,9 +282,6 @@ def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_co
                 f"{', '.join(features)}."
             )
         kept[label_column if label_column in features else LABEL] = LABEL
-    feature = features[column]
-    if isinstance(feature, datasets.Audio | datasets.Image):
-        dataset = dataset.cast_column(column, type(feature)(decode=False))
     dataset = dataset.select_columns(list(kept))
     renamed = {old: new for old, new in kept.items() if old != new}
     return dataset.rename_columns(renamed) if renamed else dataset
@@ -275,9 +300,28 @@ def _as_text(dataset: AnyDataset, column: str, source: Source) -> AnyDataset:
     )
 
 
+def _column_of(part: MediaKind, kind: MediaKind, source: Source, features: datasets.Features) -> str | None:
+    """Where a dataset holds `kind`, or a part of it: as the source says, or as it is found."""
+    named = source.column if part is kind else (source.columns or {}).get(part.column)
+    return named or _find_column(features, part)
+
+
+def _no_column(
+    column: str | None, part: MediaKind, kind: MediaKind, source: Source, features: datasets.Features
+) -> ValueError:
+    problem = f"no column, or no single one, that is clearly the {part.column}"
+    if column is not None:
+        problem = f"no column {column!r}" if column not in features else f"only one column, {column!r}, for two things"
+    where = "column" if part is kind else f"columns: {{{part.column}: ...}}"
+    also = "" if part is kind else f" (it is read beside the {kind.column})"
+    return ValueError(
+        f"data source {source.path!r} has {problem}{also}: set {where} to one of its columns, {_described(features)}."
+    )
+
+
 def _described(features: datasets.Features) -> str:
     """The columns, and which of them hold media."""
-    kinds = {datasets.Audio: " (audio)", datasets.Image: " (images)"}
+    kinds = {datasets.Audio: " (audio)", datasets.Image: " (images)", datasets.Video: " (video)"}
     shown = {name: feature for name, feature in features.items() if name not in (PROBLEM, WHERE)}
     return ", ".join(f"{name}{kinds.get(type(feature), '')}" for name, feature in shown.items())
 
@@ -304,15 +348,3 @@ def _maybe_stream(dataset: datasets.Dataset, streaming: bool) -> AnyDataset:
     if not streaming:
         return dataset
     return dataset.to_iterable_dataset(num_shards=max(1, min(len(dataset), STREAM_SHARDS)))
-
-
-LOOKED_AT = 64  # rows of a source of which is said what a recipe makes of them
-
-
-def rows_to_look_at(dataset: AnyDataset) -> Iterator[dict[str, Any]]:
-    """A few rows from all over a data set, or the first ones of a stream."""
-    if isinstance(dataset, datasets.IterableDataset):
-        yield from dataset.take(LOOKED_AT)
-        return
-    for place in np.unique(np.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset)), dtype=np.int64)):
-        yield dataset[int(place)]

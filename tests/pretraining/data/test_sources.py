@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import datasets
 import numpy as np
@@ -14,7 +14,7 @@ from data2vec.pretraining.data.arguments import DataArguments, Source
 from data2vec.pretraining.data.audio import AudioDataArguments
 from data2vec.pretraining.data.image import IMAGE, ImageDataArguments
 from data2vec.pretraining.data.sound_files import AUDIO, read_crop
-from data2vec.pretraining.data.sources import load_source
+from data2vec.pretraining.data.sources import MediaKind, load_source
 from data2vec.pretraining.data.text_rows import TEXT
 from data2vec.tests.reference import SAMPLES
 
@@ -104,6 +104,73 @@ def test_decoded_arrays_are_read_as_files_are(tmp_path, streaming):
     datasets.Dataset.from_list([{"image": [[0, 255]]}]).save_to_disk(tmp_path / "pixels")
     with pytest.raises(ValueError, match="'image' holds arrays.*: cast it to datasets.Image"):
         load(tmp_path / "pixels", IMAGE, streaming=streaming)
+
+
+TALKING = replace(IMAGE, beside=(AUDIO,))  # a picture, and what is heard with it
+CLOUDS = MediaKind(column="points", feature=None, extensions=(".ply", ".txt"), known_columns=("points",))
+
+
+def test_files_that_are_read_together_have_the_same_name(tmp_path):
+    for name in ("a/1.png", "a/1.wav", "b/2.png", "b/2.WAV", "b/2.txt", "only.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    rows = load(tmp_path, TALKING, label_column="label")
+    assert rows[:] == {
+        "image": [str(tmp_path / name) for name in ("a/1.png", "b/2.png")],
+        "audio": [str(tmp_path / name) for name in ("a/1.wav", "b/2.WAV")],
+        "label": ["a", "b"],
+    }
+    assert load(f"{tmp_path}/b/*.png", TALKING)[:] == load(tmp_path / "b", TALKING)[:]
+    (tmp_path / "b" / "3.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"1 of 3 files of image, first '\S*b/3.png', have no audio .* in .wav or"):
+        load(tmp_path, TALKING)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_columns_that_are_read_together(tmp_path, streaming):
+    for name in ("a.png", "a.wav"):
+        (tmp_path / name).write_bytes(b"x")
+    row = {"image": "a.png", "sound": "a.wav", "audio": "none.wav", "speaker": "Ada"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    source = Source(path=str(tmp_path / "t.jsonl"), columns={"audio": "sound"})
+    expected = {"image": str(tmp_path / "a.png"), "audio": str(tmp_path / "a.wav")}
+    assert list(load_source(source, TALKING, streaming=streaming)) == [expected]
+    (tmp_path / "t.jsonl").write_text(json.dumps(row | {"sound": "../../a.wav"}))  # what is beside is held here, too
+    with pytest.raises(ValueError, match=r"names the file '../../a.wav'"):
+        list(load_source(source, TALKING, streaming=streaming))
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (None, r"has no column, .* clearly the audio \(it is read beside the image\): set columns: {audio: ...} to"),
+        (
+            {"audio": "noise"},
+            r"has no column 'noise' \(it is read beside the image\).* of its columns, image, other",
+        ),
+        ({"audio": "image"}, "only one column, 'image', for two things"),
+        ({"video": "other"}, "columns = {'video': 'other'} names 'video', but what .* the image is: audio"),
+    ],
+)
+def test_a_column_that_is_missing_is_named(tmp_path, columns, said):
+    datasets.Dataset.from_dict({"image": ["a.png"], "other": ["a.wav"]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=said):
+        load_source(Source(path=str(tmp_path / "t.parquet"), columns=columns), TALKING)
+
+
+def test_a_kind_with_endings_of_its_own_needs_no_other_entry(tmp_path):
+    """Also where tables have one of them, and where no feature of `datasets` marks it."""
+    for name in ("a.ply", "b.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert load(tmp_path, CLOUDS)["points"][:] == [str(tmp_path / "a.ply"), str(tmp_path / "b.txt")]
+    assert load(tmp_path / "b.txt", CLOUDS)["points"][:] == [str(tmp_path / "b.txt")]
+    (tmp_path / "t.csv").write_text("points\na.ply\n")
+    assert load(tmp_path / "t.csv", CLOUDS)["points"][:] == [str(tmp_path / "a.ply")]
+    (tmp_path / "t.csv").write_text("points\n/etc/passwd\n")
+    with pytest.raises(ValueError, match="outside of"):
+        load(tmp_path / "t.csv", CLOUDS)
+    datasets.Dataset.from_dict({"points": [[[0.0, 1.0, 2.0]]]}).to_parquet(tmp_path / "t.parquet")
+    assert load(tmp_path / "t.parquet", CLOUDS)[0] == {"points": [[0.0, 1.0, 2.0]]}
 
 
 def test_classes_of_a_folder_of_files_are_its_folders(tmp_path):
