@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ...pretraining.data.builtin import BUILTIN
 from ..folder import duration
 from ..strip_paths import without_places
 from .facts import Facts
@@ -19,12 +20,6 @@ NO_HYPERPARAMETER = (
     "log_level", "seed",
 )  # fmt: skip
 NO_HYPERPARAMETERS = ("logging_", "save_", "eval_", "hub_", "dataloader_", "per_device_eval")
-# The data that come with the package, which has nowhere to say so but here.
-BUILTIN_LICENSES = {
-    "builtin:digits": "cc-by-4.0 (UCI, as scikit-learn has it)",
-    "builtin:python-docs": "PSF licence (documentation of Python)",
-    "builtin:espeak-digits": "synthesised with eSpeak NG",
-}
 
 
 def shape(facts: Facts) -> Rows:
@@ -59,7 +54,9 @@ def _source(role: str, source: Mapping[str, Any], licence: str | None) -> list[s
     split = source.get("split") or " / ".join(
         str(source[key]) for key in ("train_split", "test_split") if key in source
     )
-    terms = source.get("license") or BUILTIN_LICENSES.get(str(source["path"])) or licence or NOT_STATED
+    kind, _, called = str(source["path"]).partition(":")
+    builtin = BUILTIN.get(called) if kind == "builtin" else None
+    terms = source.get("license") or (builtin.license if builtin else licence or NOT_STATED)
     return [role, f"`{name}`", ", ".join([split or "-", *chosen]), str(terms)]
 
 

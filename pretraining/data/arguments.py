@@ -54,9 +54,9 @@ class Source(CheckedArguments):
 
     path: str = field(
         metadata={
-            "help": "a folder of audio or image files; a file or pattern (txt, jsonl, csv, parquet); a folder written "
+            "help": "a folder of media files; a file or pattern (txt, jsonl, csv, parquet); a folder written "
             "by save_to_disk; a Hugging Face dataset by name or folder; or one of builtin:digits, "
-            "builtin:python-docs, builtin:espeak-digits"
+            "builtin:python-docs, builtin:espeak-digits, builtin:shapes"
         }
     )
     name: str | None = field(default=None, metadata={"help": "configuration of a Hugging Face dataset"})
@@ -64,7 +64,7 @@ class Source(CheckedArguments):
         default=None, metadata={"help": "split of the dataset (default: train), or a sub-folder of a folder of files"}
     )
     column: str | None = field(
-        default=None, metadata={"help": "column that holds the audio, images or text (default: found by its type)"}
+        default=None, metadata={"help": "column that holds the media or the text (default: found by its type)"}
     )
     columns: dict[str, str] | None = field(
         default=None,

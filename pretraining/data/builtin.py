@@ -17,6 +17,7 @@ import sysconfig
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -37,7 +38,7 @@ def load_builtin(name: str, config: str | None = None, split: str = "train") -> 
         raise ValueError(
             f"There is no builtin:{name}: use one of {', '.join('builtin:' + known for known in BUILTIN)}."
         )
-    splits = BUILTIN[name](config)
+    splits = BUILTIN[name].splits(config)
     wanted = split.split("+")
     for part in wanted:
         if part not in splits:
@@ -136,11 +137,24 @@ def solids(config: str | None) -> datasets.DatasetDict:
     return _cached(f"shapes-{made_by}", make)
 
 
-BUILTIN: dict[str, Callable[[str | None], datasets.DatasetDict]] = {
-    "digits": digits,
-    "python-docs": python_docs,
-    "espeak-digits": espeak_digits,
-    "shapes": solids,
+@dataclass(frozen=True)
+class Builtin:
+    """
+    Attributes:
+        splits: made for the `name` of a source, or for `None`.
+        license: as the card of a model states it.
+    """
+
+    splits: Callable[[str | None], datasets.DatasetDict]
+    license: str
+
+
+# builtin:NAME; other packages add theirs.
+BUILTIN = {
+    "digits": Builtin(digits, "cc-by-4.0 (UCI, as scikit-learn has it)"),
+    "python-docs": Builtin(python_docs, "PSF licence (documentation of Python)"),
+    "espeak-digits": Builtin(espeak_digits, "synthesised with eSpeak NG"),
+    "shapes": Builtin(solids, "made by the data2vec package"),
 }
 
 

@@ -3,14 +3,17 @@
 import dataclasses
 from typing import ClassVar
 
+import datasets
 import pytest
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, ViTConfig
 
+from data2vec.model_cards.card import tables
 from data2vec.model_cards.card.facts import method_of, remote_classes
 from data2vec.model_cards.card.recorded_numbers import unrecorded
 from data2vec.model_cards.strip_paths import without_places
 from data2vec.modeling import Data2Vec2VisionConfig
+from data2vec.pretraining.data.builtin import BUILTIN, Builtin, load_builtin
 from data2vec.pretraining.data.methods import DATA2VEC, DATA2VEC2, METHODS
 
 
@@ -64,6 +67,23 @@ def test_other_numbers(text, missing):
 def test_places(text, left):
     expected = left or text.replace("../shared/clips", "clips").replace('"/a/b/c"', '"c"')
     assert without_places(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"path": "builtin:python-docs"}, "PSF licence (documentation of Python)"),
+        ({"path": "builtin:mine"}, "my own words"),
+        ({"path": "builtin:mine", "license": "mit"}, "mit"),
+        ({"path": "mine"}, "cc0-1.0"),
+    ],
+)
+def test_the_licence_of_a_source(source, said, monkeypatch):
+    """A data set that another package builds in states its own."""
+    made = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["a", "b"]})})
+    monkeypatch.setitem(BUILTIN, "mine", Builtin(lambda name: made, "my own words"))
+    assert tables._source("pretraining", source, "cc0-1.0")[-1] == said
+    assert load_builtin("mine")["text"][:] == ["a", "b"]
 
 
 CODE = {"AutoConfig": "streams.StreamsConfig", "AutoModel": "streams.StreamsModel"}
