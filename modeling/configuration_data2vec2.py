@@ -21,6 +21,10 @@ class Data2Vec2Config(PreTrainedConfig):
         hidden_size, num_attention_heads, intermediate_size, layer_norm_eps: of every block.
         num_hidden_layers (`int`): blocks that targets can be taken from.
         num_prenet_layers (`int`): blocks in front of them, alike but for that.
+        layer_norm_first (`bool`): pre-norm blocks, with a final norm and without one in front of the first block; off:
+            post-norm, as data2vec 2.0 is published.
+        add_positions_to_every_layer (`bool`): positions are added in front of every block, not of the first alone
+            (Point2Vec).
         num_extra_tokens (`int`): learned tokens in front of the sequence (CLS, utterance tokens); the outputs of
             encoders hold them too, in front.
         hidden_dropout (`float`): after the embedding, the attention and the feed-forward layer.
@@ -40,6 +44,8 @@ class Data2Vec2Config(PreTrainedConfig):
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_prenet_layers: int = 0
+    layer_norm_first: bool = False
+    add_positions_to_every_layer: bool = False
     num_attention_heads: int = 12
     intermediate_size: int = 3072
     num_extra_tokens: int = 0
@@ -54,13 +60,13 @@ class Data2Vec2Config(PreTrainedConfig):
     objective: dict[str, Any] | None = None
 
     default_objective: ClassVar[dict[str, Any]] = {}
+    objective_class: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
     remote_classes: ClassVar[dict[str, str]] = {}  # Auto class -> file.Class, for folders that carry the code
-    axes: ClassVar[int] = 1  # of the token grid
+    axes: ClassVar[int] = 1  # of the token grid, for a convolutional decoder
     use_alibi: ClassVar[bool] = False
     use_context_norm: ClassVar[bool] = True  # in front of the first block
     # switches of the original's model, modality and decoder -> the only value that is built, and that recipes use
     original_switches: ClassVar[dict[str, Any]] = {
-        "layer_norm_first": False,
         "norm_affine": True,
         "dropout_input": 0,
         "shared_decoder": None,
@@ -85,7 +91,7 @@ class Data2Vec2Config(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.check_original_switches(kwargs)
         super().__post_init__(**kwargs)
-        self.objective = ObjectiveConfig.from_dict(self.objective or self.default_objective).to_dict()
+        self.objective = self.objective_class.from_dict(self.objective or self.default_objective).to_dict()
         self.auto_map = dict(self.remote_classes) | (getattr(self, "auto_map", None) or {})
 
     @classmethod

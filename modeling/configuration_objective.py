@@ -1,26 +1,28 @@
 """The numbers of the data2vec objective: one strict dataclass, stored as `config.objective` beside the weights.
 
-Both families share it. A stock `transformers` config keeps it as an unknown key, so a folder that carries it still
-opens without this package.
+All methods share it; one that needs more numbers subclasses it (`objective_class` of its configuration). A stock
+`transformers` config keeps it as an unknown key, so a folder that carries it still opens without this package.
 """
 
 import difflib
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
+from transformers import PreTrainedConfig
 
-from .decoder import DecoderConfig, decoder_from_dict
+from .configuration_decoder import DecoderConfig, decoder_from_dict
 from .masking import Masking, masking_from_dict
 from .ranges import require
 
 
 TargetTap = Literal["ffn", "ffn_residual", "end_of_block", "self_attention"]
 TargetNorm = Literal["instance", "layer", "batch"]
-EmaScope = Literal["blocks", "encoder", "all"]
+ClsPooling = Literal["last_token", "tokens", "mean"]
+EmaScope = Literal["blocks", "encoder", "all", "frozen"]
 
 
 @strict
@@ -30,9 +32,10 @@ class ObjectiveConfig:
 
     Args:
         masking ([`Masking`]): what is hidden; `{"method": ..., **numbers}` in a file, one of [`masking.MASKINGS`].
-        views (`int`, *optional*): masked views per sample and teacher pass (data2vec 2.0, section 3.3). `None` is
-            data2vec 1: one mask per sample, hidden tokens replaced in place by the mask embedding.
+        views (`int`, *optional*): masked views per sample and teacher pass (data2vec 2.0, section 3.3); `None` is one
+            mask per sample, without an axis of views (data2vec 1, Point2Vec).
         top_k_layers (`int`): K, the number of top blocks whose features are averaged (data2vec, section 3.3).
+        target_layers (`list[int]`, *optional*): numbers of the blocks, from 0, to average in place of the top K.
         target_tap (`str`): where a block's feature is taken: `"ffn"` (FFN output before the residual; the paper's
             default), `"ffn_residual"` (after the residual, before the final norm), `"end_of_block"`,
             `"self_attention"` (before the residual); data2vec, table 5.
@@ -50,18 +53,25 @@ class ObjectiveConfig:
             Off: a padded row is the same as the row alone.
         loss_beta (`float`): 0 is the squared error, above 0 the Smooth-L1 threshold (data2vec, equation 4).
         loss_scale (`float`, *optional*): factor of the loss summed over channels; `None` is 1/sqrt(dim).
-        cls_loss_weight (`float`): weight of the loss of the student's last extra token (CLS, utterance) against the
-            average target of its sample, relative to a mean over samples (data2vec 2.0; EAT, section 3.3). The
-            original's number is smaller by the samples of a process times `views`: 2.56 = 0.01 * 16 * 16 for images.
+        regression_weight (`float`): weight of the loss at scored positions, a mean over them.
+        cls_loss_weight (`float`): weight of the loss of one prediction for the whole sample (CLS, utterance) against
+            the mean of its targets, a mean over samples (data2vec 2.0; EAT, section 3.3; emotion2vec). The original's
+            number is smaller by the samples of a process times `views`: 2.56 = 0.01 * 16 * 16 for images.
+        cls_pooling (`str`): what predicts for the whole sample: `"last_token"`, the student's last extra token
+            (data2vec 2.0, EAT), `"tokens"`, the mean of all extra tokens (emotion2vec's chunk embedding), or `"mean"`,
+            the mean of what the student made of the tokens that it saw (emotion2vec's global embedding).
         head_layers (`int`): linear layers between student and prediction, in 2.0 between decoder and prediction:
             0 none, 1 linear, n > 1 with GELU in between and twice the width inside.
-        decoder ([`DecoderConfig`], *optional*): the convolutions that fill in what the student did not see
-            (data2vec 2.0, section 3.2); `None` is data2vec 1.
-        mask_noise_std (`float`): standard deviation of what the decoder reads at hidden positions (data2vec 2.0).
+        decoder ([`DecoderConfig`], *optional*): what fills in what the student did not see; `{"method": ...,
+            **numbers}` in a file, one of [`configuration_decoder.DECODER_CONFIGS`], `"conv"` if it names none
+            (data2vec 2.0, section 3.2). Hidden tokens are then dropped. `None`: hidden tokens are replaced in place by
+            a mask token, and the encoder's output is what predicts (data2vec 1).
+        mask_noise_std (`float`): standard deviation of what a convolutional decoder reads at hidden positions.
         ema_decay, ema_end_decay, ema_anneal_steps: the decay rises linearly from the first to the second over that
             many updates, then stays (data2vec, section 3.3).
         ema_scope (`str`): what the teacher averages: `"blocks"`, `"encoder"` (blocks and positions, not the
-            convolutional front end) or `"all"`. What is outside is the student's own.
+            convolutional front end) or `"all"`. What is outside is the student's own. `"frozen"`: the teacher has
+            everything of its own, and never moves.
 
     Raises:
         ValueError: a value of the wrong type or outside its range; the message names the field.
@@ -70,6 +80,7 @@ class ObjectiveConfig:
     masking: Masking
     views: int | None = None
     top_k_layers: int = 8
+    target_layers: list[int] | None = None
     target_tap: TargetTap = "ffn"
     target_layer_norm: TargetNorm | None = "instance"
     target_norm: TargetNorm | None = None
@@ -77,7 +88,9 @@ class ObjectiveConfig:
     original_padding: bool = False
     loss_beta: float | int = 0.0
     loss_scale: float | int | None = None
+    regression_weight: float | int = 1.0
     cls_loss_weight: float | int = 0.0
+    cls_pooling: ClsPooling = "last_token"
     head_layers: int = 1
     decoder: DecoderConfig | None = None
     mask_noise_std: float | int = 0.01
@@ -88,14 +101,20 @@ class ObjectiveConfig:
 
     def validate_ranges(self) -> None:
         checks = {
-            "views": (self.views is None or self.views >= 1, "1 or more, or null for data2vec 1"),
+            "views": (self.views is None or self.views >= 1, "1 or more, or null for one mask per sample"),
             "top_k_layers": (self.top_k_layers >= 1, "1 to the number of blocks"),
+            "target_layers": (
+                self.target_layers is None
+                or (len(self.target_layers) == len(set(self.target_layers)) > 0 and min(self.target_layers) >= 0),
+                "numbers of blocks, from 0, each once, or null for the top top_k_layers",
+            ),
             "teacher_window": (
                 self.teacher_window is None or self.teacher_window >= 0,
                 "the distance that a token attends to, 0 or more, or null for everything",
             ),
             "loss_beta": (0 <= self.loss_beta < math.inf, "0 for the squared error, or a positive threshold"),
             "loss_scale": (self.loss_scale is None or 0 < self.loss_scale < math.inf, "a positive number or null"),
+            "regression_weight": (0 <= self.regression_weight < math.inf, "a number of 0 or more"),
             "cls_loss_weight": (0 <= self.cls_loss_weight < math.inf, "a number of 0 or more"),
             "mask_noise_std": (0 <= self.mask_noise_std < math.inf, "a number of 0 or more"),
             "head_layers": (self.head_layers >= 0, "0 or more"),
@@ -115,8 +134,25 @@ class ObjectiveConfig:
                 f"objective.top_k_layers = {self.top_k_layers} is more than the encoder's num_hidden_layers = "
                 f"{num_hidden_layers}: use {num_hidden_layers} or less, or a deeper encoder."
             )
+        if max(self.target_layers or [0]) >= num_hidden_layers:
+            raise ValueError(
+                f"objective.target_layers = {self.target_layers}: must be from 0 to {num_hidden_layers - 1}, the "
+                "encoder's blocks."
+            )
         if self.ema_scope not in scopes:
             raise ValueError(f"objective.ema_scope = {self.ema_scope!r}: must be one of {scopes}.")
+
+    def averaged_layers(self, blocks: int) -> tuple[int, ...]:
+        """Numbers of the blocks, of so many, whose features are averaged.
+
+        Raises:
+            ValueError: there are fewer blocks than K.
+        """
+        if self.target_layers is not None:
+            return tuple(self.target_layers)
+        if blocks < self.top_k_layers:
+            raise ValueError(f"objective.top_k_layers = {self.top_k_layers}, but there are {blocks} layers.")
+        return tuple(range(blocks - self.top_k_layers, blocks))
 
     def decay_at(self, step: int) -> float:
         """Decay of the teacher's move after update `step` (1-based), linear up to `ema_anneal_steps`."""
@@ -127,7 +163,7 @@ class ObjectiveConfig:
     def draw_masks(
         self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
     ) -> Tensor:
-        """Bool `(batch, time)` in data2vec 1, `(batch, views, time)` in 2.0; arguments as of [`Masking.sample`]."""
+        """Bool `(batch, time)`, or with `views` `(batch, views, time)`; arguments as of [`Masking.sample`]."""
         masked = self.masking.sample(grid, seeds, lengths, maskable)  # (batch, views, time)
         return masked.squeeze(1) if self.views is None else masked
 
@@ -136,7 +172,7 @@ class ObjectiveConfig:
 
     def to_dict(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        decoder = None if self.decoder is None else asdict(self.decoder)
+        decoder = None if self.decoder is None else self.decoder.to_dict()
         return values | {"masking": self.masking.to_dict(), "decoder": decoder}
 
     @classmethod
@@ -156,3 +192,8 @@ class ObjectiveConfig:
         except StrictDataclassError as error:
             # the cause of a failed cross-field check is our own message; of a type check, the library's
             raise ValueError(f"objective: {error.__cause__ or error}") from error
+
+
+def objective_class_of(config: PreTrainedConfig | type[PreTrainedConfig]) -> type[ObjectiveConfig]:
+    """What `config.objective` is read as: a method's own class, where its configuration names one."""
+    return getattr(config, "objective_class", ObjectiveConfig)

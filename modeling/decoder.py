@@ -1,62 +1,15 @@
-"""The decoder of data2vec 2.0: convolutions fill in what the student did not see (arXiv 2212.07525, section 3.2)."""
+"""What fills in what the student did not see, and the head that predicts (arXiv 2212.07525, section 3.2)."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable
 
-from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
+from .configuration_decoder import ConvDecoderConfig, DecoderConfig, TransformerDecoderConfig
 from .conv import TokenConv
-from .ranges import require
-
-
-@strict
-@dataclass(kw_only=True)
-class DecoderConfig:
-    """The numbers of a decoder, `objective.decoder` in a file.
-
-    Args:
-        dim: width of the convolutions; where it is not the encoder's, the first layer has no residual.
-        layers, kernel, groups: of the convolutions.
-        residual: add a layer's input to its output.
-        input_dropout: dropout on what the student hands over.
-
-    Raises:
-        ValueError: a value outside its range; the message names the field.
-    """
-
-    dim: int
-    layers: int
-    kernel: int
-    groups: int = 16
-    residual: bool = True
-    input_dropout: float | int = 0.0
-
-    def __post_init__(self) -> None:
-        divides = self.groups >= 1 and self.dim % self.groups == 0
-        checks = {
-            "groups": (self.groups >= 1, "1 or more"),
-            "dim": (self.dim >= 1 and divides, f"a multiple of groups = {self.groups}"),
-            "layers": (self.layers >= 1, "1 or more"),
-            "kernel": (self.kernel >= 1, "1 or more"),
-            "input_dropout": (0 <= self.input_dropout < 1, "at least 0 and below 1"),
-        }
-        require("objective.decoder.", self, checks)
-
-
-def decoder_from_dict(numbers: Mapping[str, Any]) -> DecoderConfig:
-    """{"dim": 384, ...} -> `DecoderConfig`; `ValueError` on an unknown field, a wrong type or value."""
-    if not isinstance(numbers, Mapping):
-        raise ValueError(f"objective.decoder = {numbers!r} must be {{dim: ..., layers: ..., kernel: ...}}")
-    try:
-        return DecoderConfig(**numbers)
-    except (TypeError, StrictDataclassError) as error:  # an unknown or missing field; a value of a wrong type
-        known = ", ".join(field.name for field in fields(DecoderConfig))
-        raise ValueError(
-            f"objective.decoder cannot be built from {dict(numbers)}: {error}. Its fields: {known}"
-        ) from error
+from .encoder import Data2Vec2Block, add_at, attention_inputs, computes_explicitly, drop_path_rates, final_norm
+from .initialization import MaskToken
+from .tokens import Tokens
 
 
 def regression_head(
@@ -74,48 +27,128 @@ def regression_head(
     return nn.Sequential(*layers[:-1])
 
 
-class Data2Vec2Decoder(nn.Module):
-    """Convolutions over the whole grid, then the head that predicts (`projection`).
+class Decoder(nn.Module):
+    """What every decoder has: the value of hidden positions in front of it, and the head behind it (`projection`).
 
-    Args:
-        dim: the encoder's width.
-        axes: 1 for sequences, 2 for images.
-        num_projections, linear: number and class of the head's layers, see [`regression_head`].
+    Attributes:
+        width: of its output, which `projection` reads.
+        input_dropout: on what the student hands over.
     """
 
-    def __init__(
-        self,
-        config: DecoderConfig,
-        dim: int,
-        axes: int,
-        num_projections: int,
-        linear: type[nn.Linear] = nn.Linear,
-    ):
+    width: int
+    input_dropout: float
+    projection: nn.Sequential
+
+    def hidden_values(self, states: Tensor, shape: tuple[int, ...], noise: Tensor | None, std: float) -> Tensor:
+        """What is read at positions that the student did not see: `shape`, `(rows, time, dim)`, or one to expand.
+
+        Args:
+            states: the student's, for dtype and device.
+            noise: given in place of a random value, where the decoder reads one.
+            std: standard deviation of a random value.
+        """
+        raise NotImplementedError
+
+    def forward(self, tokens: Tokens, positions: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            tokens: `values` `(rows, time, dim)`, the student's states in their places, [`hidden_values`] elsewhere;
+                `real` `(rows, time)`, so that padding changes nothing; `None` takes every step as it is.
+            positions: the student's, `(rows, time, dim)`, or fewer rows, each of which serves as many in a row.
+
+        Returns:
+            `(rows, time, width)`, for `projection`, which only scored positions need.
+        """
+        raise NotImplementedError
+
+
+class NoDecoder(Decoder):
+    """The student itself sees hidden positions, as a mask token, and its output is what `projection` reads."""
+
+    input_dropout = 0.0
+
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        widths = [dim] + [config.dim] * config.layers
+        self.width = config.hidden_size
+        self.mask_token = MaskToken(config.hidden_size)
+
+    def hidden_values(self, states: Tensor, shape: tuple[int, ...], noise: Tensor | None, std: float) -> Tensor:
+        return self.mask_token(states.dtype)
+
+    def forward(self, tokens: Tokens, positions: Tensor | None = None) -> Tensor:
+        return tokens.values
+
+
+class ConvDecoder(Decoder):
+    """Convolutions over the whole grid; hidden positions start as noise."""
+
+    def __init__(self, numbers: ConvDecoderConfig, config: PreTrainedConfig):
+        super().__init__()
+        widths = [config.hidden_size] + [numbers.dim] * numbers.layers
         self.layers = nn.ModuleList(
             [
-                TokenConv(inside, outside, config.kernel, config.groups, axes)
+                TokenConv(inside, outside, numbers.kernel, numbers.groups, config.axes)
                 for inside, outside in zip(widths[:-1], widths[1:], strict=True)
             ]
         )
-        self.projection = regression_head(config.dim, num_projections, dim, linear)
-        self.residual = config.residual
+        self.width, self.input_dropout, self.residual = numbers.dim, float(numbers.input_dropout), numbers.residual
 
-    def forward(self, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            tokens: `(rows, time, dim)`, the student's states with noise where it saw nothing.
-            grid: (time,) or (height, width).
-            real: bool `(rows, time)`; what is not real is zero in front of every layer, so that padding changes
-                nothing. `None` takes every step as it is.
+    def hidden_values(self, states: Tensor, shape: tuple[int, ...], noise: Tensor | None, std: float) -> Tensor:
+        return states.new_empty(shape).normal_(0.0, std) if noise is None else noise.reshape(shape).to(states.dtype)
 
-        Returns:
-            `(rows, time, decoder dim)`, for `projection`, which only hidden positions need.
-        """
+    def forward(self, tokens: Tokens, positions: Tensor | None = None) -> Tensor:
+        values = tokens.values
         for layer in self.layers:
-            if real is not None:
-                tokens = tokens.masked_fill(~real.unsqueeze(-1), 0)
-            filled = layer(tokens, grid)
-            tokens = filled + tokens if self.residual and filled.shape == tokens.shape else filled
-        return tokens
+            if tokens.real is not None:
+                values = values.masked_fill(~tokens.real.unsqueeze(-1), 0)
+            filled = layer(values, tokens.grid)
+            values = filled + values if self.residual and filled.shape == values.shape else filled
+        return values
+
+
+class TransformerDecoder(Decoder):
+    """Blocks like the encoder's; hidden positions start as a mask token, and are told apart by positions."""
+
+    def __init__(self, numbers: TransformerDecoderConfig, config: PreTrainedConfig):
+        super().__init__()
+        self.config, self.add_to_every = config, numbers.add_positions_to_every_layer
+        self.width, self.input_dropout = config.hidden_size, float(numbers.input_dropout)
+        self.mask_token = MaskToken(config.hidden_size)
+        size = {"num_heads": numbers.num_attention_heads, "intermediate_size": numbers.intermediate_size}
+        rates = drop_path_rates(numbers.drop_path_rate, numbers.layers)
+        self.layers = nn.ModuleList([Data2Vec2Block(config, rate, **size) for rate in rates])
+        self.final_norm = final_norm(config)
+
+    def hidden_values(self, states: Tensor, shape: tuple[int, ...], noise: Tensor | None, std: float) -> Tensor:
+        return self.mask_token(states.dtype)
+
+    def forward(self, tokens: Tokens, positions: Tensor | None = None) -> Tensor:
+        values = tokens.values
+        if positions is not None and 1 < len(positions) < len(values):
+            positions = positions.repeat_interleave(len(values) // len(positions), dim=0)
+        explicit = computes_explicitly(self.config, values, self.training)
+        bias, attention = attention_inputs(self.config, values, tokens.real, explicit)
+        for number, layer in enumerate(self.layers):
+            values = layer(add_at(number, values, positions, self.add_to_every), *bias, **attention)[3]
+        return values if self.final_norm is None else self.final_norm(values)
+
+
+# by name, not by class: code from the Hub may be imported twice, and its classes are then others
+DECODERS: dict[str, Callable[..., Decoder]] = {
+    ConvDecoderConfig.method: ConvDecoder,
+    TransformerDecoderConfig.method: TransformerDecoder,
+}
+
+
+def build_decoder(
+    numbers: DecoderConfig | None, config: PreTrainedConfig, head_layers: int, linear: type[nn.Linear] = nn.Linear
+) -> Decoder:
+    """The decoder that an objective names, behind an encoder of `config`, with its head.
+
+    Args:
+        numbers: `None` is [`NoDecoder`].
+        head_layers, linear: number and class of the head's layers, see [`regression_head`].
+    """
+    decoder = NoDecoder(config) if numbers is None else DECODERS[numbers.method](numbers, config)
+    decoder.projection = regression_head(decoder.width, head_layers, config.hidden_size, linear)
+    return decoder

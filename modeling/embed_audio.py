@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 from .conv import FrameConv, TokenConv
 from .initialization import DefaultLinear, HeLinear
 from .recompute import recompute_norm
+from .tokens import Tokens
 
 
 Count = TypeVar("Count", int, Tensor)
@@ -56,8 +57,8 @@ class AudioEmbeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(dims[-1])
         self.projection = DefaultLinear(dims[-1], config.hidden_size)
 
-    def forward(self, input_values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """`(batch, samples)` -> `(batch, time, dim)` and the grid (time,).
+    def forward(self, input_values: Tensor) -> Tokens:
+        """`(batch, samples)` -> `(batch, time, dim)` on a grid (time,).
 
         Raises:
             ValueError: not two axes, or too few samples for one frame.
@@ -72,8 +73,7 @@ class AudioEmbeddings(nn.Module):
         frames = recompute_norm(F.gelu, self.conv_norms[0], self.first_conv(windows))  # (batch, frames, conv dim)
         for conv, norm in zip(self.convs, self.conv_norms[1:], strict=True):
             frames = recompute_norm(F.gelu, norm, conv(frames))
-        tokens = self.projection(self.layer_norm(frames))  # (batch, time, dim)
-        return tokens, (tokens.shape[1],)
+        return Tokens(self.projection(self.layer_norm(frames)), (frames.shape[1],))
 
 
 class ConvolutionalPositions(nn.Module):
@@ -93,10 +93,11 @@ class ConvolutionalPositions(nn.Module):
         # the original convolves over padding; ours keeps it zero, or it would leak into the last real frames
         self.padding_is_real = config.objective["original_padding"]
 
-    def forward(self, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None) -> Tensor:
-        """Tokens `(rows, time, dim)`, zero where hidden, and bool `real` `(rows, time)` -> `(rows, time, dim)`."""
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens, zero where hidden -> `(rows, time, dim)`."""
+        values = tokens.values
         for layer in self.layers:
-            if real is not None and not self.padding_is_real:
-                tokens = tokens.masked_fill(~real.unsqueeze(-1), 0)
-            tokens = layer(tokens, grid)
-        return tokens
+            if tokens.real is not None and not self.padding_is_real:
+                values = values.masked_fill(~tokens.real.unsqueeze(-1), 0)
+            values = layer(values, tokens.grid)
+        return values

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from .initialization import XavierConv2d
+from .tokens import Tokens
 
 
 def as_pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
@@ -22,8 +23,8 @@ class ImageEmbeddings(nn.Module):
             config.num_channels, config.hidden_size, kernel_size=self.patch_size, stride=self.patch_size
         )
 
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """`(batch, channels, height, width)` -> `(batch, patches, dim)` and the grid (height, width) in patches.
+    def forward(self, pixel_values: Tensor) -> Tokens:
+        """`(batch, channels, height, width)` -> `(batch, patches, dim)` on a grid (height, width) in patches.
 
         Raises:
             ValueError: other axes or channels, or a size that is not whole patches.
@@ -36,7 +37,7 @@ class ImageEmbeddings(nn.Module):
                 f"multiples of patch_size = ({high}, {wide})."
             )
         planes = self.projection(pixel_values.to(self.projection.weight.dtype))  # (batch, dim, height, width)
-        return planes.flatten(2).transpose(1, 2), tuple(planes.shape[2:])
+        return Tokens(planes.flatten(2).transpose(1, 2), tuple(planes.shape[2:]))
 
 
 class SinCosPositions(nn.Module):
@@ -66,10 +67,10 @@ class SinCosPositions(nn.Module):
         (height, width), (rows, columns) = self.grid, grid or self.grid
         return sincos_positions(coordinates(rows, height), coordinates(columns, width), self.dim).unsqueeze(0)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tokens) -> Tensor:
         """`(1, patches, dim)`, the same for all images."""
-        table = self.table if grid == self.grid else self.make_table(grid)
-        return table.to(tokens.device, tokens.dtype)
+        table = self.table if tokens.grid == self.grid else self.make_table(tokens.grid)
+        return table.to(tokens.values.device, tokens.values.dtype)
 
 
 def sincos_positions(rows: Tensor, columns: Tensor, dim: int) -> Tensor:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from .tokens import Tokens
+
 
 class TextEmbeddings(nn.Module):
     """Token and position embedding and their norm. As in RoBERTa, positions count from `pad_token_id` + 1."""
@@ -16,8 +18,8 @@ class TextEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, dim, padding_idx=padding)
         self.layer_norm = nn.LayerNorm(dim)
 
-    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, tuple[int, ...]]:
-        """Ids or their embeddings -> `(batch, tokens, dim)` and the grid (tokens,).
+    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tokens:
+        """Ids or their embeddings -> `(batch, tokens, dim)` on a grid (tokens,).
 
         Args:
             inputs: `(batch, tokens)` long, or `(batch, tokens, dim)` float in place of the token embeddings.
@@ -43,4 +45,4 @@ class TextEmbeddings(nn.Module):
             real = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
         positions = real.cumsum(1) * real + self.padding  # (batch, tokens)
         words = inputs if embedded else self.word_embeddings(inputs)
-        return self.layer_norm(words + self.position_embeddings(positions)), (inputs.shape[1],)
+        return Tokens(self.layer_norm(words + self.position_embeddings(positions)), (inputs.shape[1],))

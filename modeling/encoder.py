@@ -1,4 +1,4 @@
-"""The encoder of data2vec 2.0: post-norm blocks, the same in every modality (arXiv 2212.07525, section 4)."""
+"""The encoder of data2vec 2.0 and its blocks, the same in every modality (arXiv 2212.07525, section 4)."""
 
 from typing import Any, NamedTuple
 
@@ -40,9 +40,9 @@ def draw_kept_layers(given: list[bool] | None, blocks: int, layerdrop: float) ->
 
 
 class Data2Vec2Encoder(nn.Module):
-    """Extra tokens, context norm, prenet and blocks.
+    """Extra tokens, context norm, prenet and blocks; where blocks are pre-norm, a final norm and no context norm.
 
-    The prenet's blocks differ from the others in one thing: no target is taken there. There is no final norm.
+    The prenet's blocks differ from the others in one thing: no target is taken there.
     """
 
     def __init__(self, config: PreTrainedConfig):
@@ -51,12 +51,13 @@ class Data2Vec2Encoder(nn.Module):
         extra, prenet, blocks = config.num_extra_tokens, config.num_prenet_layers, config.num_hidden_layers
         self.extra_tokens = nn.Parameter(torch.zeros(1, extra, config.hidden_size)) if extra else None
         self.alibi = Alibi(config.num_attention_heads) if config.use_alibi else None
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.use_context_norm else None
+        norms = config.use_context_norm and not config.layer_norm_first
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if norms else None
         self.dropout = nn.Dropout(config.hidden_dropout)
-        # the share of rows whose residual branch is dropped grows linearly with depth
-        rates = [config.drop_path_rate * i / max(prenet + blocks - 1, 1) for i in range(prenet + blocks)]
+        rates = drop_path_rates(config.drop_path_rate, prenet + blocks)
         self.prenet = nn.ModuleList([Data2Vec2Block(config, rate) for rate in rates[:prenet]])
         self.layers = nn.ModuleList([Data2Vec2Block(config, rate) for rate in rates[prenet:]])
+        self.final_norm = final_norm(config)
 
     def forward(
         self,
@@ -68,10 +69,11 @@ class Data2Vec2Encoder(nn.Module):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         window: int | None = None,
+        positions: Tensor | None = None,
     ) -> EncoderOutput:
         """
         Args:
-            tokens: `(rows, time, dim)`, with positions where they are added.
+            tokens: `(rows, time, dim)`.
             real: bool `(rows, time)`, False = nobody attends to it; `None` where all is real.
             index: `(rows, time)` long, where a token is in the full sequence, which is its position for ALiBi; `None`
                 where the sequence is full.
@@ -79,6 +81,8 @@ class Data2Vec2Encoder(nn.Module):
                 `config.layerdrop` if `None`.
             targets: to which the blocks behind the prenet are added.
             window: how far a token reads in every block of a full sequence, see [`window.window_mask`].
+            positions: `(rows or 1, time, dim)`, what is added to the tokens, in front of the extra tokens and the norm
+                or, with `config.add_positions_to_every_layer`, of every block.
 
         Raises:
             ValueError: `kept_layers` is not one a block.
@@ -90,13 +94,20 @@ class Data2Vec2Encoder(nn.Module):
                 "output_attentions = True: attention is computed as with attn_implementation = 'eager', because "
                 f"{self.config._attn_implementation!r} makes no attention matrix."
             )
+        every = self.config.add_positions_to_every_layer
+        if positions is not None and not every:
+            tokens, positions = tokens + positions, None
         hidden = self._enter(tokens)
-        explicit = output_attentions or self._computes_explicitly(hidden)
-        position, attention = self._attention_inputs(hidden, real, index, window, explicit)
+        extra = hidden.shape[1] - tokens.shape[1]
+        if positions is not None and extra:  # an extra token has none
+            positions = F.pad(positions, (0, 0, extra, 0))
+        learned_bias = self.alibi is not None
+        explicit = output_attentions or computes_explicitly(self.config, hidden, self.training, learned_bias)
+        bias, attention = attention_inputs(self.config, hidden, real, explicit, index, window, extra, self.alibi)
         states, weights = [hidden], []
         for number, (block, kept) in enumerate(zip(blocks, kept_layers, strict=True)):
             if kept:
-                *outputs, attended = block(hidden, *position, **attention)
+                *outputs, attended = block(add_at(number, hidden, positions, every), *bias, **attention)
                 features = BlockFeatures(*outputs)
                 hidden = features.end_of_block
                 if output_attentions:
@@ -106,7 +117,7 @@ class Data2Vec2Encoder(nn.Module):
             if output_hidden_states:
                 states.append(hidden)
         return EncoderOutput(
-            hidden,
+            hidden if self.final_norm is None else self.final_norm(hidden),
             tuple(states) if output_hidden_states else None,
             tuple(weights) if output_attentions else None,
         )
@@ -120,65 +131,104 @@ class Data2Vec2Encoder(nn.Module):
             hidden = self.norm(hidden)
         return self.dropout(hidden)
 
-    def _attention_inputs(
-        self, hidden: Tensor, real: Tensor | None, index: Tensor | None, window: int | None, explicit: bool
-    ) -> tuple[tuple[Tensor | None, Tensor | None], dict[str, Any]]:
-        """What all blocks' attention reads, see [`attention.Data2Vec2Attention`]: (bias, slopes), and the rest."""
-        extra = 0 if self.extra_tokens is None else self.extra_tokens.shape[1]
-        time, distance, slopes = hidden.shape[1] - extra, None, None
-        if real is not None:
-            real = F.pad(real, (extra, 0), value=True)
-        if self.alibi is not None:
-            if index is None:
-                index = torch.arange(time, device=hidden.device).unsqueeze(0)  # (1, time)
-            distance, slopes = self.alibi(index, extra)
-        if explicit:
-            mask = None if real is None else real[:, None, None]  # (rows, 1, 1, extra + time)
-            if window is not None:
-                seen = None if real is None else real[:, extra:]
-                mask = window_mask(time, window, extra, seen, hidden.device)  # (rows or 1, 1, extra + time, ...)
-            return (distance, slopes), {"attention_mask": mask, "explicit": True}
 
-        attention_mask: Any = None  # of a type that the attention implementation chooses
-        if real is not None or window is not None:
-            attention_mask = attention_mask_of(self.config, hidden, real, window, extra)
-        if distance is None or slopes is None:
-            return (None, None), {"attention_mask": attention_mask, "explicit": False}
-        bias = alibi_bias(distance, slopes).to(compute_dtype(hidden))  # (rows or 1, heads, extra + time, extra + time)
-        if self.config._attn_implementation == "flex_attention":
-            bias = bias.expand(hidden.shape[0], -1, -1, -1)
-        elif attention_mask is not None:  # one additive mask for all blocks, so that none of them has to join the two
-            bias, attention_mask = torch.where(attention_mask, bias, torch.finfo(bias.dtype).min), None
-        return (bias, None), {"attention_mask": attention_mask, "explicit": False}
+def attention_inputs(
+    config: PreTrainedConfig,
+    hidden: Tensor,
+    real: Tensor | None,
+    explicit: bool,
+    index: Tensor | None = None,
+    window: int | None = None,
+    extra: int = 0,
+    alibi: Alibi | None = None,
+) -> tuple[tuple[Tensor | None, Tensor | None], dict[str, Any]]:
+    """What the attention of all blocks reads, see [`attention.Data2Vec2Attention`]: (bias, slopes), and the rest.
 
-    def _computes_explicitly(self, hidden: Tensor) -> bool:
-        """Whether attention matrices are computed: "eager", and in training on a CPU where "sdpa" is slower.
+    Args:
+        hidden: `(rows, extra + time, dim)`.
+        real, index, window: as in [`Data2Vec2Encoder.forward`], of what is behind the `extra` tokens.
+        explicit: whether attention matrices are computed, see [`computes_explicitly`].
+    """
+    time, distance, slopes = hidden.shape[1] - extra, None, None
+    if real is not None:
+        real = F.pad(real, (extra, 0), value=True)
+    if alibi is not None:
+        if index is None:
+            index = torch.arange(time, device=hidden.device).unsqueeze(0)  # (1, time)
+        distance, slopes = alibi(index, extra)
+    if explicit:
+        mask = None if real is None else real[:, None, None]  # (rows, 1, 1, extra + time)
+        if window is not None:
+            seen = None if real is None else real[:, extra:]
+            mask = window_mask(time, window, extra, seen, hidden.device)  # (rows or 1, 1, extra + time, ...)
+        return (distance, slopes), {"attention_mask": mask, "explicit": True}
 
-        That is with a learned bias, for which it has no kernel there, and in half precision (backward).
-        """
-        implementation = self.config._attn_implementation
-        if implementation != "sdpa":
-            return implementation == "eager"
-        if hidden.device.type != "cpu" or not self.training or not torch.is_grad_enabled():
-            return False
-        short = hidden.shape[1] <= 512  # a longer sequence's attention matrices take more memory than they save time
-        return self.alibi is not None or (short and compute_dtype(hidden) != torch.float32)
+    attention_mask: Any = None  # of a type that the attention implementation chooses
+    if real is not None or window is not None:
+        attention_mask = attention_mask_of(config, hidden, real, window, extra)
+    if distance is None or slopes is None:
+        return (None, None), {"attention_mask": attention_mask, "explicit": False}
+    bias = alibi_bias(distance, slopes).to(compute_dtype(hidden))  # (rows or 1, heads, extra + time, extra + time)
+    if config._attn_implementation == "flex_attention":
+        bias = bias.expand(hidden.shape[0], -1, -1, -1)
+    elif attention_mask is not None:  # one additive mask for all blocks, so that none of them has to join the two
+        bias, attention_mask = torch.where(attention_mask, bias, torch.finfo(bias.dtype).min), None
+    return (bias, None), {"attention_mask": attention_mask, "explicit": False}
+
+
+def computes_explicitly(config: PreTrainedConfig, hidden: Tensor, training: bool, learned_bias: bool = False) -> bool:
+    """Whether attention matrices are computed: "eager", and in training on a CPU where "sdpa" is slower.
+
+    That is with a learned bias, for which it has no kernel there, and in half precision (backward).
+    """
+    implementation = config._attn_implementation
+    if implementation != "sdpa":
+        return implementation == "eager"
+    if hidden.device.type != "cpu" or not training or not torch.is_grad_enabled():
+        return False
+    short = hidden.shape[1] <= 512  # a longer sequence's attention matrices take more memory than they save time
+    return learned_bias or (short and compute_dtype(hidden) != torch.float32)
+
+
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """The share of rows whose residual branch is dropped, for each block: it grows linearly with depth."""
+    return [last * i / max(blocks - 1, 1) for i in range(blocks)]
+
+
+def final_norm(config: PreTrainedConfig) -> nn.LayerNorm | None:
+    """The norm behind pre-norm blocks; post-norm blocks end in one of their own."""
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.layer_norm_first else None
+
+
+def add_at(number: int, hidden: Tensor, positions: Tensor | None, every: bool) -> Tensor:
+    """What block `number` reads: positions are added in front of the first, or of every one."""
+    return hidden if positions is None or (number and not every) else hidden + positions
 
 
 class Data2Vec2Block(GradientCheckpointingLayer):
-    """Attention, add, norm, feed-forward, add, norm: post-norm in every modality.
+    """Attention, add, norm, feed-forward, add, norm; with `config.layer_norm_first` each norm is in front instead.
 
     Parameters are the original's except for names: one matrix makes queries, keys and values.
+
+    Args:
+        num_heads, intermediate_size: where they are not the configuration's.
     """
 
-    def __init__(self, config: PreTrainedConfig, drop_path_rate: float):
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        drop_path_rate: float,
+        num_heads: int | None = None,
+        intermediate_size: int | None = None,
+    ):
         super().__init__()
-        dim, eps = config.hidden_size, config.layer_norm_eps
-        self.attention = Data2Vec2Attention(config)
+        dim, eps, inside = config.hidden_size, config.layer_norm_eps, intermediate_size or config.intermediate_size
+        self.layer_norm_first = config.layer_norm_first
+        self.attention = Data2Vec2Attention(config, num_heads)
         self.attention_norm = nn.LayerNorm(dim, eps=eps)
-        self.intermediate = nn.Linear(dim, config.intermediate_size)
+        self.intermediate = nn.Linear(dim, inside)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
-        self.output = nn.Linear(config.intermediate_size, dim)
+        self.output = nn.Linear(inside, dim)
         self.output_norm = nn.LayerNorm(dim, eps=eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.drop_path_rate = drop_path_rate
@@ -196,14 +246,18 @@ class Data2Vec2Block(GradientCheckpointingLayer):
         The other arguments are those of [`attention.Data2Vec2Attention`]. Arguments and the tuple are flat:
         checkpointing of the reentrant kind loses the gradient of anything nested.
         """
-        attended, weights = self.attention(hidden, bias, slopes, attention_mask, explicit)
-        hidden = self.attention_norm(hidden + self._drop_path(attended))
+        first = self.layer_norm_first
+        read = self.attention_norm(hidden) if first else hidden
+        attended, weights = self.attention(read, bias, slopes, attention_mask, explicit)
+        hidden = hidden + self._drop_path(attended)
+        hidden = hidden if first else self.attention_norm(hidden)
+        read = self.output_norm(hidden) if first else hidden
         recompute = not self.gradient_checkpointing and self.activation_dropout.p == 0
-        with recompute_activation(F.gelu, self.intermediate(hidden), enabled=recompute) as activated:
+        with recompute_activation(F.gelu, self.intermediate(read), enabled=recompute) as activated:
             ffn = self.output(self.activation_dropout(activated))
         ffn = self.activation_dropout(ffn)
         residual = hidden + self._drop_path(self.dropout(ffn))
-        return *BlockFeatures(attended, ffn, residual, self.output_norm(residual)), weights
+        return *BlockFeatures(attended, ffn, residual, residual if first else self.output_norm(residual)), weights
 
     def _drop_path(self, branch: Tensor) -> Tensor:
         """Stochastic depth: in training, zero for a share of the rows and larger for the others."""

@@ -10,30 +10,33 @@ from torch.nn import functional as F
 class MaskCounts(NamedTuple):
     """What the host has to know of a batch's masks: as counted in the loader, or else read back from the device."""
 
-    hidden: int  # positions that are masked, all rows and views together
+    scored: int  # positions where the loss is taken, those that are masked by default, all rows and views together
     fewest: int  # visible tokens of the row that keeps fewest
     most: int  # visible tokens of the row that keeps most
 
 
-def count_masks(masked: Tensor, real: Tensor | None = None) -> MaskCounts:
-    """Count bool `masked` `(batch, time)` or `(batch, views, time)`, among `real` `(batch, time)` tokens if given."""
+def count_masks(masked: Tensor, real: Tensor | None = None, scored: Tensor | None = None) -> MaskCounts:
+    """Count bool `masked` `(batch, time)` or `(batch, views, time)`, among `real` `(batch, time)` tokens if given.
+
+    `scored` is bool like `masked`, where the loss is taken; `masked` itself if `None`.
+    """
     visible = ~masked
     if real is not None:
         visible = visible & (real if masked.dim() == 2 else real.unsqueeze(1))
     kept = visible.sum(-1)
-    counts = torch.stack((masked.sum(), kept.min(), kept.max()))
+    counts = torch.stack(((masked if scored is None else scored).sum(), kept.min(), kept.max()))
     return MaskCounts(*counts.tolist())  # one wait for the device
 
 
-def masked_indices(masked: Tensor, counts: MaskCounts | tuple[int, int, int] | None) -> Tensor:
-    """Where bool `masked`, flattened, is True: `(masked positions,)` long, in order.
+def scored_indices(scored: Tensor, counts: MaskCounts | tuple[int, int, int] | None) -> Tensor:
+    """Where bool `scored`, flattened, is True: `(scored positions,)` long, in order.
 
     With `counts` nothing waits for the device, which checks them: `RuntimeError` if they are wrong.
     """
     if counts is None:
-        return masked.flatten().nonzero().squeeze(1)
-    torch._assert_async(masked.sum() == counts[0], f"mask_counts: masked does not hide {counts[0]} positions.")
-    return torch.nonzero_static(masked.flatten(), size=counts[0]).squeeze(1)
+        return scored.flatten().nonzero().squeeze(1)
+    torch._assert_async(scored.sum() == counts[0], f"mask_counts: not {counts[0]} positions are masked or scored.")
+    return torch.nonzero_static(scored.flatten(), size=counts[0]).squeeze(1)
 
 
 class Kept(NamedTuple):
@@ -44,7 +47,7 @@ class Kept(NamedTuple):
 
 
 def select_visible(visible: Tensor, counts: MaskCounts | tuple[int, int, int] | None = None) -> Kept:
-    """Bool `(rows, time)`, True = seen by the student -> its tokens. `counts` as in [`masked_indices`].
+    """Bool `(rows, time)`, True = seen by the student -> its tokens. `counts` as in [`scored_indices`].
 
     Raises:
         ValueError: a row without a visible token.

@@ -5,6 +5,7 @@ Each layer initialises itself, not a module around it: `transformers` skips modu
 
 import math
 
+import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
@@ -60,3 +61,19 @@ class HeConv2d(SelfInitialized, nn.Conv2d):
 
     def initialize(self) -> None:
         _he(self.weight)
+
+
+class MaskToken(SelfInitialized):
+    """A learned vector that stands where something is hidden; N(0, 0.02), cut off at two standard deviations."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim))
+        self.initialize()
+
+    def initialize(self) -> None:
+        init.trunc_normal_(self.weight, std=0.02, a=-0.04, b=0.04)
+
+    def forward(self, dtype: torch.dtype) -> Tensor:
+        """`(dim,)` in `dtype`."""
+        return self.weight.to(dtype)

@@ -1,12 +1,34 @@
-"""The regression loss on masked positions and the spread of what is compared (data2vec, equation 4)."""
+"""The terms of the loss, the regression at scored positions, and the spread of what is compared."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
+class LossTerm(NamedTuple):
+    """A term of the loss: `weight` times a mean over positions.
+
+    Attributes:
+        name: what logs call it, `loss_<name>`.
+        predictions: `(positions, dim)`.
+        targets: `(positions, dim)`, or what `summed` reads, one row a position; without gradient.
+        weight: relative to the mean over the term's own positions, whatever their number.
+        summed: predictions and targets -> the loss summed over positions, scalar fp32; the regression of the objective
+            if `None`.
+    """
+
+    name: str
+    predictions: Tensor
+    targets: Tensor
+    weight: float = 1.0
+    summed: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
 def regression_loss(predictions: Tensor, targets: Tensor, beta: float, scale: float) -> Tensor:
-    """Sum over positions and channels of the squared error or the Smooth-L1 loss, times `scale`.
+    """Sum over positions and channels of the squared error or the Smooth-L1 loss, times `scale` (data2vec, eq. 4).
 
     Args:
         predictions, targets: `(positions, dim)`; compared in fp32.

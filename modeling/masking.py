@@ -43,13 +43,15 @@ class Masking(ABC):
     method: ClassVar[str]
     grid_axes: ClassVar[tuple[int, ...]]  # the numbers of axes of the token grids that the strategy is defined on
     uses_neighbours: ClassVar[bool] = True  # False: the strategy does not care where in the grid a token is
+    fits_shorter: ClassVar[bool] = False  # of more than one axis: rows that are padded by whole rows of the grid
 
     def sample(
         self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
     ) -> Tensor:
         """Bool (batch, views, time) on the device of `seeds`, True = hidden from the student.
 
-        `grid` is the token grid: (time,) for audio and text, (height, width) for images; time = prod(grid).
+        `grid` is the token grid: (time,) for audio and text, (height, width) for images and spectrograms; time =
+        prod(grid).
         `seeds` (batch, views) int64 are from `mask_seeds`, `lengths` (batch,) int64 count the real tokens of
         right-padded rows, `maskable` (batch, time) bool is False where nothing may be hidden. `ValueError` where
         these do not fit each other or the strategy.
@@ -84,9 +86,13 @@ class Masking(ABC):
         (batch, views), time = seeds.shape, prod(grid)
         allowed = maskable_tokens(batch, time, lengths, maskable).to(seeds.device)  # (batch, time)
         if len(grid) > 1 and self.uses_neighbours and not allowed.all():
-            raise ValueError(
-                f"lengths / maskable leave out tokens of a {grid} grid: {self.method!r} needs all of them"
-            )
+            needs = "the first rows of the grid, whole" if self.fits_shorter else "all of them"
+            sizes = allowed.sum(-1)  # (batch,)
+            whole = not (sizes % prod(grid[1:])).any() and torch.equal(allowed, real_tokens(sizes, time))
+            if not (self.fits_shorter and whole):
+                raise ValueError(
+                    f"lengths / maskable leave out tokens of a {grid} grid: {self.method!r} needs {needs}"
+                )
         allowed = allowed.repeat_interleave(views, dim=0)  # (batch * views, time)
         squeezed = strategy(seeds.flatten(), allowed.sum(-1), grid)  # (batch * views, time)
         place = (allowed.cumsum(-1) - 1).clamp(min=0)  # (batch * views, time) index into the squeezed row
@@ -231,12 +237,14 @@ class BlockMasking(Masking):
     then single tokens, uniform over the row, are added or removed until int(n * share) are covered. Image base
     (0.8, 3, 0.07, inverse) keeps 39 and hides 157 of 196; audio (0.5, 5, 0.05) hides half.
 
-    The count is exact for each row's own length: padding is never hidden and rows of different lengths keep
-    different numbers of tokens. At least one token of a row of 2 or more is hidden, and at least one visible.
+    Any rectangular grid will do. The count is exact for each row's own length: padding (in 2-D whole rows of the grid,
+    the last ones) is never hidden and rows of different lengths keep different numbers of tokens. At least one token
+    of a row of 2 or more is hidden, and at least one visible.
     """
 
     method: ClassVar[str] = "block"
     grid_axes: ClassVar[tuple[int, ...]] = (1, 2)
+    fits_shorter: ClassVar[bool] = True
     prob: float
     length: int
     adjust: float | int = 0.0

@@ -18,6 +18,7 @@ from .embed_text import TextEmbeddings
 from .encoder import Data2Vec2Encoder
 from .initialization import SelfInitialized
 from .masking import SpanMasking, mask_seeds
+from .tokens import Tokens
 
 
 class Data2Vec2PreTrainedModel(PreTrainedModel):
@@ -68,36 +69,36 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):
     `last_hidden_state` and `hidden_states` hold `config.num_extra_tokens` extra tokens in front of the others.
     """
 
-    embeddings_class: type[nn.Module]  # inputs -> tokens (batch, time, dim) and their grid
-    positions_class: type[nn.Module] | None = None  # tokens, grid, real -> what is added to tokens
+    embeddings_class: type[nn.Module]  # inputs -> Tokens
+    positions_class: type[nn.Module] | None = None  # Tokens -> what is added to them, (batch or 1, time, dim)
+    encoder_class: type[Data2Vec2Encoder] = Data2Vec2Encoder
     _auto_class = "AutoModel"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.embeddings = self.embeddings_class(config)
         self.positions = self.positions_class(config) if self.positions_class is not None else None
-        self.encoder = Data2Vec2Encoder(config)
+        self.encoder = self.encoder_class(config)
         self.post_init()
 
     def real_tokens(self, attention_mask: Tensor | None, time: int) -> Tensor | None:
         """The inputs' attention mask, 1 = real, as bool `(batch, time)` of tokens; `None` if there is none."""
         return None if attention_mask is None else attention_mask.bool()
 
+    def embed(self, inputs: tuple[Any, ...], attention_mask: Tensor | None = None) -> Tokens:
+        """What the embeddings make of their inputs, with the inputs' attention mask as `real`."""
+        tokens: Tokens = self.embeddings(*inputs)
+        real = self.real_tokens(attention_mask, tokens.values.shape[1])
+        return tokens if real is None else tokens._replace(real=real)
+
     def _encode(
-        self,
-        tokens: Tensor,
-        grid: tuple[int, ...],
-        attention_mask: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        self, tokens: Tokens, output_hidden_states: bool | None = None, output_attentions: bool | None = None
     ) -> BaseModelOutput:
-        """Embedded tokens `(batch, time, dim)` -> `(batch, extra + time, dim)`."""
-        real = self.real_tokens(attention_mask, tokens.shape[1])
-        if self.positions is not None:
-            tokens = tokens + self.positions(tokens, grid, real)
+        """Tokens of `(batch, time, dim)` -> `(batch, extra + time, dim)`."""
         output = self.encoder(
-            tokens,
-            real,
+            tokens.values,
+            tokens.real,
+            positions=None if self.positions is None else self.positions(tokens),
             output_hidden_states=_either(output_hidden_states, self.config.output_hidden_states),
             output_attentions=_either(output_attentions, self.config.output_attentions),
         )
@@ -150,12 +151,13 @@ class Data2Vec2AudioModel(Data2Vec2AudioPreTrainedModel, Data2Vec2Model):
         frames = self.embeddings.num_frames(attention_mask.sum(-1))  # (batch,)
         return torch.arange(time, device=frames.device) < frames.unsqueeze(-1)
 
-    def _spec_augment(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Tokens `(batch, time, dim)`, of which spans of frames and of channels are zero in training."""
-        config, (batch, time) = self.config, tokens.shape[:2]
+    def _spec_augment(self, tokens: Tokens) -> Tensor:
+        """The tokens' values `(batch, time, dim)`, of which spans of frames and of channels are zero in training."""
+        config, values = self.config, tokens.values
         if not self.training or not (config.mask_time_prob or config.mask_feature_prob):
-            return tokens
-        lengths = None if attention_mask is None else self.embeddings.num_frames(attention_mask.sum(-1)).cpu()
+            return values
+        batch, time = values.shape[:2]
+        lengths = None if tokens.real is None else tokens.real.sum(-1).cpu()
         for prob, length, size, limits, axis in (
             (config.mask_time_prob, config.mask_time_length, time, lengths, -1),
             (config.mask_feature_prob, config.mask_feature_length, config.hidden_size, None, 1),
@@ -163,8 +165,8 @@ class Data2Vec2AudioModel(Data2Vec2AudioPreTrainedModel, Data2Vec2Model):
             if prob:
                 seeds = mask_seeds(int(torch.randint(2**31, ())), 0, range(batch), 1)
                 spans = SpanMasking(prob=prob, length=length).sample((size,), seeds, limits).squeeze(1)
-                tokens = tokens.masked_fill(spans.to(tokens.device).unsqueeze(axis), 0)
-        return tokens
+                values = values.masked_fill(spans.to(values.device).unsqueeze(axis), 0)
+        return values
 
     @can_return_tuple
     def forward(
@@ -176,8 +178,8 @@ class Data2Vec2AudioModel(Data2Vec2AudioPreTrainedModel, Data2Vec2Model):
             attention_mask: `(batch, samples)`, 1 = real; `None` if nothing is padded.
             options: see [`EncoderOptions`].
         """
-        tokens, grid = self.embeddings(input_values)
-        return self._encode(self._spec_augment(tokens, attention_mask), grid, attention_mask, **options)
+        tokens = self.embed((input_values,), attention_mask)
+        return self._encode(tokens._replace(values=self._spec_augment(tokens)), **options)
 
 
 class Data2Vec2VisionModel(Data2Vec2Model):
@@ -200,8 +202,7 @@ class Data2Vec2VisionModel(Data2Vec2Model):
             pixel_values: `(batch, channels, height, width)` float, normalised; any size of whole patches.
             options: see [`EncoderOptions`].
         """
-        tokens, grid = self.embeddings(pixel_values)
-        return self._encode(tokens, grid, **options)
+        return self._encode(self.embed((pixel_values,)), **options)
 
 
 class Data2Vec2TextModel(Data2Vec2Model):
@@ -242,5 +243,4 @@ class Data2Vec2TextModel(Data2Vec2Model):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds.")
         inputs = input_ids if inputs_embeds is None else inputs_embeds
-        tokens, grid = self.embeddings(inputs, attention_mask)
-        return self._encode(tokens, grid, attention_mask, **options)
+        return self._encode(self.embed((inputs, attention_mask), attention_mask), **options)

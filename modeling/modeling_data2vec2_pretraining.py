@@ -1,10 +1,13 @@
-"""Pretraining with data2vec 2.0: student, teacher and decoder (arXiv 2212.07525, section 3).
+"""Pretraining with data2vec 2.0 and the methods that follow it: student, teacher and decoder (arXiv 2212.07525).
 
 A sample is embedded once and hidden in several ways (views). The student encodes what each view leaves visible, the
 decoder fills in the rest, and the teacher, which sees everything, is run once for all views.
+
+A method is a subclass, or a configuration, that says four things: what the student reads ([`student_view`]), what the
+teacher reads ([`teacher_view`], `ema_scope`), where the loss is taken (`scored`), and its terms ([`loss_terms`]).
 """
 
-from typing import TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +17,11 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_objective import ObjectiveConfig
-from .decoder import Data2Vec2Decoder
+from .decoder import build_decoder
 from .ema import Teacher
-from .encoder import Data2Vec2Encoder
-from .gather import gather, masked_indices, scatter, select_visible
+from .gather import gather, scatter, scored_indices, select_visible
 from .initialization import DefaultLinear
+from .loss import LossTerm
 from .modeling_data2vec2 import (
     Data2Vec2AudioModel,
     Data2Vec2AudioPreTrainedModel,
@@ -28,28 +31,47 @@ from .modeling_data2vec2 import (
     Data2Vec2VisionModel,
 )
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
-from .targets import TopKAverage
+from .targets import TopKAverage, mean_over_time
+from .tokens import Tokens
 
 
 class PreTrainingOptions(TypedDict, total=False):
-    """What all three modalities take by name in pretraining.
+    """What all modalities take by name in pretraining.
 
     Attributes:
-        mask_noise: `(batch, views, time, dim)`, what the decoder reads where `masked`; drawn if not given.
+        scored: bool like `masked`, where the loss is taken; where `masked` is, if not given.
+        mask_noise: `(batch, views, time, dim)`, what a convolutional decoder reads where `masked`; drawn if not given.
         kept_layers: one bool a block, the prenet's first, False = dropped (LayerDrop); drawn with `config.layerdrop`
             if not given.
-        num_items_in_batch: masked positions of the whole effective batch, which divides the loss.
+        num_items_in_batch: scored positions of the whole effective batch, which divides the loss.
         output_teacher_layers: also return the taps of all blocks.
         output_decoder_states: also return the decoder's input and its output at all positions.
         mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device; counted if not given.
     """
 
+    scored: Tensor | None
     mask_noise: Tensor | None
     kept_layers: list[bool] | None
     num_items_in_batch: Tensor | int | None
     output_teacher_layers: bool
     output_decoder_states: bool
     mask_counts: tuple[int, int, int] | None
+
+
+class Hidden(NamedTuple):
+    """What is hidden from the student: a row per view, those of a sample in a row."""
+
+    removed: Tensor  # bool (rows, time), what is taken from the student
+    visible: Tensor  # bool (rows, time), what it sees; what is neither is padding
+    real: Tensor | None  # bool (rows, time), False on padding; None where nothing is padded, or padding counts
+
+
+class Student(NamedTuple):
+    """What the student made of its view."""
+
+    last_hidden_state: Tensor  # (rows, extra + seen, dim)
+    real: Tensor | None  # bool (rows, seen), False on filler and padding; None where there is neither
+    in_place: Tensor  # (rows, time, dim), what it saw in its places, and what the decoder reads elsewhere
 
 
 class Data2Vec2Teacher(Teacher):
@@ -59,22 +81,23 @@ class Data2Vec2Teacher(Teacher):
         super().__init__()
         self.embeddings = model.embeddings_class(config) if own_embeddings else None
         self.positions = model.positions_class(config) if model.positions_class is not None else None
-        self.encoder = Data2Vec2Encoder(config)
+        self.encoder = model.encoder_class(config)
 
 
 class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
-    """What the three modalities share; a modality names its encoder and its inputs.
+    """What all modalities share; a modality names its encoder and its inputs.
 
     `objective.ema_scope` says what the teacher averages: `"blocks"` (its positions, norm, prenet and extra tokens are
-    copied from the student), `"encoder"` (these too, all behind the embeddings) or `"all"`. Except with `"all"` it
-    reads the student's embeddings, without gradient and without dropout (the original leaves it on in text).
+    copied from the student), `"encoder"` (these too, all behind the embeddings) or `"all"`; a `"frozen"` teacher has
+    everything and averages nothing. Without embeddings of its own it reads the student's, without gradient and without
+    dropout (the original leaves it on in text).
 
     Raises:
         ValueError: `config.objective` is invalid or does not fit the encoder.
     """
 
     base_class: type[Data2Vec2Model]
-    ema_scopes = {"blocks": ("encoder.layers.",), "encoder": ("encoder.", "positions."), "all": ("",)}
+    ema_scopes = {"blocks": ("encoder.layers.",), "encoder": ("encoder.", "positions."), "all": ("",), "frozen": ()}
     head_linear: type[nn.Linear] = DefaultLinear  # in text the original starts the decoder's head like the encoder
     _auto_class = "AutoModelForPreTraining"
 
@@ -82,12 +105,12 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         super().__init__(config)
         self.init_objective()
         objective = self.objective
-        assert objective.decoder is not None  # checked above
-        self.data2vec2 = self.base_class(config)
-        self.decoder = Data2Vec2Decoder(
-            objective.decoder, config.hidden_size, config.axes, objective.head_layers, self.head_linear
+        setattr(self, self.base_model_prefix, self.base_class(config))
+        self.decoder = build_decoder(objective.decoder, config, objective.head_layers, self.head_linear)
+        own_embeddings = objective.ema_scope == "frozen" or "embeddings.".startswith(
+            self.ema_scopes[objective.ema_scope]
         )
-        self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings=objective.ema_scope == "all")
+        self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings)
         self.post_init()
         self._keys_to_ignore_on_load_unexpected = []  # an encoder's, which knows no teacher
         self.post_init_teacher()
@@ -95,106 +118,170 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
     @classmethod
     def check_objective(cls, config: PreTrainedConfig, objective: ObjectiveConfig) -> None:
         objective.check_model(config.num_hidden_layers, tuple(cls.ema_scopes))
-        decoder, dim = objective.decoder, config.hidden_size
-        if objective.views is None or decoder is None:
-            name = "views" if objective.views is None else "decoder"
-            raise ValueError(f"objective.{name} is missing: data2vec 2.0 needs it, see {cls.__name__}'s default.")
-        if dim % decoder.groups:
-            raise ValueError(f"objective.decoder.groups = {decoder.groups}: must be a divisor of hidden_size = {dim}.")
-        if objective.head_layers == 0:
-            raise ValueError("objective.head_layers = 0: must be 1 or more behind a decoder.")
-        if objective.cls_loss_weight and config.num_extra_tokens == 0:
+        if objective.decoder is not None:
+            objective.decoder.check_encoder(config)
+            if objective.head_layers == 0:
+                raise ValueError("objective.head_layers = 0: must be 1 or more behind a decoder.")
+        if objective.cls_loss_weight and objective.cls_pooling != "mean" and config.num_extra_tokens == 0:
             raise ValueError(
                 f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 without an extra token, which "
-                "predicts, or set num_extra_tokens to 1 or more."
+                "predicts, or set num_extra_tokens to 1 or more, or objective.cls_pooling to 'mean'."
             )
 
+    # ---- what the teacher reads ----
+
     @torch.no_grad()
-    def teacher_tokens(self, inputs: Tensor, tokens: Tensor) -> Tensor:
-        """What the teacher reads: `(batch, time, dim)`, of the teacher's dtype, without positions.
+    def teacher_view(self, inputs: tuple[Any, ...], tokens: Tokens) -> Tokens:
+        """What the teacher reads, here everything: values of the teacher's dtype, without positions.
 
         Args:
-            inputs: the batch.
+            inputs: what the embeddings read.
             tokens: the student's embedding of it, of everything and without dropout.
         """
         own = self.teacher.embeddings
-        tokens = tokens.detach() if own is None else own(inputs)[0]
-        return tokens.to(next(self.teacher.parameters()).dtype)
+        read = tokens if own is None else own(*inputs)._replace(real=tokens.real)
+        return read._replace(values=read.values.detach().to(next(self.teacher.parameters()).dtype))
 
     @torch.no_grad()
-    def run_teacher(
-        self, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool = False
-    ) -> TopKAverage:
+    def run_teacher(self, tokens: Tokens, keep_layers: bool = False) -> TopKAverage:
         """Targets from the blocks behind the prenet."""
         teacher = self.teacher
-        if teacher.positions is not None:
-            tokens = tokens + teacher.positions(tokens, grid, real)
-        targets = self.targets(real, keep_layers, in_front=self.config.num_extra_tokens)
-        teacher.encoder(tokens, real, targets=targets, window=self.objective.teacher_window)
+        targets = self.targets(tokens.real, keep_layers, in_front=self.config.num_extra_tokens)
+        teacher.encoder(
+            tokens.values,
+            tokens.real,
+            positions=None if teacher.positions is None else teacher.positions(tokens),
+            targets=targets,
+            window=self.objective.teacher_window,
+        )
         return targets
 
-    def make_targets(
-        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
-    ) -> TopKAverage:
-        return self.run_teacher(self.teacher_tokens(inputs, tokens), grid, real, keep_layers)
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
+        return self.run_teacher(self.teacher_view(inputs, tokens), keep_layers)
+
+    # ---- what the student reads ----
+
+    def student_positions(self, tokens: Tokens, hidden: Hidden) -> Tensor | None:
+        """What is added to the student's tokens, `(rows, batch or 1, time, dim)`; it must not tell what is hidden."""
+        positions = self.base_model.positions
+        if positions is None or not positions.depends_on_tokens:
+            return None if positions is None else positions(tokens)
+        views = len(hidden.visible) // len(tokens.values)
+        values = tokens.values.repeat_interleave(views, dim=0).masked_fill(~hidden.visible.unsqueeze(-1), 0)
+        real = None if tokens.real is None else tokens.real.repeat_interleave(views, dim=0)
+        return positions(Tokens(values, tokens.grid, real))
+
+    def student_view(
+        self,
+        tokens: Tokens,
+        positions: Tensor | None,
+        hidden: Hidden,
+        kept_layers: list[bool] | None = None,
+        mask_counts: tuple[int, int, int] | None = None,
+        mask_noise: Tensor | None = None,
+    ) -> Student:
+        """Run the student on what it may see: the visible tokens alone where there is a decoder, which fills in the
+        hidden ones; else all, with a mask token in place of each hidden one.
+
+        Args:
+            tokens: the embedding of everything.
+            positions: see [`student_positions`].
+            kept_layers, mask_counts, mask_noise: see [`PreTrainingOptions`].
+        """
+        run = self.encode_replaced if self.objective.decoder is None else self.encode_visible
+        states, real, where = run(tokens, positions, hidden, kept_layers, mask_counts)
+        behind = states[:, self.config.num_extra_tokens :]
+        if where is None:
+            return Student(states, real, behind)
+        behind = F.dropout(behind, self.decoder.input_dropout, self.training)
+        shape = (*hidden.visible.shape, states.shape[-1])
+        filler = self.decoder.hidden_values(behind, shape, mask_noise, self.objective.mask_noise_std)
+        return Student(states, real, scatter(behind, hidden.visible, filler * hidden.removed.unsqueeze(-1)))
 
     def encode_visible(
         self,
-        tokens: Tensor,
-        grid: tuple[int, ...],
-        real: Tensor | None,
-        visible: Tensor,
+        tokens: Tokens,
+        positions: Tensor | None,
+        hidden: Hidden,
         kept_layers: list[bool] | None = None,
         mask_counts: tuple[int, int, int] | None = None,
-    ) -> Tensor:
-        """The student: what it makes of the tokens that it sees.
-
-        Args:
-            tokens: `(batch, time, dim)`, the embedding of everything.
-            real: bool `(batch, time)`.
-            visible: bool `(batch * views, time)`, the views of a sample in a row.
-            mask_counts: [`gather.MaskCounts`]; counted if `None`.
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The student on visible tokens alone.
 
         Returns:
-            `(batch * views, extra + kept, dim)`, in order, with filler at the end of rows that keep fewer.
+            `(rows, extra + kept, dim)`, in order, with filler at the end of rows that keep fewer; bool `(rows, kept)`,
+            False on filler, or `None`; and where the kept tokens are in the full sequence, `(rows, kept)` long.
         """
-        student, views = self.data2vec2, len(visible) // len(tokens)
-        kept = select_visible(visible, mask_counts)
-        picked = gather(tokens, kept.where)  # (rows, kept, dim)
-        if student.positions is not None:
-            seen, seen_real = tokens, real
-            if student.positions.depends_on_tokens:  # positions must not tell what is hidden
-                seen = tokens.repeat_interleave(views, dim=0).masked_fill(~visible.unsqueeze(-1), 0)
-                seen_real = None if real is None else real.repeat_interleave(views, dim=0)
-            picked = picked + gather(student.positions(seen, grid, seen_real), kept.where)
-        kept_real = kept.real
-        if real is not None and self.objective.original_padding:
-            padding_seen = real.repeat_interleave(views, dim=0).gather(1, kept.where)  # (rows, kept)
-            kept_real = padding_seen if kept_real is None else kept_real & padding_seen
-        return student.encoder(picked, kept_real, kept.where, kept_layers).last_hidden_state
+        kept = select_visible(hidden.visible, mask_counts)
+        picked = gather(tokens.values, kept.where)  # (rows, kept, dim)
+        if positions is not None:
+            positions = gather(positions, kept.where)
+        real = kept.real
+        if tokens.real is not None and self.objective.original_padding:
+            views = len(hidden.visible) // len(tokens.values)
+            padding_seen = tokens.real.repeat_interleave(views, dim=0).gather(1, kept.where)  # (rows, kept)
+            real = padding_seen if real is None else real & padding_seen
+        encoder = self.base_model.encoder
+        encoded = encoder(picked, real, kept.where, kept_layers, positions=positions)
+        return encoded.last_hidden_state, real, kept.where
 
-    def decoder_input(self, encoded: Tensor, visible: Tensor, removed: Tensor, mask_noise: Tensor | None) -> Tensor:
-        """The student's states in their places, noise where it saw nothing: `(rows, time, dim)`.
+    def encode_replaced(
+        self,
+        tokens: Tokens,
+        positions: Tensor | None,
+        hidden: Hidden,
+        kept_layers: list[bool] | None = None,
+        mask_counts: tuple[int, int, int] | None = None,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """The student on all tokens, hidden ones replaced: `(rows, extra + time, dim)`, `(rows, time)`, `None`."""
+        views = len(hidden.visible) // len(tokens.values)
+        values, real = tokens.values.repeat_interleave(views, dim=0), tokens.real
+        real = None if real is None else real.repeat_interleave(views, dim=0)
+        mask_token = self.decoder.hidden_values(values, tuple(values.shape), None, 0.0)
+        values = torch.where(hidden.removed.unsqueeze(-1), mask_token, values)
+        if positions is not None and 1 < len(positions) < len(values):
+            positions = positions.repeat_interleave(views, dim=0)
+        encoded = self.base_model.encoder(values, real, kept_layers=kept_layers, positions=positions)
+        return encoded.last_hidden_state, real, None
+
+    # ---- what is compared ----
+
+    def loss_terms(
+        self, regression: LossTerm, student: Student, all_targets: Tensor, hidden: Hidden
+    ) -> list[LossTerm]:
+        """The terms of the loss: the regression at scored positions first, then what a method adds.
 
         Args:
-            encoded: `(rows, extra + kept, dim)`.
-            visible, removed: bool `(rows, time)`; what is neither (padding) is zero.
-            mask_noise: `(rows, time, dim)`, read where removed; N(0, mask_noise_std) if `None`.
+            regression: see [`regression_term`].
+            student: what it made of its view.
+            all_targets: `(batch, time, dim)` fp32.
+            hidden: what was hidden from it.
         """
-        decoder = self.objective.decoder
-        assert decoder is not None
-        states = F.dropout(encoded[:, self.config.num_extra_tokens :], decoder.input_dropout, self.training)
-        shape = (*visible.shape, encoded.shape[-1])
-        if mask_noise is None:
-            mask_noise = states.new_empty(shape).normal_(0.0, self.objective.mask_noise_std)
-        noise = mask_noise.reshape(shape).to(states.dtype) * removed.unsqueeze(-1)
-        return scatter(states, visible, noise)
+        objective = self.objective
+        if not objective.cls_loss_weight:
+            return [regression]
+        extra, states = self.config.num_extra_tokens, student.last_hidden_state
+        if objective.cls_pooling == "last_token":
+            predictions = states[:, extra - 1]
+        elif objective.cls_pooling == "tokens":
+            predictions = states[:, :extra].mean(1)
+        else:
+            predictions = mean_over_time(states[:, extra:], student.real)
+        real = None  # of the targets' mean
+        if hidden.real is not None:
+            views = len(hidden.real) // len(all_targets)
+            real = hidden.real[::views]
+        targets = mean_over_time(all_targets, real).repeat_interleave(len(states) // len(all_targets), dim=0)
+        return [regression, LossTerm("utterance", predictions, targets, objective.cls_loss_weight)]
+
+    # ---- the step ----
 
     def _pretrain(
         self,
-        inputs: Tensor,
+        inputs: tuple[Any, ...],
         attention_mask: Tensor | None,
         masked: Tensor | None,
+        scored: Tensor | None = None,
         mask_noise: Tensor | None = None,
         kept_layers: list[bool] | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -202,42 +289,55 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         output_decoder_states: bool = False,
         mask_counts: tuple[int, int, int] | None = None,
     ) -> Data2VecForPreTrainingOutput:
-        tokens, grid = self.data2vec2.embeddings(inputs)  # (batch, time, dim)
-        batch, time = tokens.shape[:2]
-        real = self.data2vec2.real_tokens(attention_mask, time)  # bool (batch, time) or None
-        if masked is None:
-            masked = self.sample_masked(grid, batch, maskable=real).to(tokens.device)
-        if masked.dtype != torch.bool or masked.dim() != 3 or (masked.shape[0], masked.shape[2]) != (batch, time):
-            raise ValueError(
-                f"masked is {masked.dtype} {tuple(masked.shape)}: pass bool (batch, views, time), "
-                f"here ({batch}, views, {time})."
-            )
-        views = masked.shape[1]
-        removed = masked.flatten(0, 1)  # (rows, time), what is taken from the student
-        padding_counts = self.objective.original_padding
-        rows_real = None if real is None or padding_counts else real.repeat_interleave(views, dim=0)
-        visible = ~removed if rows_real is None else ~removed & rows_real
+        # 1. Embed everything, once; what is hidden from the student
+        tokens = self.base_model.embed(inputs, attention_mask)
+        masked = self._masks_of(tokens, masked)
+        scored = masked if scored is None else scored
+        hidden = self._hide(tokens, masked)
 
-        targets = self.make_targets(inputs, tokens, grid, real, output_teacher_layers)
-        encoded = self.encode_visible(tokens, grid, real, visible, kept_layers, mask_counts)
-        decoder_input = self.decoder_input(encoded, visible, removed, mask_noise)  # (rows, time, dim)
-        decoded = self.decoder(decoder_input, grid, rows_real)  # (rows, time, decoder dim)
+        # 2. Teacher: what is to be predicted
+        targets = self.make_targets(inputs, tokens, output_teacher_layers)
 
-        extra, indices = self.config.num_extra_tokens, masked_indices(masked, mask_counts)
-        output = self.compare(
-            self.decoder.projection(decoded.flatten(0, 1).index_select(0, indices)),  # (masked positions, dim)
-            targets.result(),
-            masked,
-            indices,
-            real=real,
-            num_items_in_batch=num_items_in_batch,
-            cls_predictions=encoded[:, extra - 1] if self.objective.cls_loss_weight else None,
+        # 3. Student and decoder
+        positions = self.student_positions(tokens, hidden)
+        student = self.student_view(tokens, positions, hidden, kept_layers, mask_counts, mask_noise)
+        decoded = self.decoder(Tokens(student.in_place, tokens.grid, hidden.real), positions)  # (rows, time, width)
+
+        # 4. Predictions where the loss is taken, and its terms
+        indices = scored_indices(scored, mask_counts)
+        predictions = self.decoder.projection(decoded.flatten(0, 1).index_select(0, indices))  # (scored, dim)
+        all_targets = targets.result()
+        terms = self.loss_terms(
+            self.regression_term(predictions, all_targets, scored, indices), student, all_targets, hidden
         )
-        output.last_hidden_state = encoded
+        output = self.compare(terms, all_targets, masked, tokens.real, num_items_in_batch)
+        for term in terms:
+            if term.name == "utterance":
+                output.cls_predictions, output.cls_targets = term.predictions, term.targets
+        output.last_hidden_state = student.last_hidden_state
         output.teacher_layers = targets.layers
         if output_decoder_states:
-            output.decoder_input, output.decoder_output = decoder_input, self.decoder.projection(decoded)
+            output.decoder_input, output.decoder_output = student.in_place, self.decoder.projection(decoded)
         return output
+
+    def _masks_of(self, tokens: Tokens, masked: Tensor | None) -> Tensor:
+        """Masks as given, else drawn: bool `(batch, time)`, or `(batch, views, time)` with `objective.views`."""
+        batch, time = tokens.values.shape[:2]
+        if masked is None:
+            return self.sample_masked(tokens.grid, batch, maskable=tokens.real).to(tokens.values.device)
+        views = self.objective.views is not None
+        if masked.dtype != torch.bool or masked.dim() != 2 + views or (len(masked), masked.shape[-1]) != (batch, time):
+            axes, here = ("batch, time", f"{batch}, {time}")
+            if views:
+                axes, here = ("batch, views, time", f"{batch}, views, {time}")
+            raise ValueError(f"masked is {masked.dtype} {tuple(masked.shape)}: pass bool ({axes}), here ({here}).")
+        return masked
+
+    def _hide(self, tokens: Tokens, masked: Tensor) -> Hidden:
+        removed, real = masked.flatten(0, -2), None  # (rows, time)
+        if tokens.real is not None and not self.objective.original_padding:
+            real = tokens.real.repeat_interleave(len(removed) // len(tokens.real), dim=0)
+        return Hidden(removed, ~removed if real is None else ~removed & real, real)
 
 
 class Data2Vec2AudioForPreTraining(Data2Vec2AudioPreTrainedModel, Data2Vec2ForPreTraining):
@@ -248,7 +348,7 @@ class Data2Vec2AudioForPreTraining(Data2Vec2AudioPreTrainedModel, Data2Vec2ForPr
 
     def num_frames(self, samples: int | Tensor) -> int | Tensor:
         """Frames that the front end makes of so many samples (320 samples a frame at the default strides)."""
-        return self.data2vec2.embeddings.num_frames(samples)
+        return self.base_model.embeddings.num_frames(samples)
 
     @can_return_tuple
     def forward(
@@ -265,7 +365,7 @@ class Data2Vec2AudioForPreTraining(Data2Vec2AudioPreTrainedModel, Data2Vec2ForPr
             masked: bool `(batch, views, time)`, True = hidden from the student; sampled from the objective if `None`.
             options: see [`PreTrainingOptions`].
         """
-        return self._pretrain(input_values, attention_mask, masked, **options)
+        return self._pretrain((input_values,), attention_mask, masked, **options)
 
 
 class Data2Vec2VisionForPreTraining(Data2Vec2ForPreTraining):
@@ -291,7 +391,7 @@ class Data2Vec2VisionForPreTraining(Data2Vec2ForPreTraining):
                 sampled from the objective if `None`.
             options: see [`PreTrainingOptions`].
         """
-        return self._pretrain(pixel_values, None, masked, **options)
+        return self._pretrain((pixel_values,), None, masked, **options)
 
 
 class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
@@ -320,4 +420,4 @@ class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):
                 real tokens if `None`.
             options: see [`PreTrainingOptions`].
         """
-        return self._pretrain(input_ids, attention_mask, masked, **options)
+        return self._pretrain((input_ids,), attention_mask, masked, **options)

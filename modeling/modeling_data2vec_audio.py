@@ -19,10 +19,11 @@ from .decoder import regression_head
 from .deep_norm import FOLDED, alpha, start_deep_norm
 from .ema import Teacher
 from .encoder import draw_kept_layers
-from .gather import masked_indices
+from .gather import scored_indices
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .recompute import recompute_in, recompute_norm
 from .targets import BlockFeatures, TopKAverage
+from .tokens import Tokens
 from .window import attention_mask_of
 
 
@@ -219,10 +220,8 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         return self.add_targets(targets, teacher.layers, hidden, attention_mask=mask)
 
     @torch.no_grad()
-    def make_targets(
-        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
-    ) -> TopKAverage:
-        return self._add_targets(self.targets(real, keep_layers), tokens.detach(), real)
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
+        return self._add_targets(self.targets(tokens.real, keep_layers), tokens.values.detach(), tokens.real)
 
     @can_return_tuple
     def forward(
@@ -256,7 +255,8 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
 
         projection = encoder.feature_projection
         features = projection.projection(projection.layer_norm(features))  # (batch, time, dim)
-        targets = self.make_targets(input_values, features, (features.shape[1],), real, output_teacher_layers)
+        tokens = Tokens(features, (features.shape[1],), real)
+        targets = self.make_targets((input_values,), tokens, output_teacher_layers)
 
         hidden = projection.dropout(features)
         hidden = torch.where(masked.unsqueeze(-1), encoder.masked_spec_embed.to(hidden.dtype), hidden)
@@ -265,9 +265,11 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         block_mask = attention_mask_of(self.config, hidden, real)
         hidden = self._student_blocks(hidden, block_mask, kept_layers)  # (batch, time, dim)
 
-        indices = masked_indices(masked, mask_counts)
+        indices = scored_indices(masked, mask_counts)
         predictions = self.head(hidden.flatten(0, 1).index_select(0, indices))  # (masked positions, dim)
-        output = self.compare(predictions, targets.result(), masked, indices, real, num_items_in_batch)
+        all_targets = targets.result()
+        terms = [self.regression_term(predictions, all_targets, masked, indices)]
+        output = self.compare(terms, all_targets, masked, real, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

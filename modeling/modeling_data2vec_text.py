@@ -14,10 +14,11 @@ from transformers.utils.generic import can_return_tuple
 
 from .decoder import regression_head
 from .ema import Teacher
-from .gather import masked_indices
+from .gather import scored_indices
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .recompute import recompute_activation, recompute_in
 from .targets import BlockFeatures, TopKAverage
+from .tokens import Tokens
 from .window import attention_mask_of
 
 
@@ -117,10 +118,9 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         return self.add_targets(targets, teacher.layer, hidden, attention_mask=mask)
 
     @torch.no_grad()
-    def make_targets(
-        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
-    ) -> TopKAverage:
-        return self._add_targets(self.targets(real, keep_layers), _embed(self.teacher.embeddings, inputs), real)
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
+        embedded = _embed(self.teacher.embeddings, tokens.values)
+        return self._add_targets(self.targets(tokens.real, keep_layers), embedded, tokens.real)
 
     @can_return_tuple
     def forward(
@@ -152,7 +152,8 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         if student_input_ids is None:
             student_input_ids = input_ids
 
-        targets = self.make_targets(input_ids, input_ids, input_ids.shape[1:], real, output_teacher_layers)
+        tokens = Tokens(input_ids, tuple(input_ids.shape[1:]), real)
+        targets = self.make_targets((input_ids,), tokens, output_teacher_layers)
 
         hidden = _embed(embeddings, student_input_ids.masked_fill(masked, self.config.mask_token_id))
         hidden = embeddings.dropout(hidden)  # (batch, tokens, dim)
@@ -160,9 +161,11 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         for layer in self.data2vec_text.encoder.layer:
             hidden = layer(hidden, block_mask)
 
-        indices = masked_indices(masked, mask_counts)
+        indices = scored_indices(masked, mask_counts)
         predictions = self.head(hidden.flatten(0, 1).index_select(0, indices))  # (masked positions, dim)
-        output = self.compare(predictions, targets.result(), masked, indices, real, num_items_in_batch)
+        all_targets = targets.result()
+        terms = [self.regression_term(predictions, all_targets, masked, indices)]
+        output = self.compare(terms, all_targets, masked, real, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

@@ -1,5 +1,7 @@
 """data2vec 1 in vision: `transformers`' Data2VecVisionModel as the student, with its teacher and head."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import Data2VecVisionConfig, Data2VecVisionModel
@@ -14,9 +16,10 @@ from transformers.utils.generic import can_return_tuple
 
 from .decoder import regression_head
 from .ema import Teacher
-from .gather import masked_indices
+from .gather import scored_indices
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .targets import BlockFeatures, TopKAverage
+from .tokens import Tokens
 from .window import window_mask
 
 
@@ -139,16 +142,15 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         return self.add_targets(targets, teacher.layer, hidden, relative_position_bias=bias, resolution=resolution)
 
     @torch.no_grad()
-    def make_targets(
-        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
-    ) -> TopKAverage:
-        resolution = (inputs.shape[2], inputs.shape[3])
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
+        (pixel_values,) = inputs
+        resolution = (pixel_values.shape[2], pixel_values.shape[3])
         own = self.teacher.embeddings
         if own is None:
-            unmasked = _add_cls(self.data2vec_vision.embeddings, tokens.detach(), resolution)
+            unmasked = _add_cls(self.data2vec_vision.embeddings, tokens.values.detach(), resolution)
         else:
-            unmasked = _add_cls(own, own.patch_embeddings(inputs)[0], resolution)
-        return self._add_targets(self.targets(real, keep_layers, in_front=1), unmasked, resolution)
+            unmasked = _add_cls(own, own.patch_embeddings(pixel_values)[0], resolution)
+        return self._add_targets(self.targets(tokens.real, keep_layers, in_front=1), unmasked, resolution)
 
     @can_return_tuple
     def forward(
@@ -174,16 +176,18 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         if masked is None:
             masked = self.sample_masked(grid, len(patches)).to(patches.device)
 
-        targets = self.make_targets(pixel_values, patches, grid, None, output_teacher_layers)
+        targets = self.make_targets((pixel_values,), Tokens(patches, grid), output_teacher_layers)
 
         hidden = torch.where(masked.unsqueeze(-1), embeddings.mask_token.to(patches.dtype), patches)
         hidden = embeddings.dropout(_add_cls(embeddings, hidden, resolution))  # (batch, 1 + patches, dim)
         hidden = self.data2vec_vision.layernorm(self._student_blocks(hidden, resolution))
 
-        indices = masked_indices(masked, mask_counts)
+        indices = scored_indices(masked, mask_counts)
         rows = indices + indices // masked.shape[1] + 1  # of the hidden states, each sample with CLS in front
         predictions = self.head(hidden.flatten(0, 1).index_select(0, rows))  # (masked positions, dim)
-        output = self.compare(predictions, targets.result(), masked, indices, None, num_items_in_batch)
+        all_targets = targets.result()
+        terms = [self.regression_term(predictions, all_targets, masked, indices)]
+        output = self.compare(terms, all_targets, masked, None, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

@@ -1,9 +1,10 @@
 """What every `...ForPreTraining` model does alike: hold the objective, own the teacher, compare, report.
 
-A family adds the encoder, the masking of the student and the taps of the teacher. The teacher is a sub-module, so it
-is saved, moved and sharded with the rest; it has no gradient, stays in eval mode and in fp32.
+A method adds what the student reads, what the teacher reads, where the loss is taken and its terms. The teacher is a
+sub-module, so it is saved, moved and sharded with the rest; it has no gradient, stays in eval mode and in fp32.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,13 @@ from transformers import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from .configuration_objective import ObjectiveConfig
+from .configuration_objective import ObjectiveConfig, objective_class_of
 from .ema import Teacher, copy_student, ema_update
-from .loss import regression_loss, spread
+from .loss import LossTerm, regression_loss, spread
 from .masking import mask_seeds
 from .ranges import check_ranges
-from .targets import BlockFeatures, TopKAverage, mean_over_time
+from .targets import BlockFeatures, TopKAverage
+from .tokens import Tokens
 
 
 ALWAYS_GIVEN: Any = None  # `ModelOutput` wants a default
@@ -28,13 +30,16 @@ ALWAYS_GIVEN: Any = None  # `ModelOutput` wants a default
 class Data2VecForPreTrainingOutput(ModelOutput):
     """
     Args:
-        loss: scalar fp32, the mean over masked positions (or the sum over `num_items_in_batch`, if that was given).
-        predictions, targets: `(masked positions, dim)`, rows in row-major order of `masked`.
-        masked: bool, True = hidden from the student; `(batch, time)` in data2vec 1, `(batch, views, time)` in 2.0.
+        loss: scalar fp32, the mean over scored positions (or the sum over `num_items_in_batch`, if that was given) of
+            all terms with their weights.
+        predictions, targets: `(scored positions, dim)`, rows in row-major order of what is scored (`masked`, if not
+            said).
+        masked: bool, True = hidden from the student; `(batch, time)`, or with views `(batch, views, time)`.
         real: bool `(batch, time)`, True on real steps; `None` if nothing is padded.
         target_std, prediction_std: scalar fp32, see [`loss.spread`].
         all_targets: `(batch, time, dim)` fp32, the targets of every step.
         cls_predictions, cls_targets: `(batch * views, dim)`, with `objective.cls_loss_weight` above 0.
+        loss_terms: each term's mean, scalar fp32 without gradient and without its weight, by name.
         last_hidden_state: the student's; `(batch, time, dim)` in data2vec 1; in 2.0 `(batch * views, extra + kept,
             dim)`, what it saw in order.
         teacher_layers: the tap of every block, `(batch, time, dim)` each, with `output_teacher_layers=True`.
@@ -52,6 +57,7 @@ class Data2VecForPreTrainingOutput(ModelOutput):
     all_targets: Tensor = ALWAYS_GIVEN
     cls_predictions: Tensor | None = None
     cls_targets: Tensor | None = None
+    loss_terms: dict[str, Tensor] | None = None
     last_hidden_state: Tensor | None = None
     teacher_layers: list[Tensor] | None = None
     decoder_input: Tensor | None = None
@@ -79,7 +85,8 @@ class PreTrainingMixin(PreTrainedModel):
         """Read `config.objective`, or write the default there so that it is saved; check it against the encoder."""
         check_ranges(self.config)
         stored = getattr(self.config, "objective", None)
-        self.objective = ObjectiveConfig.from_dict(self.default_objective if stored is None else stored)
+        values = self.default_objective if stored is None else stored
+        self.objective = objective_class_of(self.config).from_dict(values)
         self.check_objective(self.config, self.objective)
         self.config.objective = self.objective.to_dict()
 
@@ -114,10 +121,12 @@ class PreTrainingMixin(PreTrainedModel):
     def update_teacher(self, decay: float, **kwargs: Any) -> None:
         """Move the teacher once: to be called after each optimizer step, with `objective.decay_at(step)`.
 
-        What `objective.ema_scope` names is averaged, the rest of the teacher is copied from the student. The keyword
-        arguments go to [`ema.ema_update`].
+        What `objective.ema_scope` names is averaged, the rest of the teacher is copied from the student; a frozen
+        teacher stays. The keyword arguments go to [`ema.ema_update`].
         """
-        ema_update(self.teacher, self.base_model, decay, self.ema_scopes[self.objective.ema_scope], **kwargs)
+        scope = self.objective.ema_scope
+        if scope != "frozen":
+            ema_update(self.teacher, self.base_model, decay, self.ema_scopes[scope], **kwargs)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
         """As in `transformers`, with the teacher's: its tokens stay, the new ones start as the student's."""
@@ -161,16 +170,12 @@ class PreTrainingMixin(PreTrainedModel):
         seeds = mask_seeds(start, 0, range(batch), self.objective.views or 1)  # (batch, views)
         return self.objective.draw_masks(grid, seeds, lengths, **kwargs)
 
-    def make_targets(
-        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
-    ) -> TopKAverage:
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
         """What the student is to predict, without gradient: here the teacher is run.
 
         Args:
-            inputs: the batch, whole.
-            tokens: the student's embedding of it, `(batch, time, dim)`, of everything; in text of data2vec 1 `inputs`.
-            grid: (time,) or (height, width) in patches.
-            real: bool `(batch, time)`, `None` if nothing is padded.
+            inputs: what the embeddings read, whole.
+            tokens: the student's embedding of it, of everything; in text of data2vec 1 `values` are the ids.
             keep_layers: also keep the taps of all blocks.
         """
         raise NotImplementedError
@@ -194,43 +199,51 @@ class PreTrainingMixin(PreTrainedModel):
         objective = self.objective
         return regression_loss(predictions, targets, objective.loss_beta, objective.scale_for(targets.shape[1]))
 
+    def regression_term(self, predictions: Tensor, all_targets: Tensor, scored: Tensor, indices: Tensor) -> LossTerm:
+        """What the student predicts of its teacher, at every scored position.
+
+        Args:
+            predictions: `(scored positions, dim)`, rows in row-major order of `scored`.
+            all_targets: `(batch, time, dim)` fp32, without gradient, which all views of a sample share.
+            scored: bool, where the loss is taken: `(batch, time)` or `(batch, views, time)`.
+            indices: `(scored positions,)` long, where `scored`, flattened, is True, see [`gather.scored_indices`].
+        """
+        batch, time = all_targets.shape[:2]
+        views = scored.numel() // (batch * time)
+        rows = indices // (views * time) * time + indices % time
+        targets = all_targets.flatten(0, 1).index_select(0, rows)  # (scored positions, dim)
+        return LossTerm("regression", predictions, targets, self.objective.regression_weight)
+
     def compare(
         self,
-        predictions: Tensor,
+        terms: Sequence[LossTerm],
         all_targets: Tensor,
         masked: Tensor,
-        indices: Tensor,
         real: Tensor | None,
         num_items_in_batch: Tensor | int | None,
-        cls_predictions: Tensor | None = None,
     ) -> Data2VecForPreTrainingOutput:
         """Loss and spreads of one batch.
 
         Args:
-            predictions: `(masked positions, dim)`, rows in row-major order of `masked`.
+            terms: of the loss; the first is that of the scored positions, over whose number the loss is a mean.
             all_targets: `(batch, time, dim)` fp32, without gradient.
-            masked: bool, where the loss is taken: `(batch, time)`, or `(batch, views, time)` in data2vec 2.0.
-            indices: `(masked positions,)` long, where `masked`, flattened, is True, see [`gather.masked_indices`].
+            masked: bool, what was hidden: `(batch, time)` or `(batch, views, time)`.
             real: bool `(batch, time)`.
-            num_items_in_batch: masked positions of the whole effective batch; `None` takes this batch's.
-            cls_predictions: `(batch * views, dim)`, the student's guess at the mean over time of a sample's targets.
+            num_items_in_batch: scored positions of the whole effective batch; `None` takes this batch's.
         """
-        objective = self.objective
-        batch, time = all_targets.shape[:2]
-        views = masked.numel() // (batch * time)
-        rows = indices // (views * time) * time + indices % time  # of the targets, which all views share
-        targets = all_targets.flatten(0, 1).index_select(0, rows)  # (masked positions, dim)
-        total = self.summed_loss(predictions, targets)
-        cls_targets = None
-        if cls_predictions is not None:
-            cls_targets = mean_over_time(all_targets, None if objective.original_padding else real)  # (batch, dim)
-            cls_targets = cls_targets.repeat_interleave(views, dim=0)  # (batch * views, dim)
-            mean = self.summed_loss(cls_predictions, cls_targets) / len(cls_targets)
-            # `total` is divided by scored positions, so that the mean over samples has to count once for each
-            total = total + objective.cls_loss_weight * len(targets) * mean
-        count = max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch
+        predictions, targets = terms[0].predictions, terms[0].targets
+        scored, means, parts = len(targets), {}, []
+        for term in terms:
+            summed, count = (
+                (term.summed or self.summed_loss)(term.predictions, term.targets),
+                max(len(term.targets), 1),
+            )
+            # the total is divided by scored positions, so that the mean of a term has to count once for each
+            parts.append(term.weight * summed * (scored / count))
+            means[term.name] = summed.detach() / count
+        total = torch.stack(parts).sum()
         return Data2VecForPreTrainingOutput(
-            loss=total / count,
+            loss=total / (max(scored, 1) if num_items_in_batch is None else num_items_in_batch),
             predictions=predictions,
             targets=targets,
             masked=masked,
@@ -238,8 +251,7 @@ class PreTrainingMixin(PreTrainedModel):
             target_std=spread(targets),
             prediction_std=spread(predictions),
             all_targets=all_targets,
-            cls_predictions=cls_predictions,
-            cls_targets=cls_targets,
+            loss_terms=means,
         )
 
     def save_encoder(self, save_directory: str, **kwargs: Any) -> None:

@@ -58,8 +58,8 @@ class TopKAverage:
     Normalising before averaging matters: the other order is a different target.
 
     Args:
-        objective: gives K, the tap and the two normalisations.
-        blocks: how many blocks will be added; the last K count.
+        objective: gives the blocks, the tap and the two normalisations.
+        blocks: how many blocks will be added; the last K count, or those that the objective names.
         real: bool `(batch, time)`, True on real steps, `None` if nothing is padded.
         in_front: tokens in front (CLS, extra tokens) that have no target.
         keep_layers: also keep the taps of all blocks, in `layers`.
@@ -76,12 +76,11 @@ class TopKAverage:
         in_front: int = 0,
         keep_layers: bool = False,
     ):
-        if blocks < objective.top_k_layers:
-            raise ValueError(f"objective.top_k_layers = {objective.top_k_layers}, but there are {blocks} layers.")
         self.objective, self.in_front = objective, in_front
         self.statistics_over = None if objective.original_padding else real
         self.layers: list[Tensor] | None = [] if keep_layers else None
-        self._to_pass = blocks - objective.top_k_layers
+        self._averaged = objective.averaged_layers(blocks)
+        self._added = 0
         self._sum: Tensor | None = None  # (batch, time, dim) fp32
 
     def add(self, block: BlockFeatures) -> None:
@@ -89,8 +88,8 @@ class TopKAverage:
         layer = getattr(block, self.objective.target_tap).detach()[:, self.in_front :]  # (batch, time, dim)
         if self.layers is not None:
             self.layers.append(layer)
-        self._to_pass -= 1
-        if self._to_pass >= 0:
+        self._added += 1
+        if self._added - 1 not in self._averaged:
             return
         normal = normalize(layer.float(), self.objective.target_layer_norm, self.statistics_over)
         self._sum = normal.clone() if self._sum is None else self._sum.add_(normal)
@@ -98,7 +97,7 @@ class TopKAverage:
     def result(self) -> Tensor:
         """`(batch, time, dim)` fp32, without gradient; padded steps are meaningless."""
         assert self._sum is not None
-        return normalize(self._sum / self.objective.top_k_layers, self.objective.target_norm, self.statistics_over)
+        return normalize(self._sum / len(self._averaged), self.objective.target_norm, self.statistics_over)
 
 
 def mean_over_time(targets: Tensor, real: Tensor | None) -> Tensor:

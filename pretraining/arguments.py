@@ -13,6 +13,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, PreTrainedConfig
 
 from ..modeling import ObjectiveConfig
+from ..modeling.configuration_objective import objective_class_of
 from . import recipe as recipe_file
 from .command_line import RECIPES, SECTIONS, read_command
 from .data.build import MODEL_TYPES, DataArguments, modality_of
@@ -89,7 +90,8 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
         return {*recipe_file.names_of(config_class), "model_type", recipe_file.CHECKPOINT, *model_class.config_fields}
     if section == "data":
         return set(recipe_file.names_of(modality_of(_config_class(recipe["model"]).model_type).arguments_class))
-    classes = {"objective": ObjectiveConfig, "training": PretrainingArguments, "report": ReportArguments}
+    objective = objective_class_of(_config_class(recipe["model"]))
+    classes = {"objective": objective, "training": PretrainingArguments, "report": ReportArguments}
     return set(recipe_file.names_of(classes[section]))
 
 
@@ -113,7 +115,7 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
     model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[config_class]
 
     stored = getattr(config, "objective", None) or model_class.default_objective
-    objective = ObjectiveConfig.from_dict({**stored, **recipe["objective"]})
+    objective = objective_class_of(config_class).from_dict({**stored, **recipe["objective"]})
     model_class.check_objective(config, objective)
     config.objective = objective.to_dict()
 

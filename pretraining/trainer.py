@@ -250,8 +250,8 @@ class Data2VecTrainer(UpdateTrainer):
     # ---- loss ----
 
     def count_items(self, batches: list[dict[str, Any]]) -> Tensor:
-        masked = torch.stack([batch["masked"].sum() for batch in batches]).sum()
-        return masked.to(self.args.device, non_blocking=True)
+        scored = torch.stack([batch.get("scored", batch["masked"]).sum() for batch in batches]).sum()
+        return scored.to(self.args.device, non_blocking=True)
 
     def compute_loss(
         self,

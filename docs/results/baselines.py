@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data2vec.modeling import Data2VecForPreTrainingOutput
 from data2vec.modeling.decoder import regression_head
 from data2vec.modeling.embed_audio import ConvFrames
 from data2vec.modeling.embed_image import as_pair
-from data2vec.modeling.loss import regression_loss
+from data2vec.modeling.loss import LossTerm, regression_loss
 from data2vec.modeling.targets import normalize
+from data2vec.modeling.tokens import Tokens
 from data2vec.pretraining.evaluation.raw_features import MELS, WINDOW, log_mel
 
 
@@ -53,7 +53,7 @@ class Reconstruction:
         self.teacher = nn.Module()  # a teacher has what it does not share with the student: here nothing
         decoder = self.objective.decoder
         head = regression_head(
-            config.hidden_size if decoder is None else decoder.dim,
+            config.hidden_size if decoder is None else self.decoder.width,
             max(self.objective.head_layers, 1),
             self.target_dim(),
             getattr(self, "head_linear", nn.Linear),
@@ -72,17 +72,15 @@ class Reconstruction:
         raise NotImplementedError
 
     @torch.no_grad()
-    def make_targets(
-        self, inputs: Tensor, tokens: Tensor, grid: tuple[int, ...], real: Tensor | None, keep_layers: bool
-    ) -> InputTargets:
-        with torch.autocast(inputs.device.type, enabled=False):
-            return InputTargets(self.read_input(inputs, grid, real))
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> InputTargets:
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return InputTargets(self.read_input(inputs[0], tokens.grid, tokens.real))
 
     def summed_loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         return regression_loss(predictions, targets, beta=0, scale=1 / targets.shape[1])
 
-    def compare(self, *args: Any, **kwargs: Any) -> Data2VecForPreTrainingOutput:
-        return super().compare(*args, **kwargs | {"cls_predictions": None})
+    def loss_terms(self, regression: LossTerm, *others: Any) -> list[LossTerm]:
+        return [regression]
 
 
 class Pixels(Reconstruction):

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ...modeling.configuration_objective import ObjectiveConfig
+from ...modeling.configuration_objective import objective_class_of
 from ...pretraining.data.build import DataArguments, load_labelled, modality_of
 from ...pretraining.data.examples import PretrainingDataset
 from ...pretraining.data.sources import load_sources
@@ -83,7 +83,7 @@ class Inputs:
             raise ValueError(
                 f"{self.weights}/config.json has no objective, so the masks of its pretraining are unknown."
             )
-        self.objective = ObjectiveConfig.from_dict(self.config.objective)
+        self.objective = objective_class_of(self.config).from_dict(self.config.objective)
 
     def examples(self, count: int) -> list[Example]:
         """Examples of the training data, augmented as in training.

@@ -94,6 +94,7 @@ def config(cfg: Values, tensors: Tensors, modality: str, tuned: bool = False, **
         switches = {name: value for name, value in switches.items() if name not in OF_TRAINING}
     config_class = CONFIGS[modality]
     config_class.check_original_switches(switches)
+    original.refuse_unless(m, {"layer_norm_first": False}, "the original drops a residual there")
     found = read_fields(m, ENCODER) | read_fields(part, LOCAL, f"modalities.{modality}")
     fields: Values = found | {
         "layer_norm_eps": float(found["layer_norm_eps"]),

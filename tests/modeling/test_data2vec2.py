@@ -331,7 +331,7 @@ REFUSED = [
     ("audio", {"num_hidden_layers": 0}, "num_hidden_layers = 0"),
     ("audio", {"conv_dim": (4, 5, 6)}, "conv_dim"),
     ("audio", {"hidden_size": "24"}, "hidden_size"),
-    ("audio", {"layer_norm_first": True}, "layer_norm_first = True"),
+    ("audio", {"norm_affine": False}, "norm_affine = False"),
     ("audio", {"learned_alibi_scale_per_head": False}, "learned_alibi_scale_per_head = False"),
     ("audio", {"extractor_mode": "default"}, "extractor_mode = 'default'"),
     ("vision", {"use_alibi_encoder": True}, "use_alibi_encoder = True"),

@@ -7,12 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from data2vec.modeling.attention import Alibi, alibi_bias, alibi_slopes, attention_weights
+from data2vec.modeling.configuration_decoder import ConvDecoderConfig
 from data2vec.modeling.conv import TokenConv
-from data2vec.modeling.decoder import Data2Vec2Decoder, DecoderConfig
+from data2vec.modeling.decoder import build_decoder
 from data2vec.modeling.embed_audio import AudioEmbeddings
 from data2vec.modeling.embed_image import ImageEmbeddings, SinCosPositions
 from data2vec.modeling.encoder import Data2Vec2Block
 from data2vec.modeling.gather import gather, scatter, select_visible
+from data2vec.modeling.tokens import Tokens
 from tests.modeling.tiny_data2vec2 import audio_config, same, text_config, vision_config
 
 
@@ -76,13 +78,16 @@ def test_convolution_of_an_image(kernel):
 @pytest.mark.parametrize(("residual", "dim", "added"), [(True, 8, [0, 1]), (True, 4, [1]), (False, 8, [])])
 def test_decoder_has_residuals_where_widths_agree(residual, dim, added):
     torch.manual_seed(0)
-    config = DecoderConfig(dim=dim, layers=2, kernel=3, groups=2, residual=residual)
-    decoder, tokens = Data2Vec2Decoder(config, 8, 1, 2), torch.randn(3, 7, 8)
+    config = ConvDecoderConfig(dim=dim, layers=2, kernel=3, groups=2, residual=residual)
+    decoder, tokens = (
+        build_decoder(config, audio_config(hidden_size=8, num_attention_heads=2, num_conv_pos_embedding_groups=2), 2),
+        torch.randn(3, 7, 8),
+    )
     expected = tokens
     for number, layer in enumerate(decoder.layers):
         filled = layer(expected, (7,))
         expected = filled + expected if number in added else filled
-    same(decoder(tokens, (7,)), expected)
+    same(decoder(Tokens(tokens, (7,))), expected)
     assert [layer.out_features for layer in decoder.projection if hasattr(layer, "out_features")] == [2 * dim, 8]
 
 
@@ -94,7 +99,7 @@ def test_front_end_is_a_stack_of_convolutions():
     hidden = F.conv1d(hidden, embeddings.convs[0].weight.squeeze(2), stride=2)
     hidden = F.gelu(F.layer_norm(hidden.transpose(1, 2), (14,)))
     expected = embeddings.projection(F.layer_norm(hidden, (14,)))
-    tokens, grid = embeddings(samples)
+    tokens, grid, *_ = embeddings(samples)
     same(tokens, expected)
     assert grid == (expected.shape[1],) == (embeddings.num_frames(97),)
     assert embeddings.num_frames(torch.tensor([97, 17, 16])).tolist() == [grid[0], 1, 0]
@@ -104,7 +109,7 @@ def test_patches_are_in_rows():
     embeddings = ImageEmbeddings(vision_config())
     image = torch.zeros(1, 3, 12, 20)
     image[:, :, 4:8, 16:20] = 1.0  # the second row, the fifth column
-    tokens, grid = embeddings(image)
+    tokens, grid, *_ = embeddings(image)
     assert grid == (3, 5)
     differs = (tokens[0] - tokens[0, 0]).abs().sum(-1) > 0
     assert differs.nonzero().flatten().tolist() == [1 * 5 + 4]
@@ -121,13 +126,13 @@ def sincos(row: float, column: float, dim: int) -> list[float]:
 def test_positions_of_the_trained_grid():
     positions = SinCosPositions(vision_config())
     expected = [sincos(row, column, 24) for row in range(3) for column in range(5)]
-    same(positions(torch.zeros(1, 15, 24), (3, 5), None)[0], torch.tensor(expected), 1e-6)
+    same(positions(Tokens(torch.zeros(1, 15, 24), (3, 5)))[0], torch.tensor(expected), 1e-6)
 
 
 def test_positions_of_another_grid_lie_between_those_of_the_trained_one():
     """Twice as fine: patch 0 lies a quarter before the old patch 0, patch 1 a quarter behind it."""
     positions = SinCosPositions(vision_config())
-    table = positions(torch.zeros(1, 60, 24), (6, 10), None)[0]
+    table = positions(Tokens(torch.zeros(1, 60, 24), (6, 10)))[0]
     expected = [sincos(row / 2 - 0.25, column / 2 - 0.25, 24) for row in range(6) for column in range(10)]
     same(table, torch.tensor(expected), 1e-6)
 

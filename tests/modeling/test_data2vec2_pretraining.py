@@ -12,6 +12,7 @@ from data2vec.modeling import (
     ObjectiveConfig,
 )
 from data2vec.modeling.masking import mask_seeds
+from data2vec.modeling.modeling_data2vec2_pretraining import Hidden
 from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, inputs, main_output, objective, same
 
 
@@ -97,15 +98,17 @@ def test_student_does_not_see_what_is_hidden(model_class):
     kind, model = MODELS[model_class], build(model_class)
     masked = masks(kind)
     with torch.no_grad():
-        tokens, grid = model.base_model.embeddings(inputs(kind)[model.main_input_name])
-        visible = ~masked.flatten(0, 1)
-        first = model.encode_visible(tokens, grid, None, visible)
+        tokens = model.base_model.embed((inputs(kind)[model.main_input_name],))
+
+        def seen(values):
+            changed, hidden = tokens._replace(values=values), Hidden(masked.flatten(0, 1), ~masked.flatten(0, 1), None)
+            return model.encode_visible(changed, model.student_positions(changed, hidden), hidden)[0]
+
+        first = seen(tokens.values)
         hidden_in_both = masked.all(1)
         assert hidden_in_both.any()
-        changed = torch.where(hidden_in_both.unsqueeze(-1), 3.0, tokens)
-        assert torch.equal(model.encode_visible(changed, grid, None, visible), first)
-        somewhere = torch.where(masked[:, 0].unsqueeze(-1), 3.0, tokens)
-        second = model.encode_visible(somewhere, grid, None, visible)
+        assert torch.equal(seen(torch.where(hidden_in_both.unsqueeze(-1), 3.0, tokens.values)), first)
+        second = seen(torch.where(masked[:, 0].unsqueeze(-1), 3.0, tokens.values))
         assert torch.equal(second[0::2], first[0::2]) and not torch.equal(second[1::2], first[1::2])
 
 
@@ -248,8 +251,8 @@ def test_teacher_input_can_be_another():
     """What the teacher reads is a method of its own."""
 
     class Blind(Data2Vec2VisionForPreTraining):
-        def teacher_tokens(self, inputs, tokens):
-            return torch.zeros_like(super().teacher_tokens(inputs, tokens))
+        def teacher_view(self, inputs, tokens):
+            return tokens._replace(values=torch.zeros_like(super().teacher_view(inputs, tokens).values))
 
     model, masked = build(Data2Vec2VisionForPreTraining), masks("vision")
     blind = Blind(model.config).eval()
@@ -300,11 +303,18 @@ def test_inputs_that_do_not_fit_are_refused():
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        ("vision", {"views": None}, "objective.views is missing"),
-        ("vision", {"decoder": None}, "objective.decoder is missing"),
         ("vision", {"decoder": {"dim": 20, "layers": 2, "kernel": 3, "groups": 5}}, "objective.decoder.groups = 5"),
         ("vision", {"decoder": {"dim": 20, "layers": 2, "kernel": 3, "width": 5}}, "Its fields: dim, layers"),
         ("vision", {"decoder": {"dim": 20, "layers": 0, "kernel": 3, "groups": 5}}, "objective.decoder.layers = 0"),
+        ("vision", {"decoder": {"method": "mlp", "layers": 2}}, "objective.decoder.method = 'mlp'"),
+        (
+            "vision",
+            {"decoder": {"method": "transformer", "layers": 2, "num_attention_heads": 7}},
+            "objective.decoder.num_attention_heads = 7",
+        ),
+        ("vision", {"target_layers": [0, 3]}, "objective.target_layers"),
+        ("vision", {"target_layers": [1, 1]}, "objective.target_layers"),
+        ("vision", {"cls_pooling": "first"}, "cls_pooling"),
         ("vision", {"head_layers": 0}, "objective.head_layers = 0"),
         ("vision", {"top_k_layers": 4}, "objective.top_k_layers = 4"),  # the prenet does not count
         ("vision", {"ema_scope": "some"}, "ema_scope"),

@@ -83,7 +83,8 @@ def test_spec_augment_zeroes_spans_in_training_only():
     padded = inputs("audio", padded=True)
     same(model(**padded).last_hidden_state, plain(**padded).last_hidden_state, 0.0)
     torch.manual_seed(0)
-    zeroed = model.train()._spec_augment(torch.ones(3, 30, 24), padded["attention_mask"]) == 0
+    tokens = model.embed((padded["input_values"],), padded["attention_mask"])
+    zeroed = model.train()._spec_augment(tokens._replace(values=torch.ones(3, 30, 24))) == 0
     whole_frames, whole_channels = zeroed.all(2), zeroed.all(1)
     assert whole_frames.any(1).all() and whole_channels.any(1).all()
     assert (zeroed == whole_frames.unsqueeze(2) | whole_channels.unsqueeze(1)).all()

@@ -189,4 +189,4 @@ def test_counts_change_nothing_and_are_checked(family, kind):
     counts = count_masks(batch["masked"])
     same(step(model, batch | {"mask_counts": counts}), step(model, batch), 0.0)
     with pytest.raises(RuntimeError, match="mask_counts"):
-        step(model, batch | {"mask_counts": counts._replace(hidden=counts.hidden + 1)})
+        step(model, batch | {"mask_counts": counts._replace(scored=counts.scored + 1)})

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from data2vec.modeling import ObjectiveConfig
 from data2vec.modeling.convert.original import check_expressible
+from data2vec.modeling.tokens import Tokens
 from data2vec.tests.modeling import test_data2vec as data2vec
 from data2vec.tests.modeling import tiny_data2vec2 as data2vec2
 
@@ -52,7 +53,7 @@ def features(model: Any, tokens: Tensor, real: Tensor | None = None) -> list[Ten
     """The teacher's features of every block: `(rows, time, dim)` each, from tokens in front of the blocks."""
     with torch.no_grad():
         if hasattr(model, "run_teacher"):
-            return model.run_teacher(tokens, (5, 5), real, keep_layers=True).layers
+            return model.run_teacher(Tokens(tokens, (5, 5), real), keep_layers=True).layers
         if model.config.model_type == "data2vec-vision":
             cls = torch.ones(len(tokens), 1, tokens.shape[2], dtype=tokens.dtype)
             targets = model.targets(None, True, in_front=1)

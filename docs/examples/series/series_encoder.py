@@ -17,6 +17,7 @@ from data2vec.modeling.initialization import DefaultLinear
 from data2vec.modeling.modeling_data2vec2 import Data2Vec2Model, EncoderOptions
 from data2vec.modeling.modeling_data2vec2_pretraining import Data2Vec2ForPreTraining, PreTrainingOptions
 from data2vec.modeling.modeling_pretraining import Data2VecForPreTrainingOutput
+from data2vec.modeling.tokens import Tokens
 
 
 @strict
@@ -67,16 +68,15 @@ class SeriesEmbeddings(nn.Module):
         self.patch_steps, self.channels = config.patch_steps, config.num_channels
         self.projection = DefaultLinear(self.patch_steps * self.channels, config.hidden_size)
 
-    def forward(self, series_values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """`(batch, steps, channels)` -> `(batch, time, dim)` and the grid (time,)."""
+    def forward(self, series_values: Tensor) -> Tokens:
+        """`(batch, steps, channels)` -> `(batch, time, dim)` on a grid (time,)."""
         if series_values.dim() != 3 or series_values.shape[2] != self.channels:
             raise ValueError(
                 f"series_values has shape {tuple(series_values.shape)}: pass (batch, steps, {self.channels})."
             )
         time = series_values.shape[1] // self.patch_steps
         patches = series_values[:, : time * self.patch_steps].reshape(series_values.shape[0], time, -1)
-        tokens = self.projection(patches.to(self.projection.weight.dtype))  # (batch, time, dim)
-        return tokens, (time,)
+        return Tokens(self.projection(patches.to(self.projection.weight.dtype)), (time,))
 
 
 class SeriesModel(Data2Vec2Model):
@@ -99,8 +99,7 @@ class SeriesModel(Data2Vec2Model):
         self, series_values: Tensor, attention_mask: Tensor | None = None, **options: Unpack[EncoderOptions]
     ) -> BaseModelOutput:
         """`(batch, steps, channels)` float, and which steps are real `(batch, steps)`."""
-        tokens, grid = self.embeddings(series_values)
-        return self._encode(tokens, grid, attention_mask, **options)
+        return self._encode(self.embed((series_values,), attention_mask), **options)
 
 
 class SeriesForPreTraining(Data2Vec2ForPreTraining):
@@ -120,4 +119,4 @@ class SeriesForPreTraining(Data2Vec2ForPreTraining):
         **options: Unpack[PreTrainingOptions],
     ) -> Data2VecForPreTrainingOutput:
         """As in the other modalities; `masked` is bool `(batch, views, time)`, True = hidden from the student."""
-        return self._pretrain(series_values, attention_mask, masked, **options)
+        return self._pretrain((series_values,), attention_mask, masked, **options)

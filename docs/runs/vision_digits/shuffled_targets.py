@@ -6,20 +6,18 @@ What is learnt here is learnt without any relation between an image and its targ
 """
 
 import sys
-from typing import Any
 
 from torch import Tensor
 
-from data2vec.modeling import Data2VecForPreTrainingOutput, Data2VecVisionForPreTraining
+from data2vec.modeling import Data2VecVisionForPreTraining
+from data2vec.modeling.loss import LossTerm
 from data2vec.pretraining.arguments import parse_arguments
 from data2vec.pretraining.run import open_data, pretrain
 
 
 class ShuffledTargets(Data2VecVisionForPreTraining):
-    def compare(
-        self, predictions: Tensor, all_targets: Tensor, *args: Any, **kwargs: Any
-    ) -> Data2VecForPreTrainingOutput:
-        return super().compare(predictions, all_targets.roll(1, dims=0), *args, **kwargs)
+    def regression_term(self, predictions: Tensor, all_targets: Tensor, *where: Tensor) -> LossTerm:
+        return super().regression_term(predictions, all_targets.roll(1, dims=0), *where)
 
 
 if __name__ == "__main__":
