@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...pretraining.evaluation.plots import PANELS, draw_panels
+from ...pretraining.evaluation.panels import PANELS
+from ...pretraining.evaluation.plots import draw_panels
 from ...pretraining.evaluation.report_text import METRIC_NAMES, accuracy, report_text
 from ..folder import Folder, duration
 from .figures import Group, figure

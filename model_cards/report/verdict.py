@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...pretraining.evaluation.plots import series
+from ...pretraining.evaluation.panels import series
 from ...pretraining.evaluation.report_text import HEALTH
 from ...pretraining.monitoring.callbacks import REMEDIES, CollapseGuard
 from ..folder import Folder, Log

@@ -1,14 +1,12 @@
 """Pictures of a run: curves of its log, accuracies of its report, what each layer knows.
 
-draw_curves(log)          every panel of `PANELS` that was logged, in one picture, for a model card
+draw_curves(log)          every panel of panels.py that was logged, in one picture, for a model card
 draw_report(report, log)  accuracies of report.json as bars, beside the curves that explain them
 draw_layers(axes, ...)    accuracy over depth, as finetune/run_probe.py and the page of a run measure it
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import cycle
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .panels import Curve, Log, Panel, curves_of, logged_panels, series
 
-Log = Sequence[Mapping[str, Any]]  # the `Trainer`'s log_history
-Curve = tuple[str, list[int], list[float]]  # label, steps, values
 
 # Ink and grid become the page's colours in an SVG; the others have a contrast of 3:1 or more on white and on black.
 INK, GRID = "#1f2328", "#d4d7dc"
@@ -32,117 +29,7 @@ RAW_COLOURS = ("#e08a1e", "#f2c078")
 KINDS = {"linear": ("linear probe", "-"), "knn": ("k-NN", "--"), "mlp": ("MLP on frames", "-.")}
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Quantities of the log that share their axes."""
-
-    title: str
-    quantities: dict[str, str]  # log key -> what a reader calls it
-    means: str  # in a sentence or two
-    short: str = ""  # title before a quantity's name, where each has a figure of its own
-    scale: float = 1.0
-    from_zero: bool = False
-    top: float | None = None  # no value can be above it
-
-
-PANELS = {
-    "loss": Panel(
-        "Loss",
-        {"loss": "training", "eval_loss": "held-out"},
-        "Falls, fast at first. A sudden drop to near 0 is a collapse, not success.",
-        from_zero=True,
-    ),
-    "spread": Panel(
-        "Spread of targets and predictions",
-        {"target_std": "targets", "prediction_std": "predictions", "position_std": "targets, across samples"},
-        "Targets stay well above 0.1, predictions rise towards them. If the spread across samples is a small share of "
-        "that of the targets, these say where a token is, not what it is.",
-        short="Spread",
-        from_zero=True,
-    ),
-    "effective_rank": Panel(
-        "Effective rank of the targets",
-        {"effective_rank": "directions in use"},
-        "How many directions the targets use, of the model's width. It must not fall towards 1.",
-        from_zero=True,
-    ),
-    "probe": Panel(
-        "Online probe, accuracy in %",
-        {"probe/knn_student": "k-NN, student", "probe/knn_teacher": "k-NN, teacher"},
-        "A classifier on the frozen features of labelled examples. It rises; where it falls while the loss improves, "
-        "the loss has found a short cut.",
-        short="Probe, %",
-        scale=100.0,
-    ),
-    "evaluation": Panel(
-        "Evaluation, in %",
-        {
-            "eval_accuracy": "accuracy",
-            "eval_f1": "F1",
-            "eval_mAP": "mean average precision",
-            "eval_wer": "word error rate",
-            "eval_cer": "character error rate",
-        },
-        "Measured on the validation examples.",
-        short="Evaluation, %",
-        scale=100.0,
-    ),
-    "grad_norm": Panel(
-        "Gradient norm before clipping",
-        {"grad_norm": "norm"},
-        "Spikes that go away are ordinary; a level that keeps rising ends in divergence.",
-        from_zero=True,
-    ),
-    "learning_rate": Panel(
-        "Learning rate", {"learning_rate": "rate"}, "Warm-up and decay, as the recipe says.", from_zero=True
-    ),
-    "ema_decay": Panel(
-        "Decay of the teacher",
-        {"ema_decay": "decay"},
-        "The share of itself that the teacher keeps at each update: rises, then stays.",
-        top=1.0,
-    ),
-    "throughput": Panel(
-        "Throughput",
-        {"samples_per_second": "samples a second"},
-        "Of all devices together. A slow decline points at data loading.",
-        from_zero=True,
-    ),
-    "masked_fraction": Panel(
-        "Share of the input hidden, in %",
-        {"masked_fraction": "hidden"},
-        "What the student does not see. It stays where the recipe puts it.",
-        scale=100.0,
-        from_zero=True,
-        top=100.0,
-    ),
-}
-
-
 # Curves
-
-
-def series(log: Log, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a quantity where it was logged and finite."""
-    logged = [
-        (entry["step"], float(entry[name]))
-        for entry in log
-        if "step" in entry and isinstance(entry.get(name), int | float) and isfinite(entry[name])
-    ]
-    return [step for step, _ in logged], [value for _, value in logged]
-
-
-def logged_panels(*logs: Log) -> dict[str, Panel]:
-    """The panels of which one of the logs has a quantity."""
-    return {
-        key: panel
-        for key, panel in PANELS.items()
-        if any(series(log, name)[0] for name in panel.quantities for log in logs)
-    }
-
-
-def curves_of(log: Log, panel: Panel) -> list[Curve]:
-    return [(label, *series(log, name)) for name, label in panel.quantities.items()]
 
 
 def draw_curves(log: Log, columns: int = 2) -> Figure | None:
@@ -185,7 +72,7 @@ def draw_panel(axes: Axes, panel: Panel, title: str, runs: list[list[Curve]]) ->
         for place, (label, steps, values) in enumerate(curves):
             if not steps:
                 continue
-            colour, line = COLOURS[place + number], LINES[number % len(LINES)]
+            colour, line = COLOURS[(place + number) % len(COLOURS)], LINES[number % len(LINES)]
             scaled = [panel.scale * value for value in values]
             marker = "o" if len(steps) <= 20 else None
             axes.plot(steps, scaled, line, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3)

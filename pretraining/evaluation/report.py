@@ -19,7 +19,8 @@ from ..console.progress import progress
 from ..data.arguments import CheckedArguments
 from ..data.build import modality_of
 from .fine_tuning import fine_tune_accuracy
-from .plots import draw_report, series
+from .panels import series
+from .plots import draw_report
 from .probe import (
     Collate,
     Example,

@@ -19,6 +19,8 @@ HEALTH = {
     "prediction_std": "spread of predictions",
     "position_std": "spread of targets across samples",
     "effective_rank": "effective rank of targets",
+    "utterance_target_std": "spread of utterance targets",
+    "utterance_prediction_std": "spread of utterance predictions",
 }
 METRIC_NAMES = {
     "linear_probe": "linear probe",

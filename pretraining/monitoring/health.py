@@ -5,6 +5,7 @@
     state            running | finished | preempted | collapsed | diverged | failed
     step, max_steps, epoch, loss, learning_rate, target_std, prediction_std, position_std, effective_rank,
     samples_per_second, tokens_per_second        as last logged; null before the first log
+    loss_<term>, utterance_target_std, utterance_prediction_std    the same, of a loss with several terms
     last_checkpoint  the newest complete one, null before
     skipped          files left out so far, by kind
     message          why it stopped, where it did
@@ -48,6 +49,7 @@ WATCHED = (
     "samples_per_second",
     "tokens_per_second",
 )
+OF_TERMS = ("loss_", "utterance_")  # what the names of further ones start with, where the loss has several terms
 
 
 class Health(TrainerCallback):
@@ -138,7 +140,7 @@ class Health(TrainerCallback):
 
 
 def _watched(logs: list[dict[str, float]]) -> dict[str, float]:
-    return {name: log[name] for log in logs for name in WATCHED if name in log}
+    return {name: log[name] for log in logs for name in log if name in WATCHED or name.startswith(OF_TERMS)}
 
 
 def _total(skipped: dict[str, Any]) -> int:

@@ -5,9 +5,14 @@ A representation collapses in more than one way, so more than one number is watc
 - `target_std`, `prediction_std`: spread over all positions; near zero when everything is predicted alike;
 - `position_std`: spread of targets across samples at the same position; near zero when targets depend on the position
   only, which the first two do not notice;
-- `effective_rank`: how many directions the targets use; falls when only some channels collapse.
+- `effective_rank`: how many directions the targets use; falls when only some channels collapse;
+- `utterance_target_std`, `utterance_prediction_std`: the first two of the term of a whole sample, where there is one.
+
+`loss_<term>` is the mean of a term of the loss, without its weight, where there are several. Each batch counts by its
+scored positions, as in the loss, which is their weighted sum.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -86,14 +91,20 @@ def position_spread(moments: Tensor) -> Tensor:
 class HealthMeter:
     """Collects what the model returned over the micro-batches of one update."""
 
-    targets: list[Moments] = field(default_factory=list)
-    predictions: list[Moments] = field(default_factory=list)
+    rows: dict[str, list[Moments]] = field(default_factory=lambda: defaultdict(list))  # of targets and predictions
+    terms: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))  # (mean * scored, scored)
     positions: list[Tensor] = field(default_factory=list)
     masked: list[Tensor] = field(default_factory=list)  # (masked, maskable) positions
 
     def update(self, output: Data2VecForPreTrainingOutput) -> None:
-        self.targets.append(Moments.of(output.targets, products=True))
-        self.predictions.append(Moments.of(output.predictions))
+        rows = {"target": output.targets, "prediction": output.predictions}
+        if output.cls_targets is not None and output.cls_predictions is not None:
+            rows |= {"utterance_target": output.cls_targets, "utterance_prediction": output.cls_predictions}
+        for name, of in rows.items():
+            self.rows[name].append(Moments.of(of, products=name == "target"))
+        for name, mean in (output.loss_terms or {}).items():
+            scored = torch.full_like(mean, len(output.targets), dtype=torch.float64)
+            self.terms[name].append(torch.stack((mean * scored, scored)))
         self.positions.append(position_moments(output.all_targets, output.real))
         masked, real = output.masked, output.real
         steps = torch.ones_like(output.all_targets[..., 0]) if real is None else real  # (batch, time)
@@ -102,18 +113,20 @@ class HealthMeter:
 
     def summary(self, reduce: Reduce) -> dict[str, float]:
         """The numbers over all micro-batches and ranks; empties the meter."""
-        if not self.targets:
+        if not self.rows:
             return {}
-        targets, predictions = (_add(parts, reduce) for parts in (self.targets, self.predictions))
+        rows = {name: _add(parts, reduce) for name, parts in self.rows.items()}
         masked = reduce(torch.stack(self.masked).sum(0))
         positions = reduce(_add_positions(self.positions))
-        for parts in (self.targets, self.predictions, self.positions, self.masked):
-            parts.clear()
+        several = self.terms if len(self.terms) > 1 else {}
+        terms = {name: reduce(torch.stack(parts).sum(0)) for name, parts in several.items()}
+        for kept in (self.rows, self.terms, self.positions, self.masked):
+            kept.clear()
         return {
-            "target_std": targets.spread().item(),
-            "prediction_std": predictions.spread().item(),
+            **{f"loss_{name}": (total / scored).item() for name, (total, scored) in terms.items()},
+            **{f"{name}_std": moments.spread().item() for name, moments in rows.items()},
             "position_std": position_spread(positions).item(),
-            "effective_rank": targets.effective_rank().item(),
+            "effective_rank": rows["target"].effective_rank().item(),
             "masked_fraction": (masked[0] / masked[1]).item(),
         }
 

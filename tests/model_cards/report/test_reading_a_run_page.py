@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data2vec.model_cards.report.page_pictures import SECTIONS
-from data2vec.pretraining.evaluation.plots import PANELS
+from data2vec.pretraining.evaluation.panels import PANELS
 from tests.code_blocks import ROOT, blocks_of, run_block
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from data2vec.model_cards.report.figures import png_of, svg_of
-from data2vec.pretraining.evaluation.plots import INK, PANELS, draw_curves, draw_panels
+from data2vec.pretraining.evaluation.panels import PANELS
+from data2vec.pretraining.evaluation.plots import INK, draw_curves, draw_panels
 
 
 LOG = [
@@ -34,6 +35,16 @@ def test_what_was_logged_is_drawn_and_nothing_else():
     assert set(lines(figures["spread"])) == {"targets", "predictions", "targets, across samples"}
     steps, values = lines(figures["probe"])["k-NN, teacher"]
     assert steps == [0, 21] and values == pytest.approx([37.0, 47.0]), "in %"
+
+
+def test_terms_of_the_loss_are_drawn_under_their_own_names():
+    log = [{"step": step, "loss": 3.0, "loss_regression": 2.0, "loss_of_mine": 1 / step} for step in (1, 2)]
+    one = draw_panels({"run": log})
+    assert list(one) == ["loss", "terms"]
+    assert lines(one["terms"]) == {"of_mine": ([1, 2], [1.0, 0.5]), "regression": ([1, 2], [2.0, 2.0])}
+    both = draw_panels({"run": log, "other": [{"step": 1, "loss_regression": 2.5}]})
+    assert list(both) == ["loss", "terms.loss_of_mine", "terms.loss_regression"]
+    assert both["terms.loss_regression"].axes[0].get_title(loc="left") == "Term: regression"
 
 
 def test_two_runs_share_a_figure_of_each_quantity():

@@ -46,12 +46,13 @@ def test_a_continued_run_knows_what_was_logged_before(tmp_path):
     watch = Health(tmp_path, dict)
     history = [
         {"loss": 3.0, "step": 5},
-        {"loss": 2.0, "position_std": 0.4, "step": 10},
+        {"loss": 2.0, "position_std": 0.4, "loss_utterance": 0.3, "utterance_target_std": 0.2, "step": 10},
         {"eval_loss": 1.0, "step": 10},
     ]
     watch.on_train_begin(ARGS, state(12, log_history=history), None)
     seen = read(tmp_path)
     assert (seen["loss"], seen["position_std"], seen["last_checkpoint"]) == (2.0, 0.4, "checkpoint-12")
+    assert (seen["loss_utterance"], seen["utterance_target_std"]) == (0.3, 0.2) and "eval_loss" not in seen
 
 
 def test_it_is_json_whatever_the_loss_is(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data2vec.modeling import Data2Vec2VisionConfig, Data2Vec2VisionForPreTraining
 from data2vec.pretraining.monitoring.metrics import HealthMeter, Moments, position_moments, position_spread
 
 
@@ -53,7 +54,7 @@ def test_spread_across_samples_at_a_position():
     assert position_spread(position_moments(x[:1], None)).isnan()
 
 
-def output(seed: int, batch: int, time: int) -> SimpleNamespace:
+def output(seed: int, batch: int, time: int, utterance: bool = True) -> SimpleNamespace:
     g = torch.Generator().manual_seed(seed)
     masked = torch.rand(batch, time, generator=g) < 0.5
     targets = torch.randn(batch, time, DIM, generator=g)
@@ -63,6 +64,9 @@ def output(seed: int, batch: int, time: int) -> SimpleNamespace:
         predictions=torch.randn(int(masked.sum()), DIM, generator=g),
         masked=masked,
         real=None,
+        cls_targets=targets.mean(1) if utterance else None,
+        cls_predictions=torch.randn(batch, DIM, generator=g) if utterance else None,
+        loss_terms={"regression": torch.rand((), generator=g)} | ({"utterance": torch.rand(())} if utterance else {}),
     )
 
 
@@ -82,6 +86,35 @@ def test_two_ranks_of_other_lengths_add_up_to_one():
     one = HealthMeter()
     one.update(first)
     assert one.summary(lambda x: x + next(arrivals)) == pytest.approx(expected)
+
+
+@torch.no_grad()
+def test_the_loss_is_the_weighted_sum_of_its_terms_as_logged():
+    """Of a model, over two micro-batches of which one has far more positions to score; and the utterance's spread."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 8, "patch_size": 2}
+    config = Data2Vec2VisionConfig(**sizes, num_prenet_layers=0)
+    config.objective = config.objective | {
+        "top_k_layers": 2, "views": 3, "cls_loss_weight": 2.5, "loss_beta": 0.5,
+        "masking": {"method": "random", "prob": 0.5}, "decoder": {"dim": 16, "layers": 1, "kernel": 3, "groups": 1},
+    }  # fmt: skip
+    model, g = Data2Vec2VisionForPreTraining(config), torch.Generator().manual_seed(0)
+    meter, loss, scored, utterances = HealthMeter(), 0.0, 0, []
+    for batch, share in ((2, 0.3), (5, 0.8)):
+        masked = torch.rand(batch, 3, 16, generator=g) < share
+        out = model(torch.randn(batch, 3, 8, 8, generator=g), masked)
+        loss, scored = loss + out.loss.item() * int(masked.sum()), scored + int(masked.sum())
+        utterances.append(out.cls_predictions)
+        meter.update(out)
+    found = meter.summary(lambda x: x)
+    assert found["loss_regression"] + 2.5 * found["loss_utterance"] == pytest.approx(loss / scored, rel=1e-5)
+    rows = torch.cat(utterances).numpy()
+    assert found["utterance_prediction_std"] == pytest.approx(np.sqrt(rows.var(0, ddof=1) + 1e-6).mean(), rel=1e-5)
+
+
+def test_a_loss_of_one_term_is_logged_once():
+    meter = HealthMeter()
+    meter.update(output(1, 5, 11, utterance=False))
+    assert not [name for name in meter.summary(lambda x: x) if name.startswith(("loss", "utterance"))]
 
 
 def test_masked_fraction_counts_views_and_spares_padding():
