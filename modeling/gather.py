@@ -78,6 +78,16 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return F.embedding(first.unsqueeze(-1) + index, tokens.flatten(0, 1))
 
 
+def at_scored(states: Tensor, indices: Tensor, rows: int) -> Tensor:
+    """What all views of a sample share, `(batch, time, dim)`, at scored positions `(scored,)` -> `(scored, dim)`.
+
+    `indices` count through `rows` of `time` positions, a row per view, those of a sample in a row.
+    """
+    batch, time = states.shape[:2]
+    views = rows // batch
+    return states.flatten(0, 1).index_select(0, indices // (views * time) * time + indices % time)
+
+
 def scatter(encoded: Tensor, visible: Tensor, elsewhere: Tensor) -> Tensor:
     """Kept tokens `(rows, kept, dim)` in their places, `elsewhere` `(rows, time, dim)` in the others."""
     place = (visible.cumsum(-1) - 1).clamp(min=0)  # (rows, time), which of the kept tokens

@@ -74,6 +74,18 @@ class Student(NamedTuple):
     in_place: Tensor  # (rows, time, dim), what it saw in its places, and what the decoder reads elsewhere
 
 
+class Step(NamedTuple):
+    """What a term of the loss may compare."""
+
+    inputs: tuple[Any, ...]  # what the embeddings read
+    tokens: Tokens  # the student's embedding of it, of everything
+    hidden: Hidden
+    student: Student
+    decoded: Tensor  # (rows, time, width), what the decoder's projection reads
+    all_targets: Tensor  # (batch, time, dim) fp32, what the teacher says
+    scored: Tensor  # (positions,) long, where the loss is taken, in the rows of `decoded`, flattened
+
+
 class Data2Vec2Teacher(Teacher):
     """The parts of an encoder that the teacher owns, parameters named as in the student's."""
 
@@ -246,32 +258,27 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
 
     # ---- what is compared ----
 
-    def loss_terms(
-        self, regression: LossTerm, student: Student, all_targets: Tensor, hidden: Hidden
-    ) -> list[LossTerm]:
-        """The terms of the loss: the regression at scored positions first, then what a method adds.
+    def loss_terms(self, regression: LossTerm, step: Step) -> list[LossTerm]:
+        """The terms of the loss, the same in each batch: the regression at scored positions, then what a method adds.
 
         Args:
             regression: see [`regression_term`].
-            student: what it made of its view.
-            all_targets: `(batch, time, dim)` fp32.
-            hidden: what was hidden from it.
         """
         objective = self.objective
         if not objective.cls_loss_weight:
             return [regression]
-        extra, states = self.config.num_extra_tokens, student.last_hidden_state
+        extra, states = self.config.num_extra_tokens, step.student.last_hidden_state
         if objective.cls_pooling == "last_token":
             predictions = states[:, extra - 1]
         elif objective.cls_pooling == "tokens":
             predictions = states[:, :extra].mean(1)
         else:
-            predictions = mean_over_time(states[:, extra:], student.real)
+            predictions = mean_over_time(states[:, extra:], step.student.real)
         real = None  # of the targets' mean
-        if hidden.real is not None:
-            views = len(hidden.real) // len(all_targets)
-            real = hidden.real[::views]
-        targets = mean_over_time(all_targets, real).repeat_interleave(len(states) // len(all_targets), dim=0)
+        if step.hidden.real is not None:
+            views = len(step.hidden.real) // len(step.all_targets)
+            real = step.hidden.real[::views]
+        targets = mean_over_time(step.all_targets, real).repeat_interleave(len(states) // len(step.all_targets), dim=0)
         return [regression, LossTerm("utterance", predictions, targets, objective.cls_loss_weight)]
 
     # ---- the step ----
@@ -307,9 +314,8 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         indices = scored_indices(scored, mask_counts)
         predictions = self.decoder.projection(decoded.flatten(0, 1).index_select(0, indices))  # (scored, dim)
         all_targets = targets.result()
-        terms = self.loss_terms(
-            self.regression_term(predictions, all_targets, scored, indices), student, all_targets, hidden
-        )
+        step = Step(inputs, tokens, hidden, student, decoded, all_targets, indices)
+        terms = self.loss_terms(self.regression_term(predictions, all_targets, scored, indices), step)
         output = self.compare(terms, all_targets, masked, tokens.real, num_items_in_batch)
         for term in terms:
             if term.name == "utterance":

@@ -16,6 +16,7 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_objective import ObjectiveConfig, objective_class_of
 from .ema import Teacher, copy_student, ema_update
+from .gather import at_scored
 from .loss import LossTerm, regression_loss, spread
 from .masking import mask_seeds
 from .ranges import check_ranges
@@ -208,10 +209,7 @@ class PreTrainingMixin(PreTrainedModel):
             scored: bool, where the loss is taken: `(batch, time)` or `(batch, views, time)`.
             indices: `(scored positions,)` long, where `scored`, flattened, is True, see [`gather.scored_indices`].
         """
-        batch, time = all_targets.shape[:2]
-        views = scored.numel() // (batch * time)
-        rows = indices // (views * time) * time + indices % time
-        targets = all_targets.flatten(0, 1).index_select(0, rows)  # (scored positions, dim)
+        targets = at_scored(all_targets, indices, scored.numel() // all_targets.shape[1])  # (scored positions, dim)
         return LossTerm("regression", predictions, targets, self.objective.regression_weight)
 
     def compare(

@@ -191,11 +191,12 @@ def test_a_subclass_adds_a_term():
     """With targets and a loss of its own, each relative to the mean over its own positions."""
 
     class WithLabels(Data2Vec2VisionForPreTraining):
-        def loss_terms(self, regression, student, all_targets, hidden):
-            labels = torch.arange(len(student.last_hidden_state)) % 24
+        def loss_terms(self, regression, step):
+            states = step.student.last_hidden_state[:, 0]
+            labels = torch.arange(len(states)) % 24
             summed = lambda logits, wanted: F.cross_entropy(logits, wanted, reduction="sum")  # noqa: E731
-            more = LossTerm("labels", student.last_hidden_state[:, 0], labels, 0.5, summed)
-            return [*super().loss_terms(regression, student, all_targets, hidden), more]
+            more = LossTerm("labels", states, labels, 0.5, summed)
+            return [*super().loss_terms(regression, step), more]
 
     plain, masked = vision(cls_loss_weight=0.0), masks()
     model = WithLabels(plain.config).eval()
