@@ -1,4 +1,4 @@
-"""docs/adding_a_modality.md: its code is the example's, its commands run, and the modality trains and resumes."""
+"""docs/adding_a_method.md: its code is the example's, its commands run, and method and modality train and resume."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.warm import commands_for
 
 
 EXAMPLE = ROOT / "docs" / "examples" / "series"
-BLOCKS = blocks_of(ROOT / "docs" / "adding_a_modality.md")
+BLOCKS = blocks_of(ROOT / "docs" / "adding_a_method.md")
 RUNNABLE = [i for i, (language, code) in enumerate(BLOCKS) if language == "bash" or "import sys" in code]
 JOINTS, LENGTHS = 60, (31, 47, 13, 83, 5)  # 5 steps are too few
 
@@ -55,6 +55,16 @@ def test_what_the_page_shows_of_a_run_is_there(folder):
     assert (run / "report_pictures" / "masks.png").is_file() and (run / "report_pictures" / "attention.png").is_file()
     (checks,) = json.loads((folder / "my_export" / "export.json").read_text())["files"].values()
     assert checks["largest_difference"] < 1e-5
+
+
+def test_the_method_of_the_page_has_a_second_term(folder):
+    """After the blocks: it is trained and logged; the encoder that is left is that of any series."""
+    run = folder / "runs" / "my_method"
+    state, health = (json.loads((run / name).read_text()) for name in ("trainer_state.json", "health.json"))
+    last = [entry for entry in state["log_history"] if "loss" in entry][-1]
+    assert last["loss_reconstruction"] == health["loss_reconstruction"] > 0 and last["loss_regression"] > 0
+    whole, encoder = (load_file(run / place / "model.safetensors") for place in ("pretraining", "."))
+    assert "reconstruction.weight" in whole and not [name for name in encoder if "reconstruction" in name]
 
 
 def test_the_example_edits_no_file_of_the_core():

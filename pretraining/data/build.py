@@ -123,7 +123,7 @@ def modality_of(model: PreTrainedConfig | str) -> type[Modality[Any]]:
             return modality
     raise ValueError(
         f"model_type = {model_type!r} is of no known modality: use one of {', '.join(MODEL_TYPES)}, or register it "
-        "(docs/adding_a_modality.md)."
+        "(docs/adding_a_method.md)."
     )
 
 

@@ -157,7 +157,7 @@ class Registry(dict[type[Modality[Any]], Entry]):
         known = ", ".join(known.name for known in self)
         raise ValueError(
             f"No {self.what} is registered for {modality.name}, only for {known}: register one "
-            "(docs/adding_a_modality.md)."
+            "(docs/adding_a_method.md)."
         )
 
 

@@ -68,15 +68,18 @@ class SeriesEmbeddings(nn.Module):
         self.patch_steps, self.channels = config.patch_steps, config.num_channels
         self.projection = DefaultLinear(self.patch_steps * self.channels, config.hidden_size)
 
-    def forward(self, series_values: Tensor) -> Tokens:
-        """`(batch, steps, channels)` -> `(batch, time, dim)` on a grid (time,)."""
+    def patches(self, series_values: Tensor) -> Tensor:
+        """`(batch, steps, channels)` -> `(batch, time, patch_steps * channels)`."""
         if series_values.dim() != 3 or series_values.shape[2] != self.channels:
             raise ValueError(
                 f"series_values has shape {tuple(series_values.shape)}: pass (batch, steps, {self.channels})."
             )
         time = series_values.shape[1] // self.patch_steps
-        patches = series_values[:, : time * self.patch_steps].reshape(series_values.shape[0], time, -1)
-        return Tokens(self.projection(patches.to(self.projection.weight.dtype)), (time,))
+        return series_values[:, : time * self.patch_steps].reshape(series_values.shape[0], time, -1)
+
+    def forward(self, series_values: Tensor) -> Tokens:
+        patches = self.patches(series_values).to(self.projection.weight.dtype)
+        return Tokens(self.projection(patches), grid=(patches.shape[1],))  # values (batch, time, dim)
 
 
 class SeriesModel(Data2Vec2Model):
