@@ -16,7 +16,7 @@ from .console.fields import fields_of
 from .console.help import EXIT_CODES, EXIT_REFUSED, FINE_TUNING, command_parser, end
 from .data.arguments import Source
 from .data.hub_names import require_data
-from .data.methods import BUILT_IN
+from .data.methods import BUILT_IN, OBJECTIVE
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -25,8 +25,7 @@ objective, data, training and, where the run ends with a report, report. --field
 100, --objective.top_k_layers 4 or, inside a field, --masking.length 5; values are YAML. The same command resumes an
 interrupted run."""
 SECTIONS = ("model", "objective", "data", "training")
-CLASSES = {  # section -> the class that holds its fields; those of `model` and `data` depend on the model type
-    "objective": ("data2vec.modeling.configuration_objective", "ObjectiveConfig"),
+CLASSES = {  # section -> the class that holds its fields; those of other sections depend on the model type
     "training": ("data2vec.pretraining.shared_arguments", "PretrainingArguments"),
     "report": ("data2vec.pretraining.evaluation.report", "ReportArguments"),
 }
@@ -60,7 +59,7 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], lis
             "recipes that come with the package": _recipes(),
             "fields of model": "model_type, model_name_or_path (continue from an encoder), and those of the encoder's "
             "configuration",
-            "fields of objective": fields_of(*CLASSES["objective"]),
+            "fields of objective": fields_of(*OBJECTIVE),
             "fields of data, every modality": EVERY_DATA,
             **{
                 f"fields of data, {reads.name}": [f for f in fields_of(*reads.arguments) if f not in EVERY_DATA]
@@ -99,10 +98,10 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> list[str]:
     if section in CLASSES:
         return fields_of(*CLASSES[section])
     model_type = model_type_of(recipe["model"])
-    if section == "data":
-        return fields_of(*BUILT_IN[model_type].reads.arguments)
-    added = BUILT_IN[model_type].pretraining_fields
-    return [*model_fields(model_type), *added, "model_type", recipe_file.CHECKPOINT]
+    built = BUILT_IN[model_type]
+    if section in ("objective", "data"):
+        return fields_of(*(built.objective if section == "objective" else built.reads.arguments))
+    return [*model_fields(model_type), *built.pretraining_fields, "model_type", recipe_file.CHECKPOINT]
 
 
 def model_type_of(model: Mapping[str, Any]) -> str:

@@ -62,6 +62,9 @@ class Method:
         )
 
 
+OBJECTIVE = Home("data2vec.modeling.configuration_objective", "ObjectiveConfig")
+
+
 @dataclass(frozen=True)
 class Reads:
     """What a model type is trained on: a `Modality`, and the class of the fields of `data`."""
@@ -76,6 +79,7 @@ class ModelType:
     """
     Attributes:
         config: its configuration, whose fields are those of `model`.
+        objective: the class of the fields of `objective`.
         pretraining_fields: further ones, which our pretraining model reads from a configuration of `transformers`.
     """
 
@@ -83,6 +87,7 @@ class ModelType:
     reads: Reads
     config: Home
     pretraining_fields: tuple[str, ...] = ()
+    objective: Home = OBJECTIVE
 
 
 def _reads(name: str, module: str, modality: str) -> Reads:

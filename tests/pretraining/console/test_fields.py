@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING
 from data2vec.finetune.arguments import FineTuneArguments
 from data2vec.finetune.command_line import ARGUMENTS
 from data2vec.finetune.help_text import COMMANDS
+from data2vec.modeling.configuration_objective import objective_class_of
 from data2vec.pretraining import command_line
 from data2vec.pretraining.console.fields import fields_of
 from data2vec.pretraining.data.build import MODEL_TYPES
@@ -19,6 +20,7 @@ from tests.code_blocks import ROOT
 
 
 HOMES = {*command_line.CLASSES.values(), *(built.reads.arguments for built in BUILT_IN.values()), ARGUMENTS}
+HOMES |= {built.objective for built in BUILT_IN.values()}
 HOMES |= {home for words in COMMANDS.values() for home in (words.data, words.task)}
 
 
@@ -31,7 +33,7 @@ def test_fields_are_those_of_the_class(module, name):
 @pytest.mark.parametrize("model_type", BUILT_IN)
 def test_model_types_are_those_that_are_pretrained(model_type):
     built, config_class = BUILT_IN[model_type], CONFIG_MAPPING[model_type]
-    assert built.config.open() is config_class
+    assert built.config.open() is config_class and built.objective.open() is objective_class_of(config_class)
     assert sorted(command_line.model_fields(model_type)) == sorted(
         f.name for f in dataclasses.fields(config_class) if f.init
     )
@@ -108,3 +110,11 @@ except SystemExit as done:
 def test_help_and_slips_are_answered_before_torch_is_imported(words, code, said):
     done = subprocess.run([sys.executable, "-c", EARLY, *words.split()], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code and said in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_a_method_may_have_an_objective_of_its_own(monkeypatch):
+    """Its fields are then known, and those of no other type: here, for want of one, those of a recipe's data."""
+    built = dataclasses.replace(BUILT_IN["data2vec2-text"], objective=BUILT_IN["data2vec2-text"].reads.arguments)
+    monkeypatch.setitem(BUILT_IN, "data2vec2-text", built)
+    known = command_line.field_names("objective", {"model": {"model_type": "data2vec2-text"}})
+    assert "block_size" in known and "views" not in known
