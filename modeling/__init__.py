@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REGISTERED_BY = {
     "transformers.models.auto.configuration_auto": f"{__name__}.auto_configuration",
     "transformers.models.auto.modeling_auto": f"{__name__}.auto",
+    "transformers.models.auto.feature_extraction_auto": f"{__name__}.auto_feature_extraction",
 }
 # What is half imported when it imports those, and needed by ours: they wait until it is there.
 AROUND = ("transformers.modeling_layers", f"{__name__}.")

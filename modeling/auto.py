@@ -22,7 +22,9 @@ from transformers import (
 )
 
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from .configuration_eat import EatConfig
 from .configuration_objective import ObjectiveConfig
+from .feature_extraction_eat import EatFeatureExtractor
 from .heads import (
     Data2Vec2AudioForAudioFrameClassification,
     Data2Vec2AudioForCTC,
@@ -41,6 +43,7 @@ from .modeling_data2vec2_pretraining import (
 from .modeling_data2vec_audio import Data2VecAudioForPreTraining, make_padding_independent
 from .modeling_data2vec_text import Data2VecTextForPreTraining
 from .modeling_data2vec_vision import Data2VecVisionForPreTraining
+from .modeling_eat import EatForAudioClassification, EatForPreTraining, EatModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 
 
@@ -72,19 +75,25 @@ __all__ = [
     "Data2VecVisionConfig",
     "Data2VecVisionForPreTraining",
     "Data2VecVisionModel",
+    "EatConfig",
+    "EatFeatureExtractor",
+    "EatForAudioClassification",
+    "EatForPreTraining",
+    "EatModel",
     "ObjectiveConfig",
     "make_padding_independent",
 ]
 
 MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
-    AutoModel: (Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel),
+    AutoModel: (Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel, EatModel),
     AutoModelForPreTraining: (
         Data2Vec2AudioForPreTraining,
         Data2Vec2TextForPreTraining,
         Data2Vec2VisionForPreTraining,
+        EatForPreTraining,
     ),
     AutoModelForCTC: (Data2Vec2AudioForCTC,),
-    AutoModelForAudioClassification: (Data2Vec2AudioForSequenceClassification,),
+    AutoModelForAudioClassification: (Data2Vec2AudioForSequenceClassification, EatForAudioClassification),
     AutoModelForAudioFrameClassification: (Data2Vec2AudioForAudioFrameClassification,),
     AutoModelForImageClassification: (Data2Vec2VisionForImageClassification,),
     AutoModelForSequenceClassification: (Data2Vec2TextForSequenceClassification,),

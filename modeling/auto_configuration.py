@@ -3,7 +3,8 @@
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from .configuration_eat import EatConfig
 
 
-for configuration in (Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig):
+for configuration in (Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig, EatConfig):
     AutoConfig.register(configuration.model_type, configuration)

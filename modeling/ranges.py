@@ -23,12 +23,12 @@ RANGES: dict[str, tuple[float, float, bool]] = {
         ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
         + ("conv_dim", "conv_kernel", "conv_stride", "conv_pos_kernel_size", "num_conv_pos_embedding_groups")
         + ("mask_time_length", "mask_feature_length", "classifier_proj_size", "vocab_size")
-        + ("image_size", "patch_size", "num_channels"),
+        + ("image_size", "patch_size", "num_channels", "num_mel_bins"),
         COUNT,
     ),
     **dict.fromkeys(
         ("num_prenet_layers", "num_extra_tokens", "num_conv_pos_embeddings", "layer_norm_eps", "initializer_range")
-        + ("layer_scale_init_value",),
+        + ("layer_scale_init_value", "classifier_norm_eps"),
         NOT_NEGATIVE,
     ),
 }

@@ -14,10 +14,11 @@ from data2vec.modeling.convert.keys import to_ours, translated
 from data2vec.modeling.convert.sources import SOURCES
 
 
-__all__ = ["GOLDEN", "SAMPLES", "flatten", "load_case", "part", "rename", "renamed", "reshaped"]
+__all__ = ["EAT_CASES", "GOLDEN", "SAMPLES", "flatten", "load_case", "part", "rename", "renamed", "reshaped"]
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = Path(__file__).parent / "samples"
+EAT_CASES = [folder.name for folder in sorted(GOLDEN.glob("eat_?"))]
 
 
 def load_case(name: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:

@@ -18,10 +18,10 @@ from ..arguments import FineTuneRun
 from ..examples import Examples
 from ..labels import labelled_examples, open_splits
 from ..metrics import load
+from ..mixing import MixingCollator
 from ..predictions import classification_rows, write_confusion
 from ..task import Task, TaskData
 from .arguments import ImageClassificationArguments, ImageClassificationData
-from .mixing import MixingCollator
 from .reading import ImageReader
 
 
@@ -54,12 +54,14 @@ class ImageClassification(Task[ImageClassificationArguments, ImageClassification
         seed = self.run.training.seed
         train, evaluation = labelled_examples(self.data_args, splits, labels, reader.read, seed=seed)
         self.names = labels.names
-        args = self.args
+        args, collator = self.args, ImageCollator(None, reader.grid, seed)
         return TaskData(
             train,
             evaluation,
-            collator=ImageCollator(None, reader.grid, seed),
+            collator=collator,
             train_collator=MixingCollator(
+                collator,
+                "pixel_values",
                 len(labels.names),
                 seed,
                 mixup_alpha=args.mixup,

@@ -7,6 +7,7 @@ from typing import Any
 from ...pretraining.data.audio import AudioData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
+from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 
 
@@ -56,6 +57,17 @@ CARD_WORDS: Registry[CardWords] = Registry(
             },
             classification="audio-classification",
             fine_tuning=("AutoModelForAudioClassification", "run_audio_classification.py", "spoken_digits_small.yaml"),
+        ),
+        SpectrogramData: CardWords(
+            tag="audio",
+            limits="It knows the kinds of sound of its training data. It takes mono audio at its processor's sampling "
+            "rate.",
+            example=lambda config: "example = np.zeros(16_000, dtype=np.float32)  # your clip: mono, at 16 kHz",
+            imports=("import numpy as np",),
+            call='processor(example, sampling_rate=processor.sampling_rate, return_tensors="pt")',
+            tasks={"ForAudioClassification": "audio-classification", "Model": "feature-extraction"},
+            classification="audio-classification",
+            fine_tuning=("AutoModelForAudioClassification", "run_audio_classification.py", "esc10_eat.yaml"),
         ),
         ImageData: CardWords(
             tag="vision",

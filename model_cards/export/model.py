@@ -22,11 +22,13 @@ from transformers import (
 )
 
 from ...modeling.embed_audio import ConvFrames
+from ...modeling.embed_image import as_pair
 from ...pretraining.data.audio import AudioData
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.hub_names import require_hub_name
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
+from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 
 
@@ -146,6 +148,37 @@ class ExportableAudio(Exportable):
         return self._only(input_values=input_values, attention_mask=attention_mask)
 
 
+class ExportableSpectrogram(Exportable):
+    """Whole rows of patches, two to as many as there are positions."""
+
+    heads: ClassVar[dict[str, Any]] = {"Model": AutoModel, "ForAudioClassification": AutoModelForAudioClassification}
+    names = ("input_values", "attention_mask")
+    unit = "frames"
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__(model)
+        config: Any = model.config
+        self.frames, _ = as_pair(config.patch_size)
+        self.most = config.max_position_embeddings  # rows
+        self.shortest, self.longest = 2 * self.frames, self.most * self.frames
+        lengths = [min(rows, self.most) * self.frames for rows in (7, 2, 4, 11, 100 * SECONDS // self.frames)]
+        self.traced, self.timed = Shape(3, lengths[0]), Shape(1, lengths[-1])
+        self.checked = tuple(Shape(rows, length) for rows, length in zip((1, 2, 5), lengths[1:4], strict=True))
+
+    def dims(self) -> tuple[dict[int, Any], ...]:
+        batch, rows = Dim("batch"), Dim("rows", min=2, max=self.most)
+        return tuple({0: batch, 1: self.frames * rows} for _ in self.names)
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        config: Any = self.model.config
+        mask, generator = self._masked(shape), torch.Generator().manual_seed(seed)
+        values = torch.randn(shape.rows, shape.length, config.num_mel_bins, generator=generator)
+        return {"input_values": values * mask.unsqueeze(-1), "attention_mask": mask}
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor) -> Tensor:
+        return self._only(input_values=input_values, attention_mask=attention_mask)
+
+
 class ExportableText(Exportable):
     """Tokens, two to as many as there are positions."""
 
@@ -197,7 +230,13 @@ class ExportableVision(Exportable):
 
 
 EXPORTS: Registry[type[Exportable]] = Registry(
-    "export", {AudioData: ExportableAudio, ImageData: ExportableVision, TextData: ExportableText}
+    "export",
+    {
+        AudioData: ExportableAudio,
+        SpectrogramData: ExportableSpectrogram,
+        ImageData: ExportableVision,
+        TextData: ExportableText,
+    },
 )
 
 

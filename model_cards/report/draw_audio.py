@@ -70,11 +70,16 @@ class AudioDrawing:
 def _spectrogram(example: Masked) -> tuple[np.ndarray, float]:
     """Log-mel energies as pixels (height, width, 3), and the seconds that they cover."""
     wave = example.batch["input_values"][0]
-    mel = log_mel(wave).numpy()[::-1]  # (mels, time), high ones on top
+    return painted(log_mel(wave).numpy()), len(wave) / SAMPLING_RATE
+
+
+def painted(mel: np.ndarray) -> np.ndarray:
+    """Log-mel energies (mels, time) as pixels (height, width, 3), high ones on top."""
+    mel = mel[::-1]
     low, high = np.percentile(mel, (5, 99.5))
     values = (mel - low) / max(high - low, 1e-6)
     image = Image.fromarray(values.astype(np.float32)).resize(SIZE, Image.Resampling.BILINEAR)
-    return coloured(np.asarray(image)), len(wave) / SAMPLING_RATE
+    return coloured(np.asarray(image))
 
 
 def _frame_starts(inputs: Inputs, example: Masked) -> np.ndarray:

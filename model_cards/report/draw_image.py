@@ -24,7 +24,7 @@ class ImageDrawing:
         rows, columns = inputs.modality.grid
         for number, masked in enumerate(example.masked):
             said = f"{masked.sum()} of {masked.size} patches hidden ({percent(masked.mean())})"
-            hidden = _over_pixels(masked.reshape(rows, columns), pixels.shape[:2])
+            hidden = over_pixels(masked.reshape(rows, columns), pixels.shape[:2])
             shown = covered(_enlarged(pixels, repeat), _enlarged(hidden, repeat))
             found.append(
                 picture(f"{name}_view{number + 1}", shown, example.view(number) + said, f"The same image, {said}.")
@@ -37,12 +37,12 @@ class ImageDrawing:
         found = [picture(f"{name}_whole", _enlarged(pixels, repeat), "the image", "The image.")]
         for block, called in blocks_to_show(len(maps)).items():
             share = received(maps[block])
-            shown = _enlarged(_heated(pixels, share.reshape(grid)), repeat)
+            shown = _enlarged(heated(pixels, share.reshape(grid)), repeat)
             caption = f"{called}: most on one patch {share.max():.1f} × even"
             found.append(picture(f"{name}_block{block + 1}", shown, caption, f"Attention each patch gets, {called}."))
         centre = _centre_of_interest(pixels, grid)
         row = maps[-1][centre]
-        shown = _enlarged(_heated(pixels, row.reshape(grid)), repeat)
+        shown = _enlarged(heated(pixels, row.reshape(grid)), repeat)
         _frame(shown, centre, grid)
         caption = f"last block, from the framed patch: {percent(row.max())} on one patch"
         alt = "What the framed patch looks at in the last block."
@@ -61,15 +61,15 @@ def _enlarged(pixels: np.ndarray, repeat: int) -> np.ndarray:
     return pixels.repeat(repeat, axis=0).repeat(repeat, axis=1)
 
 
-def _over_pixels(grid: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def over_pixels(grid: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """A value of each patch (rows, columns) as one of each pixel."""
     rows, columns = (np.arange(length) * patches // length for length, patches in zip(size, grid.shape, strict=True))
     return grid[np.ix_(rows, columns)]
 
 
-def _heated(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
+def heated(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """The image in grey under the colours of attention (rows, columns), from none to the most."""
-    heat = _over_pixels(attention / max(float(attention.max()), 1e-12), pixels.shape[:2])
+    heat = over_pixels(attention / max(float(attention.max()), 1e-12), pixels.shape[:2])
     grey = pixels.mean(-1, keepdims=True)
     return (0.35 * grey + 0.65 * coloured(heat)).astype(np.uint8)
 

@@ -13,12 +13,14 @@ from ...pretraining.console.progress import progress
 from ...pretraining.data.audio import AudioData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
+from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 from ..command_line import MapMethod
 from ..folder import Folder
 from .draw_audio import AudioDrawing
 from .draw_features import MAPPED, feature_map, layers_figure, probe_all_layers, scores_of_probe
 from .draw_image import ImageDrawing
+from .draw_spectrogram import SpectrogramDrawing
 from .draw_text import TextDrawing
 from .figures import Drawing, Group
 from .inputs import Inputs, Labelled, Masked
@@ -32,7 +34,13 @@ LOOKED_AT = 2  # of them, with attention
 PROBED = 2000  # labelled examples of each split, as in the report of a run
 
 DRAWINGS: Registry[Drawing] = Registry(
-    "drawing", {ImageData: ImageDrawing(), AudioData: AudioDrawing(), TextData: TextDrawing()}
+    "drawing",
+    {
+        ImageData: ImageDrawing(),
+        AudioData: AudioDrawing(),
+        SpectrogramData: SpectrogramDrawing(),
+        TextData: TextDrawing(),
+    },
 )
 
 

@@ -29,6 +29,7 @@ from data2vec.pretraining.data.build import modality_of
 from data2vec.pretraining.data.hub_names import require_hub_name
 from data2vec.pretraining.data.image import ImageData
 from data2vec.pretraining.data.modality import Registry
+from data2vec.pretraining.data.spectrogram import SpectrogramData
 from data2vec.pretraining.data.text import TextData
 
 
@@ -43,6 +44,7 @@ SPACES: Registry[dict[str, tuple[str, str]]] = Registry(
             "ForCTC": ("audio", "automatic-speech-recognition"),
             "ForSequenceClassification": ("audio", "audio-classification"),
         },
+        SpectrogramData: {"ForAudioClassification": ("audio", "audio-classification")},
         ImageData: {
             "ForImageClassification": ("image", "image-classification"),
             "Model": ("image", "image-feature-extraction"),

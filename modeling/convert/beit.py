@@ -190,7 +190,7 @@ def completed(originals: Tensors, config: Any) -> Tensors:
     return {f"_ema.lm_head.{x}": originals[f"lm_head.{x}"] for x in ("weight", "bias")} | originals
 
 
-def is_source(name: str, tensors: Tensors) -> bool:
+def is_source(name: str, section: Values, tensors: Tensors) -> bool:
     return "patch_embed.proj.weight" in tensors and "cls_token" in tensors
 
 

@@ -13,7 +13,9 @@ def inputs_of(model: PreTrainedModel, io: dict[str, Tensor]) -> dict[str, Tensor
     if model.config.model_type == "data2vec-text":
         tokens = io["in.target_tokens"]
         return {"input_ids": tokens, "attention_mask": tokens.ne(1).long()}
-    inputs = {name: io["in.img"] if "in.img" in io else io["in.source"]}
+    inputs = {name: next(io[source] for source in ("in.img", "in.source", "in.imgs") if source in io)}
+    if model.config.model_type == "eat":  # the original's have an axis of one channel
+        inputs[name] = inputs[name].squeeze(1)
     if "in.padding_mask" in io and io["in.padding_mask"].any():
         inputs["attention_mask"] = (~io["in.padding_mask"]).long()
     return inputs
@@ -43,15 +45,19 @@ def differences(model: PreTrainedModel, io: dict[str, Tensor]) -> dict[str, floa
     """The largest difference of each tensor, relative to 1 or to the tensor's largest value, whichever is more.
 
     Args:
-        io: `in.*`, and what came out of the original: `feat.x` and, for a model that pretrains, `reg.x` (predictions),
-            `reg.y` (targets), `cls.x` and `cls.y`.
+        io: `in.*`, and what came out of the original: `feat.x`, for a model with a head `logits`, and for one that
+            pretrains `reg.x` (predictions), `reg.y` (targets), `cls.x` and `cls.y`.
     """
     inputs = inputs_of(model, io)
+    features = io["feat.x"] if "feat.x" in io else io["feat.x_with_extra_tokens"]
     hidden = model.base_model(**inputs).last_hidden_state
-    hidden = hidden[:, hidden.shape[1] - io["feat.x"].shape[1] :]  # without extra tokens
+    hidden = hidden[:, hidden.shape[1] - features.shape[1] :]  # without extra tokens, where these are
     # in text of data2vec 1 the original writes other values into the padding
     real = inputs["attention_mask"].bool() if "in.target_tokens" in io else slice(None)
-    pairs = {"features": (hidden[real], io["feat.x"][real])}
+    pairs = {"features": (hidden[real], features[real])}
+    for name in ("logits", f"{getattr(model.config, 'pooling', None)}.logits"):  # with a head
+        if name in io:
+            pairs["logits"] = (model(**inputs).logits, io[name])
     if isinstance(model, PreTrainingMixin):
         out = model(**inputs | masks_of(model, io), num_items_in_batch=1)
         pairs |= {"predictions": (out.predictions, io["reg.x"]), "targets": (out.targets, io["reg.y"])}

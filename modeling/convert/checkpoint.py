@@ -1,5 +1,6 @@
 """Checkpoints of fairseq and data2vec_vision as plain data, and how one is written; see `pickles` for their safety."""
 
+import json
 import os
 import re
 import tempfile
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .pickles import Limit, Refused, StandIn, Stored, read_pickle
@@ -16,6 +19,7 @@ from .pickles import Limit, Refused, StandIn, Stored, read_pickle
 
 REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+){0,7})\}")  # OmegaConf's, to a field of the same configuration
 LONGEST_NAME = 300  # of a tensor
+WEIGHTS = "model.safetensors"  # of a folder of the Hub
 MOST_SHARED = 4  # times the file: more bytes than that its tensors never have, by sharing parts of it
 
 
@@ -84,11 +88,13 @@ def _leaves(tree: dict[str, Any], prefix: str, limit: Limit, depth: int) -> Iter
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of fairseq or of the data2vec_vision repository.
+    """Read a checkpoint of fairseq or of the data2vec_vision repository, or a folder as it is published on the Hub.
 
     Raises:
         ValueError: a damaged file, one that names a class that is not allowed, or no checkpoint of these.
     """
+    if path.is_dir():
+        return _read_folder(path)
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise Refused(f"{path} has no entry 'model': it is no checkpoint of fairseq or data2vec_vision.")
@@ -104,6 +110,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     last = history[-1] if isinstance(history, list) and history else None
     updates = last.get("num_updates") if isinstance(last, dict) else None
     return Checkpoint(cfg, tensors, updates if type(updates) is int and 0 <= updates < 2**48 else None, path)
+
+
+def _read_folder(folder: Path) -> Checkpoint:
+    """`config.json` is the section `model`, under the name of its `model_type`."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise Refused(f"{folder} cannot be read as a folder of the Hub: {error}") from error
+    if not isinstance(config, dict):
+        raise Refused(f"{folder / 'config.json'} holds no configuration.")
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return Checkpoint({"model": config | {"_name": config.get("model_type")}}, floats, path=folder)
 
 
 def _tensors(stored: dict[str, Any], path: Path) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ exit codes:
 documentation:
   docs/converting.md
 """
+HUB_FILES = ("config.json", "model.safetensors")
 LONGEST_LINE = 800  # letters of an error
 
 
@@ -31,7 +32,12 @@ def command_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="data2vec-convert-fairseq", description=WHAT, epilog=ENDING, formatter_class=_Help, allow_abbrev=False
     )
-    parser.add_argument("source", metavar="CHECKPOINT", type=Path, help="a checkpoint; with --to-fairseq a folder")
+    parser.add_argument(
+        "source",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="a checkpoint, or a folder of EAT from the Hub; with --to-fairseq a folder of ours",
+    )
     parser.add_argument("out", metavar="OUT_DIR", type=Path, help="the folder to write; with --to-fairseq a file")
     parser.add_argument("--encoder-only", action="store_true", help="leave teacher, predictor and head out")
     parser.add_argument(
@@ -48,8 +54,8 @@ def check_there(checkpoint: Path, folder: Path) -> None:
     """ValueError where there is no checkpoint, or something where the folder is to be."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already: give a new folder.")
-    if not checkpoint.is_file():
-        raise ValueError(f"{checkpoint} is not a file: give a checkpoint.")
+    if not (checkpoint.is_file() or all((checkpoint / name).is_file() for name in HUB_FILES)):
+        raise ValueError(f"{checkpoint} is not a file: give a checkpoint, or a folder with {' and '.join(HUB_FILES)}.")
 
 
 def check_back(folder: Path, checkpoint: Path) -> None:

@@ -1,6 +1,7 @@
 """fairseq's checkpoints of data2vec 2.0 (`data2vec_multi`): one modality each, and the tasks' heads around it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,13 +22,14 @@ from ..modeling_data2vec2_pretraining import (
 )
 from . import original
 from .fairseq_audio import TASK as AUDIO_TASK
-from .fairseq_multi_keys import rows_of_modality, shaped, shaped_back
+from .fairseq_multi_keys import LOCAL_ROWS, rows_of_modality, shaped, shaped_back
 from .fairseq_text import EMBEDDINGS, text_task
 from .keys import Rows
 from .original import Fields, number, optional_part, part_of, read_fields, write_fields
 from .source import Configured, Source, Tensors, Tuned, Values
 
 
+NAME = "data2vec_multi"
 # of a process, in the published recipe for images: the original's weight of the CLS loss is relative to it
 SAMPLES = 16
 ENCODER: Fields = [
@@ -66,18 +68,29 @@ OF_TRAINING = {
     "add_positions_all", "projection_ratio", "learned_alibi_scale", "transformer_decoder", "enc_dec_transformer",
 }  # fmt: skip
 
-CONFIGS: dict[str, type[Data2Vec2Config]] = {
-    "audio": Data2Vec2AudioConfig,
-    "image": Data2Vec2VisionConfig,
-    "text": Data2Vec2TextConfig,
-}
+
+@dataclass(frozen=True)
+class Kind:
+    """A modality of `data2vec_multi`, and what we make of it.
+
+    Attributes:
+        modality: its name in the original: audio, image or text.
+        config_class: ours.
+        fields: its section and the tensors -> fields of our configuration that others do not have.
+        cfg: our configuration and the masks -> those of its section, and of the task, in the original.
+    """
+
+    modality: str
+    config_class: type[Data2Vec2Config]
+    fields: Callable[[Values, Tensors], Values]
+    cfg: Callable[[Any, Values], tuple[Values, Values]]
 
 
 def modality_of(tensors: Tensors) -> str:
     """ "audio", "image" or "text", by the encoder that is there."""
     names = [name.partition("modality_encoders.")[2] for name in tensors if "modality_encoders." in name]
     found = sorted({name.partition(".")[0].lower() for name in names})
-    if len(found) != 1 or found[0] not in CONFIGS:
+    if len(found) != 1 or found[0] not in LOCAL_ROWS:
         raise ValueError(f"the checkpoint has encoders of the modalities {found}: only one can be converted.")
     return found[0]
 
@@ -85,27 +98,27 @@ def modality_of(tensors: Tensors) -> str:
 # ---- configuration ----
 
 
-def config(cfg: Values, tensors: Tensors, modality: str, tuned: bool = False, **head: Any) -> Configured:
+def config(cfg: Values, tensors: Tensors, kind: Kind, tuned: bool = False, **head: Any) -> Configured:
     """Args: `head`, fields of a task's head, around a model that has this configuration."""
     m = part_of(cfg, "model", "cfg")
-    part = part_of(part_of(m, "modalities"), modality, "model.modalities")
+    part = part_of(part_of(m, "modalities"), kind.modality, "model.modalities")
     switches = {**m, **part, **optional_part(part, "decoder")}
     if tuned:
         switches = {name: value for name, value in switches.items() if name not in OF_TRAINING}
-    config_class = CONFIGS[modality]
+    config_class = kind.config_class
     config_class.check_original_switches(switches)
     original.refuse_unless(m, {"layer_norm_first": False}, "the original drops a residual there")
-    found = read_fields(m, ENCODER) | read_fields(part, LOCAL, f"modalities.{modality}")
+    found = read_fields(m, ENCODER) | read_fields(part, LOCAL, f"modalities.{kind.modality}")
     fields: Values = found | {
         "layer_norm_eps": float(found["layer_norm_eps"]),
         "intermediate_size": int(found["hidden_size"] * number(m, "mlp_ratio")),
-        **OWN_FIELDS[modality](part, tensors),
+        **kind.fields(part, tensors),
         **head,
     }
     if tuned:  # the encoder reads one number of it
         fields["objective"] = config_class.default_objective | {"original_padding": True}
     else:
-        fields["objective"] = _objective(m, part, cfg, modality)
+        fields["objective"] = _objective(m, part, cfg, kind.modality)
     return config_class(**fields), _notes(m, part)
 
 
@@ -144,9 +157,6 @@ def _text(part: Values, tensors: Tensors) -> Values:
         "vocab_size": original.rows_of(tensors, stem),
         "max_position_embeddings": original.rows_of(tensors, stem.replace("embed_tokens", "embed_positions")),
     }
-
-
-OWN_FIELDS: dict[str, Callable[[Values, Tensors], Values]] = {"audio": _audio, "image": _image, "text": _text}
 
 
 def _objective(m: Values, part: Values, cfg: Values, modality: str) -> Values:
@@ -189,12 +199,14 @@ def _masking(values: Values) -> Values:
 
 def ctc_config(cfg: Values, tensors: Tensors) -> Configured:
     head = cfg["model"]
-    return config(part_of(head, "w2v_args"), tensors, "audio", True, **original.ctc_head(head, tensors))
+    return config(part_of(head, "w2v_args"), tensors, AUDIO_KIND, True, **original.ctc_head(head, tensors))
 
 
 def text_config(cfg: Values, tensors: Tensors) -> Configured:
     head = cfg["model"]
-    return config(part_of(head, "pretrained_model_args"), tensors, "text", True, **original.text_head(head, tensors))
+    return config(
+        part_of(head, "pretrained_model_args"), tensors, TEXT_KIND, True, **original.text_head(head, tensors)
+    )
 
 
 def image_config(cfg: Values, tensors: Tensors) -> Configured:
@@ -207,13 +219,13 @@ def image_config(cfg: Values, tensors: Tensors) -> Configured:
         "use_mean_pooling": mode == "MEAN_POOLING",
         "drop_path_rate": number(head, "drop_path_rate", default=0.0),
     }
-    return config(part_of(head, "pretrained_model_args"), tensors, "image", True, **fields)
+    return config(part_of(head, "pretrained_model_args"), tensors, IMAGE_KIND, True, **fields)
 
 
 # ---- back ----
 
 
-def to_cfg(config: PreTrainedConfig, objective: ObjectiveConfig, modality: str) -> Values:
+def to_cfg(config: PreTrainedConfig, objective: ObjectiveConfig, kind: Kind) -> Values:
     decoder, views, masking = objective.decoder, objective.views, objective.masking.to_dict()
     assert decoder is not None and views is not None  # of every model of data2vec 2.0
     masks = {
@@ -222,10 +234,10 @@ def to_cfg(config: PreTrainedConfig, objective: ObjectiveConfig, modality: str) 
         "mask_prob_adjust": masking.get("adjust", 0.0),
         "inverse_mask": masking.get("inverse", False),
     }
-    own, task = OWN_CFG[modality](config, {"clone_batch": views, **masks})
+    own, task = kind.cfg(config, {"clone_batch": views, **masks})
     local = write_fields(config, LOCAL) | masks | own
     local |= {
-        "type": modality.upper(),
+        "type": kind.modality.upper(),
         "prenet_layerdrop": config.layerdrop,
         "prenet_dropout": config.hidden_dropout,
         "init_extra_token_zero": False,
@@ -241,7 +253,7 @@ def to_cfg(config: PreTrainedConfig, objective: ObjectiveConfig, modality: str) 
     }
     model = write_fields(config, ENCODER) | original.write_objective(objective)
     model |= {
-        "_name": "data2vec_multi",
+        "_name": NAME,
         "max_update": objective.ema_anneal_steps,
         "start_drop_path_rate": 0.0,
         "norm_affine": True,
@@ -252,8 +264,8 @@ def to_cfg(config: PreTrainedConfig, objective: ObjectiveConfig, modality: str) 
         "end_of_block_targets": objective.target_tap == "end_of_block",
         "clone_batch": views,
         "ema_encoder_only": objective.ema_scope == "blocks",
-        "modalities": {modality: local},
-        "supported_modality": modality.upper(),
+        "modalities": {kind.modality: local},
+        "supported_modality": kind.modality.upper(),
         "cls_loss": objective.cls_loss_weight / (SAMPLES * views),
         "seed": 1,
     }
@@ -280,61 +292,66 @@ def _text_cfg(config: Any, masks: Values) -> tuple[Values, Values]:
     return local, text_task(positions) | {"skip_masking": True, "d2v2_multi": True}
 
 
-OWN_CFG = {"audio": _audio_cfg, "image": _image_cfg, "text": _text_cfg}
+AUDIO_KIND = Kind("audio", Data2Vec2AudioConfig, _audio, _audio_cfg)
+IMAGE_KIND = Kind("image", Data2Vec2VisionConfig, _image, _image_cfg)
+TEXT_KIND = Kind("text", Data2Vec2TextConfig, _text, _text_cfg)
 
 
-def _source(
-    modality: str,
+def source(
+    kind: Kind,
     words: str,
     encoder: type[PreTrainedModel],
     pretrained: type[PreTrainedModel],
     tuned: Tuned,
     older: tuple[tuple[str, str], ...] = (),
 ) -> Source:
+    """What the sources of `data2vec_multi` share."""
+    modality, student = kind.modality, f"{encoder.base_model_prefix}."
     return Source(
-        words=f"data2vec 2.0 in {words}",
-        is_source=lambda name, tensors: name == "data2vec_multi" and modality_of(tensors) == modality,
-        is_ours=lambda config: type(config) is CONFIGS[modality],
-        student="data2vec2.",
-        rows=rows_of_modality(modality),
+        words=words,
+        is_source=lambda name, section, tensors: name == NAME and modality_of(tensors) == modality,
+        is_ours=lambda config: type(config) is kind.config_class,
+        student=student,
+        rows=rows_of_modality(modality, student=student),
         encoder=encoder,
         pretrained=pretrained,
-        config=partial(config, modality=modality),
+        config=partial(config, kind=kind),
         tuned=tuned,
         older=older,
         shaped=shaped,
-        to_cfg=partial(to_cfg, modality=modality),
-        rows_back=lambda objective: rows_of_modality(modality, objective.head_layers, objective.ema_scope),
+        to_cfg=partial(to_cfg, kind=kind),
+        rows_back=lambda objective: rows_of_modality(modality, objective.head_layers, objective.ema_scope, student),
         shaped_back=partial(shaped_back, flat=modality != "image"),
     )
 
 
+OLDER_IMAGE = (
+    (r"^((_ema\.)?)module\.", r"\1"),
+    (r"\.positional_encoder\.(pos_embed|positions)$", ".fixed_positional_encoder.positions"),
+)
 IMAGE_HEAD: Rows = [("fc_norm.", "norm."), ("head.", "classifier.")]
 TEXT_HEAD: Rows = [
     ("classification_heads.{name}.dense.", "dense."),
     ("classification_heads.{name}.out_proj.", "classifier."),
 ]
-AUDIO2 = _source(
-    "audio",
-    "speech",
+AUDIO2 = source(
+    AUDIO_KIND,
+    "data2vec 2.0 in speech",
     Data2Vec2AudioModel,
     Data2Vec2AudioForPreTraining,
     Tuned(Data2Vec2AudioForCTC, ctc_config, "w2v_encoder.w2v_model.", [("w2v_encoder.proj.", "lm_head.")]),
 )
-VISION2 = _source(
-    "image",
-    "vision",
+VISION2 = source(
+    IMAGE_KIND,
+    "data2vec 2.0 in vision",
     Data2Vec2VisionModel,
     Data2Vec2VisionForPreTraining,
     Tuned(Data2Vec2VisionForImageClassification, image_config, "model.", IMAGE_HEAD),
-    (
-        (r"^((_ema\.)?)module\.", r"\1"),
-        (r"\.positional_encoder\.(pos_embed|positions)$", ".fixed_positional_encoder.positions"),
-    ),
+    OLDER_IMAGE,
 )
-TEXT2 = _source(
-    "text",
-    "language",
+TEXT2 = source(
+    TEXT_KIND,
+    "data2vec 2.0 in language",
     Data2Vec2TextModel,
     Data2Vec2TextForPreTraining,
     Tuned(Data2Vec2TextForSequenceClassification, text_config, "model.", TEXT_HEAD),

@@ -35,8 +35,10 @@ LOCAL_ROWS: dict[str, Rows] = {  # what a modality has of its own
 }
 
 
-def rows_of_modality(modality: str, head_layers: int | None = None, scope: str | None = None) -> Rows:
-    """Of all layouts, or of the one of an objective."""
+def rows_of_modality(
+    modality: str, head_layers: int | None = None, scope: str | None = None, student: str = "data2vec2."
+) -> Rows:
+    """Of all layouts, or of the one of an objective; `student` is in front of our names of the encoder."""
     prefix = f"modality_encoders.{modality.upper()}."
     encoder = [
         *under(prefix, "", LOCAL_ROWS[modality]),
@@ -45,7 +47,7 @@ def rows_of_modality(modality: str, head_layers: int | None = None, scope: str |
         *under(prefix + "context_encoder.blocks.{n}.", "encoder.prenet.{n}.", BLOCK),
         *under("blocks.{n}.", "encoder.layers.{n}.", BLOCK),
     ]
-    rows = [*under("", "data2vec2.", encoder), (prefix + "decoder.blocks.{n}.0.", "decoder.layers.{n}.conv.")]
+    rows = [*under("", student, encoder), (prefix + "decoder.blocks.{n}.0.", "decoder.layers.{n}.conv.")]
     if scope != "blocks":
         rows += under("_ema.", "teacher.", encoder)
     if scope in ("blocks", None):

@@ -139,7 +139,7 @@ def fixed(config: Any, tuned: bool) -> Tensors:
     return dict.fromkeys(names, torch.tensor([3.0]))
 
 
-def is_source(name: str, tensors: Tensors) -> bool:
+def is_source(name: str, section: Values, tensors: Tensors) -> bool:
     roberta = name in ("roberta", "roberta_base", "roberta_large")
     return name == "data2vec_text" or (roberta and any(n.startswith("classification_heads.") for n in tensors))
 

@@ -29,6 +29,9 @@ def save_processor(
     source: Source, tuned: bool, read: Checkpoint, config: Any, dictionary: Path | None, folder: Path
 ) -> list[str]:
     """What turns a clip, an image or a text into the model's inputs, and notes on what is missing."""
+    if source.processor is not None:
+        source.processor(read.cfg, config, tuned).save_pretrained(folder)
+        return []
     task = optional_part(read.cfg, "task")
     inputs = source.pretrained.main_input_name
     if inputs == "pixel_values":

@@ -31,7 +31,7 @@ class Source:
     """A kind of checkpoint. To add one, write such an entry in a file of its own and put it into `SOURCES`."""
 
     words: str
-    is_source: Callable[[str, Tensors], bool]  # of the original's name of the model, and the tensors
+    is_source: Callable[[str, Values, Tensors], bool]  # of the original's name of the model, its section, the tensors
     student: str  # in front of our names of the encoder
     rows: Rows
     encoder: Callable[[Any], PreTrainedModel]
@@ -41,6 +41,7 @@ class Source:
     older: tuple[tuple[str, str], ...] = ()  # names that older versions gave to the same tensors: pattern, replacement
     shaped: Callable[[str, Tensor], Tensor] | None = None  # a tensor under our name as we keep it
     unused: str | None = None  # pattern of tensors that the original keeps and does not use
+    processor: Callable[[Values, Any, bool], Any] | None = None  # of the original's and our configuration; tuned?
     fixed: Callable[[Any, bool], dict[str, Tensor]] | None = None  # the original's constants; of a tuned model?
     halves: bool = False  # images are scaled to -1 .. 1 unless a switch says otherwise
 

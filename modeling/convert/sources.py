@@ -4,6 +4,7 @@ from typing import Any
 
 from .beit import BEIT
 from .checkpoint import Checkpoint
+from .eat import EAT, EAT_HUB
 from .fairseq_audio import AUDIO
 from .fairseq_multi import AUDIO2, TEXT2, VISION2
 from .fairseq_text import TEXT
@@ -17,6 +18,8 @@ SOURCES: dict[str, Source] = {
     "audio": AUDIO,
     "text": TEXT,
     "vision": VISION,
+    "eat": EAT,
+    "eat_hub": EAT_HUB,
     "audio2": AUDIO2,
     "vision2": VISION2,
     "text2": TEXT2,
@@ -38,7 +41,7 @@ def source_of(checkpoint: Checkpoint) -> tuple[Source, bool]:
     """
     model: dict[str, Any] = checkpoint.cfg["model"]
     name = str(model.get("_name"))
-    inside = name
+    inside, section = name, model
     if name in WRAPPERS:
         inner = model.get(WRAPPERS[name])
         if not isinstance(inner, dict) or not isinstance(inner.get("model"), dict):
@@ -46,9 +49,10 @@ def source_of(checkpoint: Checkpoint) -> tuple[Source, bool]:
                 f"model.{WRAPPERS[name]} is missing from the checkpoint's configuration: without it the encoder "
                 f"inside {name} is unknown."
             )
-        inside = str(inner["model"].get("_name"))
+        section = inner["model"]
+        inside = str(section.get("_name"))
     for source in SOURCES.values():
-        if source.is_source(inside, checkpoint.tensors):
+        if source.is_source(inside, section, checkpoint.tensors):
             tuned = source.is_tuned(checkpoint.tensors)
             if name in WRAPPERS and not tuned:
                 raise ValueError(f"model._name = {name!r}, but the checkpoint has no head of {source.words}.")

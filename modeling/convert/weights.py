@@ -29,6 +29,7 @@ def load(
     Raises:
         ValueError: tensors that contradict the configuration, that are missing or too many.
     """
+    encoder_only = encoder_only or (not tuned and source.pretrained is source.encoder)  # there is no more of it
     rows = source.tuned_rows() if tuned else source.rows
     ours, left = to_ours(_upgraded(tensors, source), rows, source.shaped)
     if tuned:

@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import soundfile
@@ -108,18 +108,16 @@ class AudioData(Modality[AudioDataArguments]):
     name = "speech"
     arguments_class = AudioDataArguments
     kind = AUDIO
-    config_fields = ("conv_kernel", "conv_stride")
+    config_fields: ClassVar[tuple[str, ...]] = ("conv_kernel", "conv_stride")
     processor_class = AutoFeatureExtractor
     shapes = ("(batch, samples) at 16 kHz", "(batch, frames, dim)")
+    fewest_frames: ClassVar[int] = 2  # one to hide and one to see
 
     def __init__(self, args: AudioDataArguments, config: PreTrainedConfig, processor: Any = None):
         self.args = args
-        self.num_frames = _frames_of(config)
-        self.shortest = self.num_frames.samples_for(2)  # one frame to hide and one to see
-        # The convolutions end in a layer norm, so padding is told by an attention mask.
-        self.processor = processor or Wav2Vec2FeatureExtractor(
-            sampling_rate=SAMPLING_RATE, do_normalize=True, return_attention_mask=True
-        )
+        self.num_frames = self.frames_of(config)
+        self.shortest = self.num_frames.samples_for(self.fewest_frames)
+        self.processor = processor or self.new_processor(args, config)
         if self.processor.sampling_rate != SAMPLING_RATE:
             raise ValueError(
                 f"The feature extractor's sampling_rate = {self.processor.sampling_rate}: data2vec reads "
@@ -129,23 +127,42 @@ class AudioData(Modality[AudioDataArguments]):
         if self.longest < self.shortest:
             raise ValueError(
                 f"data.max_seconds = {args.max_seconds} is invalid: the encoder needs {self.shortest} samples "
-                f"for 2 frames, use at least {self.shortest / SAMPLING_RATE}."
+                f"for {self.fewest_frames} frames, use at least {self.shortest / SAMPLING_RATE}."
             )
+
+    @classmethod
+    def frames_of(cls, config: PreTrainedConfig) -> ConvFrames:
+        """Samples -> time steps of the encoder's token grid."""
+        return ConvFrames(tuple(config.conv_kernel), tuple(config.conv_stride))
+
+    @staticmethod
+    def new_processor(args: Any, config: PreTrainedConfig) -> Any:
+        """That of an encoder which is trained from the start."""
+        # The convolutions end in a layer norm, so padding is told by an attention mask.
+        return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=True, return_attention_mask=True)
 
     @classmethod
     def smallest_grid(cls, args: AudioDataArguments, config: PreTrainedConfig) -> tuple[tuple[int, ...], str]:
         seconds = min(args.min_seconds, args.max_seconds)
-        frames = _frames_of(config)(int(seconds * SAMPLING_RATE))
-        return (max(frames, 2),), f"data.min_seconds = {seconds:g}"
+        frames = cls.frames_of(config)(int(seconds * SAMPLING_RATE))
+        return (max(frames, cls.fewest_frames),), f"data.min_seconds = {seconds:g}"
 
     def read(self, row: Row, rng: np.random.Generator | None, limit: int | None = None) -> dict[str, Tensor]:
+        return {"input_values": self.prepared(self.waveform(row, rng, limit))}
+
+    def prepared(self, wave: np.ndarray) -> Tensor:
+        """What the encoder reads of a clip (samples,); as the processor makes it."""
+        if self.processor.do_normalize:
+            wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)  # as Wav2Vec2FeatureExtractor
+        return torch.from_numpy(wave)
+
+    def waveform(self, row: Row, rng: np.random.Generator | None, limit: int | None = None) -> np.ndarray:
+        """A crop of a row's clip, (samples,) fp32 at 16 kHz; arguments as of `read`."""
         name = describe(row, AUDIO.column)
         wave = read_crop(row[AUDIO.column], name, min(limit or self.longest, self.longest), rng)  # (samples,)
         if len(wave) < self.shortest:
             raise _too_short(name, len(wave), self.shortest)
-        if self.processor.do_normalize:
-            wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)  # as Wav2Vec2FeatureExtractor
-        return {"input_values": torch.from_numpy(wave)}
+        return wave
 
     def inspect(self, rows: Iterator[Row]) -> str | None:
         infos = []
@@ -199,7 +216,7 @@ class AudioData(Modality[AudioDataArguments]):
             return Modality.real_tokens(encoder, inputs, time)
         return encoder._get_feature_vector_attention_mask(time, inputs["attention_mask"])
 
-    def collator(self, objective: ObjectiveConfig | None, seed: int) -> AudioCollator:
+    def collator(self, objective: ObjectiveConfig | None, seed: int) -> Collator:
         crop = self.args.crop_to_shortest and objective is not None  # a probe reads whole clips
         return AudioCollator(objective, self.num_frames, seed, crop_to_shortest=crop)
 
@@ -209,10 +226,6 @@ class AudioData(Modality[AudioDataArguments]):
         except BadExample as error:
             return error
         return BadExample(f"{describe(row, AUDIO.column)} changed while it was read.", "unreadable")
-
-
-def _frames_of(config: PreTrainedConfig) -> ConvFrames:
-    return ConvFrames(tuple(config.conv_kernel), tuple(config.conv_stride))
 
 
 def _too_short(name: str, samples: int, shortest: int) -> BadExample:

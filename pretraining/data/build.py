@@ -29,6 +29,7 @@ from .modality import Modality
 from .row_choice import rows_to_look_at
 from .sampler import BatchSampler, FixedBatches
 from .sources import LABEL, AnyDataset, load_source, load_sources
+from .spectrogram import SpectrogramDataArguments
 from .streaming import StreamingBatches
 from .text import TextDataArguments
 
@@ -42,6 +43,7 @@ __all__ = [
     "PretrainingData",
     "ProbeArguments",
     "Source",
+    "SpectrogramDataArguments",
     "TextDataArguments",
     "build_data",
     "modality_of",

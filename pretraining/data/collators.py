@@ -84,11 +84,14 @@ def generator(seed: int, epoch: int, index: int, stream: str) -> np.random.Gener
     return np.random.default_rng((seed, epoch, index, STREAMS[stream]))
 
 
-def pad(rows: Sequence[Tensor], name: str, value: float) -> tuple[Batch, Tensor | None]:
+def pad(rows: Sequence[Tensor], name: str, value: float, multiple_of: int = 1) -> tuple[Batch, Tensor | None]:
     """Rows as one tensor under `name`; their lengths (batch,) and an attention mask where one is padded, else None."""
     lengths = torch.tensor([len(row) for row in rows])  # (batch,)
-    batch = {name: torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)}
-    if (lengths == lengths.max()).all():
+    padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+    if missing := -padded.shape[1] % multiple_of:
+        padded = torch.cat((padded, padded.new_full((len(rows), missing, *padded.shape[2:]), value)), dim=1)
+    batch = {name: padded}
+    if (lengths == padded.shape[1]).all():
         return batch, None
-    batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    batch["attention_mask"] = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
     return batch, lengths

@@ -99,6 +99,7 @@ def _reads(name: str, module: str, modality: str) -> Reads:
 AUDIO = _reads("audio", "audio", "AudioData")
 IMAGES = _reads("vision", "image", "ImageData")
 TEXT = _reads("text", "text", "TextData")
+SPECTROGRAMS = _reads("spectrograms", "spectrogram", "SpectrogramData")
 
 DATA2VEC = Method(
     name="data2vec 1",
@@ -121,6 +122,17 @@ DATA2VEC2 = Method(
     tags=("data2vec2",),
 )
 
+EAT = Method(
+    name="EAT",
+    key="chen2024eat",
+    title="EAT: Self-Supervised Pre-Training with Efficient Audio Transformer",
+    authors="Chen, Wenxi and Liang, Yuzhe and Ma, Ziyang and Zheng, Zhisheng and Chen, Xie",
+    venue="International Joint Conference on Artificial Intelligence",
+    year=2024,
+    arxiv="2401.03497",
+    tags=("eat",),
+)
+
 STOCK = "transformers.models.data2vec.configuration_data2vec_"
 CONFIGS2 = "data2vec.modeling.configuration_data2vec2"
 BUILT_IN = {
@@ -130,6 +142,7 @@ BUILT_IN = {
     "data2vec2-audio": ModelType(DATA2VEC2, AUDIO, Home(CONFIGS2, "Data2Vec2AudioConfig")),
     "data2vec2-vision": ModelType(DATA2VEC2, IMAGES, Home(CONFIGS2, "Data2Vec2VisionConfig")),
     "data2vec2-text": ModelType(DATA2VEC2, TEXT, Home(CONFIGS2, "Data2Vec2TextConfig")),
+    "eat": ModelType(EAT, SPECTROGRAMS, Home("data2vec.modeling.configuration_eat", "EatConfig")),
 }
 # Method of each model type. One of another package that is not here is taken to be of the family whose classes it
 # extends; `METHODS["my-type"] = Method(...)` says more.

@@ -1,7 +1,7 @@
 """The row that an encoder has to beat: features that need no training, from the same examples that it reads."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from transformers.audio_utils import mel_filter_bank
 from ..data.audio import AudioData
 from ..data.image import ImageData
 from ..data.modality import Modality, Registry
+from ..data.spectrogram import SpectrogramData
 from ..data.text import TextData
 from .probe import Example, Features
 
@@ -77,14 +78,14 @@ def _mel_bank(window: int) -> Tensor:
     return torch.from_numpy(bank).float().T
 
 
-def mel_statistics(train: Sequence[Example], test: Sequence[Example]) -> Pair:
-    """Mean and standard deviation over time of each mel: (examples, 80)."""
-    return _each(lambda mel: torch.cat((mel.mean(1), mel.std(1, correction=0))), train, test)
+def mel_statistics(mel: Tensor) -> Tensor:
+    """Mean and standard deviation over time of each mel: (mels, frames) -> (2 * mels,)."""
+    return torch.cat((mel.mean(1), mel.std(1, correction=0)))
 
 
-def mel_slices(train: Sequence[Example], test: Sequence[Example]) -> Pair:
-    """The log-mel spectrogram averaged in ten slices of time: (examples, 400)."""
-    return _each(lambda mel: adaptive_avg_pool1d(mel, SLICES).flatten(), train, test)
+def mel_slices(mel: Tensor) -> Tensor:
+    """A log-mel spectrogram averaged in ten slices of time: (mels, frames) -> (10 * mels,)."""
+    return adaptive_avg_pool1d(mel, SLICES).flatten()
 
 
 def token_counts(train: Sequence[Example], test: Sequence[Example]) -> Pair:
@@ -101,12 +102,25 @@ def token_counts(train: Sequence[Example], test: Sequence[Example]) -> Pair:
     return train_x * scale, test_x * scale
 
 
-def _each(describe: Callable[[Tensor], Tensor], train: Sequence[Example], test: Sequence[Example]) -> Pair:
+def _each(
+    describe: Callable[[Tensor], Tensor],
+    mel_of: Callable[[Tensor], Tensor],
+    train: Sequence[Example],
+    test: Sequence[Example],
+) -> Pair:
     train_x, test_x = (
-        torch.stack([describe(log_mel(torch.as_tensor(example["input_values"]))) for example in examples]).numpy()
+        torch.stack([describe(mel_of(torch.as_tensor(example["input_values"]))) for example in examples]).numpy()
         for examples in (train, test)
     )
     return train_x, test_x
+
+
+def _of_mel(mel_of: Callable[[Tensor], Tensor]) -> dict[str, Callable[[Sequence[Example], Sequence[Example]], Pair]]:
+    """Args: mel_of: an example's input -> its log-mel spectrogram, (mels, frames)."""
+    return {
+        "log-mel mean and spread": partial(_each, mel_statistics, mel_of),
+        "log-mel in ten slices": partial(_each, mel_slices, mel_of),
+    }
 
 
 # name of the features -> how they are made
@@ -114,7 +128,8 @@ RAW_FEATURES: Registry[dict[str, Callable[[Sequence[Example], Sequence[Example]]
     "raw features (pretraining/evaluation/raw_features.py)",
     {
         ImageData: {"pixels": pixels},
-        AudioData: {"log-mel mean and spread": mel_statistics, "log-mel in ten slices": mel_slices},
+        AudioData: _of_mel(log_mel),
+        SpectrogramData: _of_mel(Tensor.t),
         TextData: {"token counts (tf-idf)": token_counts},
     },
 )

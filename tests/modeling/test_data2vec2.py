@@ -45,7 +45,7 @@ def test_partial_checkpoint_keeps_what_it_has(model_class, tmp_path):
     model = build(model_class)
     model.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
-    prefix = "" if model_class.__name__.endswith("Model") else "data2vec2."
+    prefix = "" if model_class.__name__.endswith("Model") else f"{model_class.base_model_prefix}."
     lost = [f"{prefix}encoder.layers.1.attention.qkv.weight", f"{prefix}encoder.layers.1.attention_norm.weight"]
     lost += [name for name in (f"{prefix}encoder.extra_tokens", f"{prefix}encoder.alibi.scale") if name in tensors]
     save_file({n: t for n, t in tensors.items() if n not in lost}, tmp_path / "model.safetensors", {"format": "pt"})
@@ -107,7 +107,7 @@ def test_initialisation_of_what_is_not_a_transformer():
     for kind, model_class in PRETRAINING.items():
         fields = shape if kind == "audio" else {"hidden_size": 96}
         for name, weight in model_class(CONFIGS[kind](**fields)).named_parameters():
-            std[f"{kind}.{name.removeprefix('data2vec2.')}"] = weight.std().item()
+            std[f"{kind}.{name.removeprefix(f'{model_class.base_model_prefix}.')}"] = weight.std().item()
     expected = {
         "audio.embeddings.first_conv.weight": (2 / 7) ** 0.5,  # He's normal law of 7 inputs
         "audio.embeddings.convs.0.weight": (2 / (3 * 128)) ** 0.5,
@@ -120,6 +120,7 @@ def test_initialisation_of_what_is_not_a_transformer():
         "text.decoder.projection.0.weight": 0.02,
         "text.embeddings.word_embeddings.weight": 0.02,
         "vision.encoder.extra_tokens": 1.0,
+        "eat.embeddings.projection.weight": (2 / (96 + 8)) ** 0.5,
     }
     for name, value in expected.items():
         assert std[name] == pytest.approx(value, rel=0.2 if "extra" in name else 0.08), name
@@ -148,8 +149,8 @@ def test_hidden_states_and_attentions(model_class):
     flags = {"output_hidden_states": True, "output_attentions": True}
     output, plain = run(model, kind, **flags), run(model, kind)
     config = model.config
-    blocks, tokens = config.num_prenet_layers + config.num_hidden_layers, {"audio": 30, "vision": 15, "text": 19}[kind]
-    time = config.num_extra_tokens + tokens
+    blocks = config.num_prenet_layers + config.num_hidden_layers
+    time = config.num_extra_tokens + {"audio": 30, "vision": 15, "text": 19, "eat": 15}[kind]
     assert [tuple(h.shape) for h in output.hidden_states] == [(3, time, 24)] * (blocks + 1)
     assert [tuple(a.shape) for a in output.attentions] == [(3, 3, time, time)] * blocks
     for attention in output.attentions:
@@ -203,7 +204,7 @@ def test_auto_class_builds_it(model_class):
 
 def test_auto_map_names_every_class():
     named = {path.rsplit(".", 1)[1] for kind in CONFIGS for path in CONFIGS[kind]().auto_map.values()}
-    public = {name for name in modeling.__all__ if name.startswith("Data2Vec2")}
+    public = {name for name in modeling.__all__ if name.startswith(("Data2Vec2", "Eat"))}
     assert named == public
     for kind in CONFIGS:
         for path in CONFIGS[kind]().auto_map.values():
@@ -259,6 +260,9 @@ for folder in sys.argv[1:]:
         if name == "AutoConfig":
             continue
         auto = getattr(transformers, name)
+        if name == "AutoFeatureExtractor":
+            answer[name] = [type(auto.from_pretrained(folder, trust_remote_code=True)).__name__]
+            continue
         model, info = auto.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
         answer[name] = [type(model).__name__, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])]
         torch.manual_seed(2)
@@ -280,6 +284,8 @@ def test_folder_works_where_the_package_is_not(tmp_path):
     for folder, (kind, model_class) in zip(folders, PRETRAINING.items(), strict=True):
         model = build(model_class)
         model.save_pretrained(folder)
+        if kind == "eat":
+            modeling.EatFeatureExtractor().save_pretrained(folder)
         save_file(inputs(kind), folder / "inputs.safetensors")
         expected.append((model, run(model, kind).loss.item()))
     command = [sys.executable, "-P", "-c", ELSEWHERE, *map(str, folders)]

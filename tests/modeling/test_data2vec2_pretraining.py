@@ -22,8 +22,9 @@ PADDED = pytest.mark.parametrize(
     [c for c in MODELS if MODELS[c] != "vision" and c not in PRETRAINING.values()],
     ids=lambda c: c.__name__,
 )
-TIME = {"audio": 30, "vision": 15, "text": 19}
-SHORT = {"audio": (229, 22), "text": (13, 13)}  # samples and tokens of the padded row
+TIME = {"audio": 30, "vision": 15, "text": 19, "eat": 15}
+GRID = {"eat": (5, 3)}
+SHORT = {"audio": (229, 22), "text": (13, 13), "eat": (12, 9)}  # samples, or frames, and tokens of the padded row
 
 
 def masks(kind: str, views: int = 2, rows: int = 3) -> torch.Tensor:
@@ -48,17 +49,19 @@ def test_padded_row_equals_the_row_alone(model_class):
     same(both[1:2], one)
 
 
-@pytest.mark.parametrize("model_class", [Data2Vec2AudioForPreTraining, Data2Vec2TextForPreTraining])
+@pytest.mark.parametrize(
+    "model_class", [Data2Vec2AudioForPreTraining, Data2Vec2TextForPreTraining, modeling.EatForPreTraining]
+)
 def test_padding_changes_nothing_in_pretraining(model_class):
     """Rows of other lengths keep other numbers of tokens; their filler and padding are seen by nobody."""
     kind, fields = MODELS[model_class], {}
-    if kind == "audio":
-        fields = {"objective": objective(modeling.Data2Vec2AudioConfig, cls_loss_weight=0.7)}
+    if kind != "text":
+        fields = {"objective": objective(type(CONFIGS[kind]()), cls_loss_weight=0.7)}
     model = build(model_class, **fields)
     length, time = SHORT[kind]
     padded = inputs(kind, padded=True)
     lengths = torch.tensor([TIME[kind], time, TIME[kind]])
-    masked = model.objective.masking.sample((TIME[kind],), mask_seeds(0, 0, [0, 1, 2], 2), lengths)
+    masked = model.objective.masking.sample(GRID.get(kind, (TIME[kind],)), mask_seeds(0, 0, [0, 1, 2], 2), lengths)
     assert masked[0, 0].sum() > masked[1, 0].sum() > 0
     noise = 0.1 * torch.randn(3, 2, TIME[kind], 24, generator=torch.Generator().manual_seed(3))
     flags = {"num_items_in_batch": 1, "output_decoder_states": True}

@@ -55,7 +55,7 @@ def run(model: Any, padded: bool = False) -> Any:
     batch, kind = inputs_of(type(model)), KINDS[type(model)]
     if padded:
         name = type(model).main_input_name
-        batch["attention_mask"] = torch.ones_like(batch[name], dtype=torch.long)
+        batch["attention_mask"] = torch.ones(batch[name].shape[:2], dtype=torch.long)
         batch["attention_mask"][1, len(batch[name][1]) * 2 // 3 :] = 0
         if kind == "text":
             batch[name] = batch[name].masked_fill(batch["attention_mask"] == 0, 1)

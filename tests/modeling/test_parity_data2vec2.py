@@ -15,10 +15,12 @@ from data2vec.modeling import (
     Data2Vec2TextForPreTraining,
     Data2Vec2VisionConfig,
     Data2Vec2VisionForPreTraining,
+    EatConfig,
+    EatForPreTraining,
 )
 from data2vec.modeling.attention import Alibi, alibi_bias
 from data2vec.modeling.embed_image import sincos_positions
-from tests.reference import GOLDEN, check_in_bf16, load_case, part, rename, renamed, reshaped
+from tests.reference import EAT_CASES, GOLDEN, check_in_bf16, load_case, part, rename, renamed, reshaped
 
 
 def shared(m: dict, modality: dict, io: dict, masking: dict) -> dict[str, Any]:
@@ -110,13 +112,27 @@ def text(m: dict, io: dict, weights: dict) -> Data2Vec2TextForPreTraining:
     return Data2Vec2TextForPreTraining(config)
 
 
-BUILD = {"audio": audio, "vision": vision, "text": text}
-CASES = {"v2_audio_a": "audio", "v2_image_a": "vision", "v2_text_a": "text"}
+def eat(m: dict, io: dict, weights: dict) -> EatForPreTraining:
+    modality = m["modalities"]["image"]
+    EatConfig.check_original_switches({**m, **modality, **modality["decoder"]})
+    masks = ("mask_prob", "mask_length", "mask_prob_adjust", "inverse_mask")
+    masking = dict(zip(("prob", "length", "adjust", "inverse"), map(modality.get, masks), strict=True))
+    rows = weights["modality_encoders.IMAGE.fixed_positional_encoder.positions"].shape[1] // 8
+    return EatForPreTraining(
+        EatConfig(max_position_embeddings=rows, **shared(m, modality, io, {"method": "block", **masking}))
+    )
+
+
+BUILD = {"audio": audio, "vision": vision, "text": text, "eat": eat}
+CASES = {"v2_audio_a": "audio", "v2_image_a": "vision", "v2_text_a": "text"} | dict.fromkeys(EAT_CASES, "eat")
 
 
 def ours(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Under our names, without the fixed positions, which we do not store."""
-    return {n: t for n, t in renamed(tensors, f"{kind}2").items() if not n.endswith("positions.table")}
+    return {n: t for n, t in renamed(tensors, SOURCE_OF[kind]).items() if not n.endswith("positions.table")}
+
+
+SOURCE_OF = {"audio": "audio2", "vision": "vision2", "text": "text2", "eat": "eat"}
 
 
 def load(name: str):
@@ -139,6 +155,8 @@ def case(request):
 
 def inputs_of(model, io: dict) -> dict[str, Tensor]:
     inputs = {model.main_input_name: io["in.source"]}
+    if model.config.model_type == "eat":  # the original's have an axis of one channel
+        inputs[model.main_input_name] = io["in.source"].squeeze(1)
     if "in.padding_mask" in io and io["in.padding_mask"].any():
         inputs["attention_mask"] = (~io["in.padding_mask"]).long()
     return inputs

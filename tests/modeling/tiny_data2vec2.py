@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data2vec import modeling
-from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig, EatConfig
 
 
 SHARED: dict[str, Any] = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3, "intermediate_size": 40}
@@ -58,11 +58,25 @@ def text_config(**kwargs: Any) -> Data2Vec2TextConfig:
     return Data2Vec2TextConfig(**(SHARED | QUIET | shape | kwargs))
 
 
-CONFIGS: dict[str, Any] = {"audio": audio_config, "vision": vision_config, "text": text_config}
+def eat_config(**kwargs: Any) -> EatConfig:
+    """A grid of up to 7 x 3 patches, of 4 frames and 2 mel bins each."""
+    masking = {"method": "block", "prob": 0.6, "length": 2, "inverse": True}
+    shape: dict[str, Any] = {
+        "num_mel_bins": 6,
+        "patch_size": (4, 2),
+        "max_position_embeddings": 7,
+        "num_extra_tokens": 2,
+        "objective": objective(EatConfig, masking=masking),
+    }
+    return EatConfig(**(SHARED | QUIET | shape | kwargs))
+
+
+CONFIGS: dict[str, Any] = {"audio": audio_config, "vision": vision_config, "text": text_config, "eat": eat_config}
 PRETRAINING: dict[str, Any] = {
     "audio": modeling.Data2Vec2AudioForPreTraining,
     "vision": modeling.Data2Vec2VisionForPreTraining,
     "text": modeling.Data2Vec2TextForPreTraining,
+    "eat": modeling.EatForPreTraining,
 }
 # every class -> its modality
 MODELS: dict[Any, str] = {
@@ -79,6 +93,9 @@ MODELS: dict[Any, str] = {
     modeling.Data2Vec2TextForSequenceClassification: "text",
     modeling.Data2Vec2TextForTokenClassification: "text",
     modeling.Data2Vec2TextForQuestionAnswering: "text",
+    modeling.EatModel: "eat",
+    modeling.EatForPreTraining: "eat",
+    modeling.EatForAudioClassification: "eat",
 }
 
 
@@ -99,14 +116,18 @@ def inputs(kind: str, padded: bool = False) -> dict[str, Tensor]:
     if kind == "audio":
         values, length = torch.randn(3, 313, generator=generator), 229  # 30 and 22 frames
         name, filler = "input_values", 0.0
+    elif kind == "eat":
+        values, length = torch.randn(3, 20, 6, generator=generator), 12  # 5 rows of 3 patches, and 3
+        name, filler = "input_values", 0.5
     else:
         values, length = torch.randint(3, 37, (3, 19), generator=generator), 13
         name, filler = "input_ids", 1
     if not padded:
         return {name: values}
-    attention_mask = torch.ones_like(values, dtype=torch.long)
+    attention_mask = torch.ones(values.shape[:2], dtype=torch.long)
     attention_mask[1, length:] = 0
-    return {name: values.masked_fill(attention_mask == 0, filler), "attention_mask": attention_mask}
+    values[attention_mask == 0] = filler
+    return {name: values, "attention_mask": attention_mask}
 
 
 def main_output(output: Any) -> Tensor:

@@ -28,6 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "text-2": {"model_type": "data2vec2-text", "vocab_size": 261, "max_position_embeddings": 26},
     "audio-2": {"model_type": "data2vec2-audio", "num_conv_pos_embedding_groups": 4} | CONVOLUTIONS,
+    "eat-2": {"model_type": "eat", "num_mel_bins": 8, "patch_size": [4, 2], "max_position_embeddings": 12},
 }  # fmt: skip
 DECODER = {"dim": 8, "layers": 1, "kernel": 3, "groups": 1}
 MASKING: dict[str, dict[str, Any]] = {
@@ -37,6 +38,7 @@ MASKING: dict[str, dict[str, Any]] = {
     "vision-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
     "text-2": {"method": "random", "prob": 0.48},
     "audio-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
+    "eat-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
 }
 
 
@@ -57,6 +59,8 @@ def write_sources(folder: Path) -> None:
 def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str, Any]:
     """A tiny recipe of a system; `fields` are training's, and data's `streaming`."""
     modality, family = system.split("-")
+    sounds = {"sources": [{"path": str(sources / "audio")}], "max_seconds": 0.35}
+    sounds |= {} if fields.get("gradient_accumulation_steps") else {"batch_seconds": 1.2}
     data: dict[str, Any] = {
         "vision": {
             "sources": [{"path": "builtin:digits"}], "crop": "shift", "shift_pixels": 1, "flip": 0.0,
@@ -65,10 +69,8 @@ def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str,
         "text": {
             "sources": [{"path": str(sources / "text" / "*.txt")}], "tokenizer": "builtin:byte-bpe", "block_size": 24,
         },
-        "audio": {
-            "sources": [{"path": str(sources / "audio")}], "min_seconds": 0.1, "max_seconds": 0.35,
-            **({} if fields.get("gradient_accumulation_steps") else {"batch_seconds": 1.2}),
-        },
+        "audio": {**sounds, "min_seconds": 0.1},
+        "eat": {**sounds, "min_seconds": 0.2},
     }[modality]  # fmt: skip
     if fields.pop("streaming", False):
         data |= {"streaming": True, "shuffle_buffer": 20}

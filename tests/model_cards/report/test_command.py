@@ -42,6 +42,7 @@ def write_labelled(folder):
     datasets.DatasetDict(splits).save_to_disk(folder / "texts")
     return {
         "audio": {"path": str(folder / "sounds")},
+        "eat": {"path": str(folder / "sounds")},
         "text": {"path": str(folder / "texts")},
         "vision": {"path": "builtin:digits"},
     }

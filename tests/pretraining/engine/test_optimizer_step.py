@@ -103,6 +103,7 @@ def test_without_layerdrop_every_weight_has_a_gradient(tmp_path, system):
         "vision": {"pixel_values": torch.randn(3, 1, 8, 8)},
         "text": {"input_ids": torch.randint(5, 261, (3, 24))},
         "audio": {"input_values": torch.randn(3, 4800)},
+        "eat": {"input_values": torch.randn(3, 20, 8)},
     }
     model(**inputs[system.split("-")[0]]).loss.backward()
     assert not [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from data2vec.finetune.image.mixing import MixingCollator, cutmix, mixup, soft_targets
+from data2vec.finetune.mixing import MixingCollator, cutmix, mixup, soft_targets
+from data2vec.pretraining.data.collators import pad
+from data2vec.pretraining.data.image import ImageCollator
 
 
 CLASSES = 7
@@ -27,7 +29,7 @@ def examples(rows=6, epoch=2):
 
 def collator(**changed):
     settings = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "probability": 1.0, "smoothing": 0.0} | changed
-    return MixingCollator(CLASSES, 3, **settings)
+    return MixingCollator(ImageCollator(None, (1, 1), 3), "pixel_values", CLASSES, 3, **settings)
 
 
 def test_smoothing_is_what_torch_calls_it():
@@ -107,3 +109,17 @@ def test_shares_of_mixup_have_the_beta_distribution():
         shares.append(float(collator(mixup_alpha=0.8)(two)["labels"][0, 1]))
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
     assert np.var(shares) == pytest.approx(1 / (4 * (2 * 0.8 + 1)), rel=0.08)
+
+
+def test_what_is_heard_of_either_clip_is_real():
+    clips = [torch.ones(frames, 2) for frames in (5, 3, 4)]
+
+    def collate(examples):
+        batch, _ = pad([example["input_values"] for example in examples], "input_values", 0.0)
+        return batch | {"labels": torch.eye(CLASSES)[:3]}  # shares already
+
+    rows = [{"input_values": clip, "epoch": 0, "index": i} for i, clip in enumerate(clips)]
+    mixed = MixingCollator(collate, "input_values", CLASSES, 3, mixup_alpha=0.8)(rows)
+    assert mixed["attention_mask"].sum(1).tolist() == [5, 3, 5]
+    share = mixed["labels"][0, 0]
+    torch.testing.assert_close(mixed["input_values"][0, 4], torch.full((2,), float(share)))

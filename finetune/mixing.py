@@ -1,19 +1,22 @@
 """Mixup and cutmix of a batch, and the soft targets that they make, so that one loss serves all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ...pretraining.data.collators import generator
+from ..pretraining.data.collators import generator
 
 
 def soft_targets(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
-    """Shares of the classes `(batch, classes)` fp32: 1 for the label, less `smoothing`, which goes to all alike."""
-    return one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+    """Shares of the classes `(batch, classes)` fp32: 1 for the label, less `smoothing`, which goes to all alike.
+
+    `labels` are class numbers `(batch,)`, or shares already.
+    """
+    shares = one_hot(labels, classes) if labels.dim() == 1 else labels
+    return shares.float() * (1 - smoothing) + smoothing / classes
 
 
 def mixup(inputs: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -43,35 +46,40 @@ def cutmix(images: Tensor, targets: Tensor, share: float, rng: np.random.Generat
 
 
 class MixingCollator:
-    """Images -> batch with soft targets: `pixel_values`, and `labels` `(batch, classes)` fp32.
+    """Batches of which some are mixed with themselves, in reverse: inputs, and `labels` `(batch, classes)` fp32.
 
     With both alphas above 0 a batch has either mixup or cutmix, at even odds (as MAE's and BEiT's recipes). What is
     drawn follows from the run's seed and the epoch and index of the batch's first example.
+
+    Args:
+        collate: examples -> batch; mixed is what `name` calls.
+        smoothing: share of a target that is spread over all classes.
     """
 
     def __init__(
         self,
+        collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
+        name: str,
         classes: int,
         seed: int,
         *,
         mixup_alpha: float,
-        cutmix_alpha: float,
+        cutmix_alpha: float = 0.0,
         probability: float = 1.0,
         smoothing: float = 0.0,
     ):
-        self.classes, self.seed, self.smoothing = classes, seed, smoothing
+        self.collate, self.name, self.classes, self.seed, self.smoothing = collate, name, classes, seed, smoothing
         self.mixup_alpha, self.cutmix_alpha, self.probability = mixup_alpha, cutmix_alpha, probability
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        images = torch.stack([example["pixel_values"] for example in examples])
-        labels = torch.tensor([example["labels"] for example in examples])
-        targets = soft_targets(labels, self.classes, self.smoothing)
+        batch = self.collate(examples)
+        inputs, targets = batch[self.name], soft_targets(batch["labels"], self.classes, self.smoothing)
         rng = generator(self.seed, examples[0]["epoch"], examples[0]["index"], "mixup")
         mixed, cut = rng.random() < self.probability, rng.random() < (0.5 if self.mixup_alpha else 1.0)
-        if not mixed:
-            return {"pixel_values": images, "labels": targets}
-        if self.cutmix_alpha and cut:
-            images, targets = cutmix(images, targets, rng.beta(self.cutmix_alpha, self.cutmix_alpha), rng)
-        elif self.mixup_alpha:
-            images, targets = mixup(images, targets, rng.beta(self.mixup_alpha, self.mixup_alpha))
-        return {"pixel_values": images, "labels": targets}
+        if mixed and self.cutmix_alpha and cut:
+            inputs, targets = cutmix(inputs, targets, rng.beta(self.cutmix_alpha, self.cutmix_alpha), rng)
+        elif mixed and self.mixup_alpha:
+            inputs, targets = mixup(inputs, targets, rng.beta(self.mixup_alpha, self.mixup_alpha))
+            if "attention_mask" in batch:  # real is what is heard of either
+                batch["attention_mask"] = batch["attention_mask"] | batch["attention_mask"].flip(0)
+        return batch | {self.name: inputs, "labels": targets}
