@@ -23,6 +23,7 @@ from transformers import (
 
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_eat import EatConfig
+from .configuration_emotion2vec import Emotion2vecConfig
 from .configuration_objective import ObjectiveConfig
 from .feature_extraction_eat import EatFeatureExtractor
 from .heads import (
@@ -44,6 +45,11 @@ from .modeling_data2vec_audio import Data2VecAudioForPreTraining, make_padding_i
 from .modeling_data2vec_text import Data2VecTextForPreTraining
 from .modeling_data2vec_vision import Data2VecVisionForPreTraining
 from .modeling_eat import EatForAudioClassification, EatForPreTraining, EatModel
+from .modeling_emotion2vec import (
+    Emotion2vecForPreTraining,
+    Emotion2vecForSequenceClassification,
+    Emotion2vecModel,
+)
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 
 
@@ -80,20 +86,29 @@ __all__ = [
     "EatForAudioClassification",
     "EatForPreTraining",
     "EatModel",
+    "Emotion2vecConfig",
+    "Emotion2vecForPreTraining",
+    "Emotion2vecForSequenceClassification",
+    "Emotion2vecModel",
     "ObjectiveConfig",
     "make_padding_independent",
 ]
 
 MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
-    AutoModel: (Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel, EatModel),
+    AutoModel: (Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel, EatModel, Emotion2vecModel),
     AutoModelForPreTraining: (
         Data2Vec2AudioForPreTraining,
         Data2Vec2TextForPreTraining,
         Data2Vec2VisionForPreTraining,
         EatForPreTraining,
+        Emotion2vecForPreTraining,
     ),
     AutoModelForCTC: (Data2Vec2AudioForCTC,),
-    AutoModelForAudioClassification: (Data2Vec2AudioForSequenceClassification, EatForAudioClassification),
+    AutoModelForAudioClassification: (
+        Data2Vec2AudioForSequenceClassification,
+        EatForAudioClassification,
+        Emotion2vecForSequenceClassification,
+    ),
     AutoModelForAudioFrameClassification: (Data2Vec2AudioForAudioFrameClassification,),
     AutoModelForImageClassification: (Data2Vec2VisionForImageClassification,),
     AutoModelForSequenceClassification: (Data2Vec2TextForSequenceClassification,),

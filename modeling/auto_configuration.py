@@ -4,7 +4,14 @@ from transformers.models.auto.configuration_auto import AutoConfig
 
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_eat import EatConfig
+from .configuration_emotion2vec import Emotion2vecConfig
 
 
-for configuration in (Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig, EatConfig):
+for configuration in (
+    Data2Vec2AudioConfig,
+    Data2Vec2TextConfig,
+    Data2Vec2VisionConfig,
+    EatConfig,
+    Emotion2vecConfig,
+):
     AutoConfig.register(configuration.model_type, configuration)

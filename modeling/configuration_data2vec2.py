@@ -64,6 +64,7 @@ class Data2Vec2Config(PreTrainedConfig):
     remote_classes: ClassVar[dict[str, str]] = {}  # Auto class -> file.Class, for folders that carry the code
     axes: ClassVar[int] = 1  # of the token grid, for a convolutional decoder
     use_alibi: ClassVar[bool] = False
+    first_extra_token_is_zero: ClassVar[bool] = False  # at the start of training
     use_context_norm: ClassVar[bool] = True  # in front of the first block
     # switches of the original's model, modality and decoder -> the only value that is built, and that recipes use
     original_switches: ClassVar[dict[str, Any]] = {
@@ -126,7 +127,8 @@ class Data2Vec2AudioConfig(Data2Vec2Config):
             default: share and length of the spans of frames, and of channels, that are zeroed.
         vocab_size, pad_token_id, final_dropout, ctc_loss_reduction, ctc_zero_infinity: of the CTC head; `pad_token_id`
             is the blank.
-        classifier_proj_size, use_weighted_layer_sum: of the classification heads.
+        classifier_proj_size, use_weighted_layer_sum: of the classification heads; without a size there is no
+            projection, and the classifier reads the mean of the frames.
     """
 
     model_type = "data2vec2-audio"
@@ -146,7 +148,7 @@ class Data2Vec2AudioConfig(Data2Vec2Config):
     final_dropout: float | int = 0.1
     ctc_loss_reduction: str = "sum"
     ctc_zero_infinity: bool = False
-    classifier_proj_size: int = 256
+    classifier_proj_size: int | None = 256
     use_weighted_layer_sum: bool = False
 
     use_alibi: ClassVar[bool] = True

@@ -58,9 +58,11 @@ def head_dropout(config: PreTrainedConfig) -> nn.Dropout:
 class Data2Vec2AudioHead(Data2Vec2AudioPreTrainedModel):
     """An encoder of speech whose outputs a head reads, one frame after the other."""
 
+    base_class: type[Data2Vec2AudioModel] = Data2Vec2AudioModel
+
     def __init__(self, config: Data2Vec2AudioConfig):
         super().__init__(config)
-        self.data2vec2 = Data2Vec2AudioModel(config)
+        self.data2vec2 = self.base_class(config)
         if config.use_weighted_layer_sum:
             blocks = config.num_prenet_layers + config.num_hidden_layers
             self.layer_weights = nn.Parameter(torch.zeros(blocks + 1))  # the first one's input counts as well
@@ -137,14 +139,15 @@ class Data2Vec2AudioForCTC(Data2Vec2AudioHead):
 
 
 class Data2Vec2AudioForSequenceClassification(Data2Vec2AudioHead):
-    """A label for a clip: projection, mean over real frames, linear layer."""
+    """A label for a clip: projection (if `config.classifier_proj_size`), mean over real frames, linear layer."""
 
     _auto_class = "AutoModelForAudioClassification"
 
     def __init__(self, config: Data2Vec2AudioConfig):
         super().__init__(config)
-        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
-        self.classifier = label_layer(config.classifier_proj_size, config)
+        size = config.classifier_proj_size
+        self.projector = nn.Identity() if size is None else nn.Linear(config.hidden_size, size)
+        self.classifier = label_layer(size or config.hidden_size, config)
         self.post_init()
 
     @can_return_tuple

@@ -47,6 +47,10 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):
             init.copy_(module.slopes, alibi_slopes(module.num_heads))
         elif isinstance(module, Data2Vec2Encoder) and module.extra_tokens is not None:
             init.normal_(module.extra_tokens)
+            if self.config.first_extra_token_is_zero:
+                tokens = module.extra_tokens  # (1, extra, dim)
+                first = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(-1) == 0
+                init.copy_(tokens, tokens.masked_fill(first, 0))
         else:
             super()._init_weights(module)
 

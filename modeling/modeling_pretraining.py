@@ -151,19 +151,23 @@ class PreTrainingMixin(PreTrainedModel):
         return self
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
-        # A plain encoder was loaded: its teacher is not missing, it starts as the student.
+        # A plain encoder was loaded: its teacher is not missing, it starts as the student. So does what both lack.
         super()._adjust_missing_and_unexpected_keys(loading_info)
-        expected = {f"teacher.{name}" for name in self.teacher.state_dict()}
-        missing = {key for key in loading_info.missing_keys if key.startswith("teacher.")}
-        if missing == expected:
+        own, student = self.teacher.state_dict(), self.base_model.state_dict()
+        missing = {name for name in own if f"teacher.{name}" in loading_info.missing_keys}
+        new = {name for name in own if f"{self.base_model_prefix}.{name}" in loading_info.missing_keys}
+        if missing == own.keys():
             self.reset_teacher()
-            loading_info.missing_keys = loading_info.missing_keys - missing
-        elif missing:
+        elif missing <= new:
+            for name in missing:
+                own[name].copy_(student[name])
+        else:
             raise ValueError(
-                f"The checkpoint holds only a part of the teacher: {len(missing)} of {len(expected)} tensors are "
-                f"missing, {min(missing)!r} among them. Use a complete checkpoint, or remove every 'teacher.' tensor "
+                f"The checkpoint holds only a part of the teacher: {len(missing)} of {len(own)} tensors are missing, "
+                f"'teacher.{min(missing)}' among them. Use a complete checkpoint, or remove every 'teacher.' tensor "
                 "from it to start the teacher as a copy of the student."
             )
+        loading_info.missing_keys = loading_info.missing_keys - {f"teacher.{name}" for name in missing}
 
     def sample_masked(self, grid: tuple[int, ...], batch: int, lengths: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Masks for a batch that came without, from torch's generator: `(batch, time)` or `(batch, views, time)`."""

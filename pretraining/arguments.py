@@ -70,8 +70,13 @@ def override(recipe: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, A
 
 
 def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
+    """The type that the recipe names, else the checkpoint's; a method may start from another's weights."""
     checkpoint = model.get(recipe_file.CHECKPOINT)
     config_class = config_class_of(checkpoint) if recipe_file.CHECKPOINT in model else None
+    if config_class is not None and model.get("model_type") in tuple(MODEL_TYPES):
+        named: Any = CONFIG_MAPPING[str(model["model_type"])]
+        if config_class.model_type in getattr(named, "starts_from", ()):
+            return named
     found = model.get("model_type") if config_class is None else config_class.model_type
     if found not in tuple(MODEL_TYPES):
         where = "model.model_type =" if config_class is None else f"model.model_name_or_path = {checkpoint!r} holds"
@@ -110,8 +115,8 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
                 f"model.model_type = {named!r} contradicts the encoder in {checkpoint}, which is "
                 f"{config_class.model_type!r}: use a recipe of its modality and family."
             )
-        check_shapes(checkpoint, model)
-        config = open_config(checkpoint, model)
+        check_shapes(checkpoint, model, config_class)
+        config = open_config(checkpoint, model, config_class)
     model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[config_class]
 
     stored = getattr(config, "objective", None) or model_class.default_objective

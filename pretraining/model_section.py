@@ -15,8 +15,12 @@ from .data.hub_names import require_hub_name
 BLOCK = re.compile(r"\.\d+\.")  # in the name of a tensor that one of many layers holds
 
 
-def open_config(checkpoint: Any, overrides: Mapping[str, Any] | None = None) -> PreTrainedConfig:
+def open_config(
+    checkpoint: Any, overrides: Mapping[str, Any] | None = None, config_class: Any = AutoConfig
+) -> PreTrainedConfig:
     """The configuration of a run folder or a model on the Hub, with fields of the recipe on top.
+
+    `config_class` reads it, by default as what it says that it is.
 
     Raises:
         ValueError: there is none, or it refuses a value.
@@ -29,7 +33,7 @@ def open_config(checkpoint: Any, overrides: Mapping[str, Any] | None = None) -> 
     except ValueError as error:
         raise ValueError(f"{where} cannot be opened. {error}") from error
     try:
-        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **(overrides or {}))
+        config = config_class.from_pretrained(checkpoint, trust_remote_code=False, **(overrides or {}))
         check_ranges(config)
     except OSError as error:  # also where nothing can be downloaded
         raise ValueError(
@@ -61,7 +65,7 @@ def build_config(config_class: type[PreTrainedConfig], values: Mapping[str, Any]
     return config
 
 
-def check_shapes(checkpoint: str, overrides: Mapping[str, Any]) -> None:
+def check_shapes(checkpoint: str, overrides: Mapping[str, Any], config_class: Any = AutoConfig) -> None:
     """Refuse fields of the recipe that give the encoder of a checkpoint other shapes, or other blocks, than it has.
 
     Raises:
@@ -69,12 +73,12 @@ def check_shapes(checkpoint: str, overrides: Mapping[str, Any]) -> None:
     """
     if not overrides:
         return
-    stored = open_config(checkpoint)
+    stored = open_config(checkpoint, config_class=config_class)
     differing = {name: value for name, value in overrides.items() if getattr(stored, name, value) != value}
     before = _shapes(stored) if differing else {}
     for name, value in differing.items():
         try:
-            now = _shapes(open_config(checkpoint, {name: value}))
+            now = _shapes(open_config(checkpoint, {name: value}, config_class))
         except ValueError:  # it does not even go with the other sizes
             now = {}
         blocks = [{key for key in shapes if BLOCK.search(key)} for shapes in (before, now)]

@@ -14,16 +14,40 @@ from data2vec.modeling.convert.keys import to_ours, translated
 from data2vec.modeling.convert.sources import SOURCES
 
 
-__all__ = ["EAT_CASES", "GOLDEN", "SAMPLES", "flatten", "load_case", "part", "rename", "renamed", "reshaped"]
+__all__ = [
+    "EAT_CASES",
+    "GOLDEN",
+    "REFERENCE",
+    "SAMPLES",
+    "cases",
+    "flatten",
+    "folder_of",
+    "load_case",
+    "part",
+    "rename",
+    "renamed",
+    "reshaped",
+]
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = Path(__file__).parent / "samples"
 EAT_CASES = [folder.name for folder in sorted(GOLDEN.glob("eat_?"))]
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"  # full cases, beside a checkout
+
+
+def folder_of(name: str) -> Path:
+    """A case that comes with the package, else where the full cases are."""
+    return GOLDEN / name if (GOLDEN / name).is_dir() else REFERENCE / name
+
+
+def cases(pattern: str) -> list[str]:
+    """Names of all cases that are here."""
+    return sorted({path.name for folder in (GOLDEN, REFERENCE) for path in folder.glob(pattern)})
 
 
 def load_case(name: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """configuration, inputs and expectations, and the checkpoint's `model` entry of one case."""
-    folder = GOLDEN / name
+    folder = folder_of(name)
     config = json.loads((folder / "config.json").read_text())
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
     return config, load_file(folder / "io.safetensors"), flatten(checkpoint["model"])

@@ -196,6 +196,7 @@ def is_source(name: str, section: Values, tensors: Tensors) -> bool:
 
 BEIT = Source(
     words="data2vec 1 in vision (data2vec_vision)",
+    arxiv="2202.03555",
     is_source=is_source,
     is_ours=lambda config: config.model_type == "data2vec-vision" and config.objective["head_layers"] > 0,
     student="data2vec_vision.",

@@ -20,6 +20,7 @@ from .pickles import Limit, Refused, StandIn, Stored, read_pickle
 REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+){0,7})\}")  # OmegaConf's, to a field of the same configuration
 LONGEST_NAME = 300  # of a tensor
 WEIGHTS = "model.safetensors"  # of a folder of the Hub
+FUNASR = "d2v_model."  # in front of the names of emotion2vec+, which is published without a configuration
 MOST_SHARED = 4  # times the file: more bytes than that its tensors never have, by sharing parts of it
 
 
@@ -104,7 +105,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         tensors = _tensors(flatten(model), path)
         history = plain(content.get("optimizer_history"), Limit())
-        cfg = _cfg(plain(content.get("cfg"), Limit()), plain(content.get("args"), Limit()))
+        given = [plain(content.get(name), Limit()) for name in ("cfg", "args")]
+        says = any(given) or not any(name.startswith(FUNASR) for name in tensors)
+        cfg = _cfg(*given) if says else {}
     except Refused as error:
         raise Refused(f"{path} {error}") from error
     last = history[-1] if isinstance(history, list) and history else None

@@ -29,7 +29,7 @@ from .export import exported
 from .original import check_numbers
 from .processors import save_processor
 from .sources import source_of
-from .weights import load
+from .weights import has_teacher, load
 
 
 UNUSED_FILE = "fairseq_unused.safetensors"
@@ -66,7 +66,10 @@ def _convert(
     configure = source.tuned.config if tuned and source.tuned else source.config
     with _in_one_go(folder) as unfinished:
         try:
+            read = source.prepared(read, dictionary)
             config, notes = configure(read.cfg, read.tensors)
+            if source.teacherless and not (tuned or encoder_only or has_teacher(read.tensors, source)):
+                encoder_only, notes = True, [*notes, "no teacher, as published: the encoder alone is here."]
             check_numbers(config.to_dict())
             config.num_updates = read.num_updates
             model, unused = load(read.tensors, source, tuned, config, encoder_only)
@@ -80,7 +83,7 @@ def _convert(
         model.save_pretrained(unfinished)
         if unused and not encoder_only:
             save_torch_state_dict(unused, unfinished, filename_pattern=UNUSED_FILE)
-        card = _card(read, f"{words}{', encoder only' if encoder_only else ''}", notes)
+        card = _card(read, f"{words}{', encoder only' if encoder_only else ''}", source.arxiv, notes)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
     return model, words, notes
 
@@ -137,9 +140,8 @@ def _umask() -> int:
     return mask
 
 
-def _card(read: Checkpoint, words: str, notes: list[str]) -> str:
+def _card(read: Checkpoint, words: str, arxiv: str, notes: list[str]) -> str:
     """A model card to start from, which names the source."""
-    version = "2212.07525" if "2.0" in words else "2202.03555"
     updates = "not recorded" if read.num_updates is None else str(read.num_updates)
     lines = [
         "---",
@@ -151,7 +153,7 @@ def _card(read: Checkpoint, words: str, notes: list[str]) -> str:
         "",
         f"{words[0].upper()}{words[1:]}; converted with",
         f"`data2vec.modeling.convert` from the checkpoint `{escape(read.path.name)}` of the original code",
-        f"(arXiv [{version}](https://arxiv.org/abs/{version})). Updates: {updates}.",
+        f"(arXiv [{arxiv}](https://arxiv.org/abs/{arxiv})). Updates: {updates}.",
         "",
         "The weights keep the licence of their source.",
     ]

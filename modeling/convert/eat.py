@@ -14,6 +14,7 @@ from .original import Fields, number, optional_part, part_of, read_fields
 from .source import Configured, Source, Tensors, Tuned, Values
 
 
+ARXIV = "2401.03497"
 MEL_BINS = 128  # which the original cannot change
 PATCH = 16  # of which the original's kernel can be another, and its stride cannot
 POOLINGS = {"CLS_TOKEN": "cls_token", "MEAN_POOLING": "mean", "LIN_SOFTMAX": "lin_softmax"}
@@ -94,6 +95,7 @@ EAT = replace(
         Tuned(EatForAudioClassification, tuned_config, "model.", HEAD),
         multi.OLDER_IMAGE,
     ),
+    arxiv=ARXIV,
     is_source=lambda name, section, tensors: (
         name == multi.NAME and "target_length" in optional_part(optional_part(section, "modalities"), "image")
     ),
@@ -146,6 +148,7 @@ def hub_processor(cfg: Values, config: Any, tuned: bool) -> EatFeatureExtractor:
 
 EAT_HUB = Source(
     words="EAT (Hub)",
+    arxiv=ARXIV,
     is_source=lambda name, section, tensors: name == "eat",
     student="eat.",
     rows=under("model.", "eat.", ENCODER),

@@ -114,6 +114,7 @@ def to_cfg(config: PreTrainedConfig, objective: ObjectiveConfig) -> Values:
 TASK = {"_name": "audio_pretraining", "data": "none", "sample_rate": 16000, "normalize": True}
 AUDIO = Source(
     words="data2vec 1 in speech",
+    arxiv="2202.03555",
     is_source=lambda name, section, tensors: name == "data2vec_audio",
     is_ours=lambda config: config.model_type == "data2vec-audio",
     student="data2vec_audio.",

@@ -240,7 +240,7 @@ def to_cfg(config: PreTrainedConfig, objective: ObjectiveConfig, kind: Kind) -> 
         "type": kind.modality.upper(),
         "prenet_layerdrop": config.layerdrop,
         "prenet_dropout": config.hidden_dropout,
-        "init_extra_token_zero": False,
+        "init_extra_token_zero": config.first_extra_token_is_zero,
         "mask_noise_std": objective.mask_noise_std,
         "ema_local_encoder": objective.ema_scope == "all",
         "use_alibi_encoder": config.use_alibi,
@@ -309,6 +309,7 @@ def source(
     modality, student = kind.modality, f"{encoder.base_model_prefix}."
     return Source(
         words=words,
+        arxiv="2212.07525",
         is_source=lambda name, section, tensors: name == NAME and modality_of(tensors) == modality,
         is_ours=lambda config: type(config) is kind.config_class,
         student=student,

@@ -146,6 +146,7 @@ def is_source(name: str, section: Values, tensors: Tensors) -> bool:
 
 TEXT = Source(
     words="data2vec 1 in language",
+    arxiv="2202.03555",
     is_source=is_source,
     is_ours=lambda config: config.model_type == "data2vec-text",
     student="data2vec_text.",

@@ -144,6 +144,7 @@ def completed(originals: Tensors, config: Any) -> Tensors:
 
 VISION = Source(
     words="data2vec 1 in vision (fairseq)",
+    arxiv="2202.03555",
     is_source=lambda name, section, tensors: name == "data2vec_vision",
     is_ours=lambda config: config.model_type == "data2vec-vision" and config.objective["head_layers"] == 0,
     student="data2vec_vision.",

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..configuration_objective import ObjectiveConfig
+from .checkpoint import Checkpoint
 from .keys import Rows, translated
 
 
@@ -31,12 +33,16 @@ class Source:
     """A kind of checkpoint. To add one, write such an entry in a file of its own and put it into `SOURCES`."""
 
     words: str
+    arxiv: str  # the paper
     is_source: Callable[[str, Values, Tensors], bool]  # of the original's name of the model, its section, the tensors
     student: str  # in front of our names of the encoder
     rows: Rows
     encoder: Callable[[Any], PreTrainedModel]
     pretrained: type[PreTrainedModel]
     config: Callable[[Values, Tensors], Configured]  # of the whole original configuration
+    # the checkpoint with what its tensors, or a file beside it, say that its configuration does not
+    prepared: Callable[[Checkpoint, Path | None], Checkpoint] = lambda read, file: read
+    teacherless: bool = False  # published without teacher: then the encoder alone is converted
     tuned: Tuned | None = None
     older: tuple[tuple[str, str], ...] = ()  # names that older versions gave to the same tensors: pattern, replacement
     shaped: Callable[[str, Tensor], Tensor] | None = None  # a tensor under our name as we keep it

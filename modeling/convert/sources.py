@@ -5,6 +5,7 @@ from typing import Any
 from .beit import BEIT
 from .checkpoint import Checkpoint
 from .eat import EAT, EAT_HUB
+from .emotion2vec import EMOTION2VEC
 from .fairseq_audio import AUDIO
 from .fairseq_multi import AUDIO2, TEXT2, VISION2
 from .fairseq_text import TEXT
@@ -20,6 +21,7 @@ SOURCES: dict[str, Source] = {
     "vision": VISION,
     "eat": EAT,
     "eat_hub": EAT_HUB,
+    "emotion2vec": EMOTION2VEC,
     "audio2": AUDIO2,
     "vision2": VISION2,
     "text2": TEXT2,
@@ -39,7 +41,7 @@ def source_of(checkpoint: Checkpoint) -> tuple[Source, bool]:
     Raises:
         ValueError: a model that is not one of data2vec's.
     """
-    model: dict[str, Any] = checkpoint.cfg["model"]
+    model: dict[str, Any] = checkpoint.cfg.get("model", {})
     name = str(model.get("_name"))
     inside, section = name, model
     if name in WRAPPERS:

@@ -51,6 +51,10 @@ def load(
     return model.eval(), unused
 
 
+def has_teacher(tensors: Tensors, source: Source) -> bool:
+    return any(name.startswith(source.teacher) for name in tensors)
+
+
 def _upgraded(tensors: Tensors, source: Source) -> Tensors:
     """Names as the newest version of the original code has them."""
     result = {}

@@ -132,6 +132,17 @@ EAT = Method(
     arxiv="2401.03497",
     tags=("eat",),
 )
+EMOTION2VEC = Method(
+    name="emotion2vec",
+    key="ma2024emotion2vec",
+    title="emotion2vec: Self-Supervised Pre-Training for Speech Emotion Representation",
+    authors="Ma, Ziyang and Zheng, Zhisheng and Ye, Jiaxin and Li, Jinchao and Gao, Zhifu and Zhang, Shiliang and "
+    "Chen, Xie",
+    venue="Findings of the Association for Computational Linguistics",
+    year=2024,
+    arxiv="2312.15185",
+    tags=("emotion2vec", "speech-emotion-recognition"),
+)
 
 STOCK = "transformers.models.data2vec.configuration_data2vec_"
 CONFIGS2 = "data2vec.modeling.configuration_data2vec2"
@@ -143,6 +154,9 @@ BUILT_IN = {
     "data2vec2-vision": ModelType(DATA2VEC2, IMAGES, Home(CONFIGS2, "Data2Vec2VisionConfig")),
     "data2vec2-text": ModelType(DATA2VEC2, TEXT, Home(CONFIGS2, "Data2Vec2TextConfig")),
     "eat": ModelType(EAT, SPECTROGRAMS, Home("data2vec.modeling.configuration_eat", "EatConfig")),
+    "emotion2vec": ModelType(
+        EMOTION2VEC, AUDIO, Home("data2vec.modeling.configuration_emotion2vec", "Emotion2vecConfig")
+    ),
 }
 # Method of each model type. One of another package that is not here is taken to be of the family whose classes it
 # extends; `METHODS["my-type"] = Method(...)` says more.

@@ -17,9 +17,12 @@ from torch import Tensor
 
 
 HERE = Path(__file__).parent
-CASES = ("v1_audio_a", "v1_text_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a")
 STEPPED = ("eat_a", "eat_finetuned_a")  # with a step of the optimizer from the checkpoint on
 HUB = ("eat_hf_a", "eat_hf_finetuned_a")  # folders as they are published
+CASES = (
+    *("v1_audio_a", "v1_text_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a"),
+    "emotion2vec_train_a",
+)
 READ = (
     *(
         "in.",

@@ -17,14 +17,15 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from data2vec import modeling
 from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
-from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, inputs, main_output
+from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, config_of, inputs, main_output
+from tests.modeling.tiny_data2vec2 import PRETRAINERS as ALL_PRETRAINING
 
 
 EVERY = pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
 ENCODERS = pytest.mark.parametrize(
     "model_class", [c for c in MODELS if c.__name__.endswith("Model")], ids=lambda c: c.__name__
 )
-PRETRAINERS = pytest.mark.parametrize("model_class", PRETRAINING.values(), ids=lambda c: c.__name__)
+PRETRAINERS = pytest.mark.parametrize("model_class", ALL_PRETRAINING, ids=lambda c: c.__name__)
 
 
 def run(model, kind: str, padded: bool = False, **kwargs):
@@ -144,7 +145,7 @@ def test_is_deterministic(model_class):
 def test_hidden_states_and_attentions(model_class):
     kind = MODELS[model_class]
     model = build(model_class, attn_implementation="eager")
-    if model_class in PRETRAINING.values():
+    if model_class in ALL_PRETRAINING:
         model = model.base_model
     flags = {"output_hidden_states": True, "output_attentions": True}
     output, plain = run(model, kind, **flags), run(model, kind)
@@ -196,15 +197,15 @@ def test_autocast(model_class):
 
 @EVERY
 def test_auto_class_builds_it(model_class):
-    config = CONFIGS[MODELS[model_class]]()
+    config = config_of(model_class)
     names = [name for name, path in config.auto_map.items() if path.endswith("." + model_class.__name__)]
     assert names == [model_class._auto_class]
     assert type(getattr(modeling_auto, names[0]).from_config(config)) is model_class
 
 
 def test_auto_map_names_every_class():
-    named = {path.rsplit(".", 1)[1] for kind in CONFIGS for path in CONFIGS[kind]().auto_map.values()}
-    public = {name for name in modeling.__all__ if name.startswith(("Data2Vec2", "Eat"))}
+    named = {path.rsplit(".", 1)[1] for c in MODELS for path in config_of(c).auto_map.values()}
+    public = {name for name in modeling.__all__ if name.startswith(("Data2Vec2", "Eat", "Emotion2vec"))}
     assert named == public
     for kind in CONFIGS:
         for path in CONFIGS[kind]().auto_map.values():

@@ -14,12 +14,13 @@ from data2vec.modeling import (
 from data2vec.modeling.masking import mask_seeds
 from data2vec.modeling.modeling_data2vec2_pretraining import Hidden
 from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, inputs, main_output, objective, same
+from tests.modeling.tiny_data2vec2 import PRETRAINERS as ALL_PRETRAINING
 
 
-PRETRAINERS = pytest.mark.parametrize("model_class", PRETRAINING.values(), ids=lambda c: c.__name__)
+PRETRAINERS = pytest.mark.parametrize("model_class", ALL_PRETRAINING, ids=lambda c: c.__name__)
 PADDED = pytest.mark.parametrize(
     "model_class",
-    [c for c in MODELS if MODELS[c] != "vision" and c not in PRETRAINING.values()],
+    [c for c in MODELS if MODELS[c] != "vision" and c not in ALL_PRETRAINING],
     ids=lambda c: c.__name__,
 )
 TIME = {"audio": 30, "vision": 15, "text": 19, "eat": 15}

@@ -28,8 +28,9 @@ PRETRAINERS = pytest.mark.parametrize("model_class", PRETRAINING, ids=lambda c: 
 
 
 def config_of(model_class: Any, **fields: Any) -> Any:
-    kind = KINDS[model_class]
-    return (data2vec1.KINDS[kind][2] if model_class in FAMILY_1 else tiny_data2vec2.CONFIGS[kind])(**fields)
+    if model_class in FAMILY_1:
+        return data2vec1.KINDS[KINDS[model_class]][2](**fields)
+    return tiny_data2vec2.config_of(model_class, **fields)
 
 
 def inputs_of(model_class: Any, rows: int = 3) -> dict[str, Tensor]:

@@ -17,10 +17,12 @@ from data2vec.modeling import (
     Data2Vec2VisionForPreTraining,
     EatConfig,
     EatForPreTraining,
+    Emotion2vecConfig,
+    Emotion2vecForPreTraining,
 )
 from data2vec.modeling.attention import Alibi, alibi_bias
 from data2vec.modeling.embed_image import sincos_positions
-from tests.reference import EAT_CASES, GOLDEN, check_in_bf16, load_case, part, rename, renamed, reshaped
+from tests.reference import EAT_CASES, GOLDEN, cases, check_in_bf16, load_case, part, rename, renamed, reshaped
 
 
 def shared(m: dict, modality: dict, io: dict, masking: dict) -> dict[str, Any]:
@@ -73,20 +75,22 @@ def shared(m: dict, modality: dict, io: dict, masking: dict) -> dict[str, Any]:
     }
 
 
-def audio(m: dict, io: dict, weights: dict) -> Data2Vec2AudioForPreTraining:
+def audio(
+    m: dict, io: dict, weights: dict, config_class: Any = Data2Vec2AudioConfig, **objective: Any
+) -> Data2Vec2AudioConfig:
     modality = m["modalities"]["audio"]
     convs = eval(modality["feature_encoder_spec"])  # "[(32,10,5)]+[(32,3,2)]*2", from our own file
-    Data2Vec2AudioConfig.check_original_switches({**m, **modality, **modality["decoder"]})
-    config = Data2Vec2AudioConfig(
+    config_class.check_original_switches({**m, **modality, **modality["decoder"]})
+    fields = shared(m, modality, io, {"method": "block", "prob": 0.5, "length": 5, "adjust": 0.05})
+    return config_class(
         conv_dim=[c[0] for c in convs],
         conv_kernel=[c[1] for c in convs],
         conv_stride=[c[2] for c in convs],
         num_conv_pos_embeddings=modality["conv_pos_depth"],
         conv_pos_kernel_size=max(3, modality["conv_pos_width"] // modality["conv_pos_depth"]),
         num_conv_pos_embedding_groups=modality["conv_pos_groups"],
-        **shared(m, modality, io, {"method": "block", "prob": 0.5, "length": 5, "adjust": 0.05}),
+        **fields | {"objective": fields["objective"] | objective},
     )
-    return Data2Vec2AudioForPreTraining(config)
 
 
 def vision(m: dict, io: dict, weights: dict) -> Data2Vec2VisionForPreTraining:
@@ -123,16 +127,20 @@ def eat(m: dict, io: dict, weights: dict) -> EatForPreTraining:
     )
 
 
-BUILD = {"audio": audio, "vision": vision, "text": text, "eat": eat}
-CASES = {"v2_audio_a": "audio", "v2_image_a": "vision", "v2_text_a": "text"} | dict.fromkeys(EAT_CASES, "eat")
+BUILD = {
+    "audio2": lambda *case: Data2Vec2AudioForPreTraining(audio(*case)),
+    "vision2": vision,
+    "text2": text,
+    "eat": eat,
+    "emotion2vec": lambda *case: Emotion2vecForPreTraining(audio(*case, Emotion2vecConfig, cls_pooling="tokens")),
+}
+CASES = {"v2_audio_a": "audio2", "v2_image_a": "vision2", "v2_text_a": "text2"} | dict.fromkeys(EAT_CASES, "eat")
+CASES |= dict.fromkeys(cases("emotion2vec_train_*"), "emotion2vec")
 
 
 def ours(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Under our names, without the fixed positions, which we do not store."""
-    return {n: t for n, t in renamed(tensors, SOURCE_OF[kind]).items() if not n.endswith("positions.table")}
-
-
-SOURCE_OF = {"audio": "audio2", "vision": "vision2", "text": "text2", "eat": "eat"}
+    return {n: t for n, t in renamed(tensors, kind).items() if not n.endswith("positions.table")}
 
 
 def load(name: str):
@@ -206,6 +214,10 @@ def test_step_equals_the_original(case):
     if "cls.x" in io:
         close(out.cls_predictions, io["cls.x"], "CLS predictions")
         close(out.cls_targets, io["cls.y"], "CLS targets")
+    if "loss.cls" in io:
+        weighted = out.loss_terms["utterance"] * model.objective.cls_loss_weight * len(out.targets)
+        close(weighted, io["loss.cls"], "CLS loss")
+        close(out.loss_terms["regression"] * len(out.targets), io["loss"] - io["loss.cls"], "regression loss")
     close(out.loss, io["loss"], "loss")
 
     scalars = config["scalars_of_io_forward"]

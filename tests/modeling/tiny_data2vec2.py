@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from data2vec import modeling
-from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig, EatConfig
+from data2vec.modeling import (
+    Data2Vec2AudioConfig,
+    Data2Vec2TextConfig,
+    Data2Vec2VisionConfig,
+    EatConfig,
+    Emotion2vecConfig,
+)
 
 
 SHARED: dict[str, Any] = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3, "intermediate_size": 40}
@@ -19,7 +25,7 @@ def objective(config_class: Any, **kwargs: Any) -> dict[str, Any]:
     return copy.deepcopy(config_class.default_objective) | {"views": 2, "top_k_layers": 2, "decoder": DECODER} | kwargs
 
 
-def audio_config(**kwargs: Any) -> Data2Vec2AudioConfig:
+def audio_config(config_class: Any = Data2Vec2AudioConfig, **kwargs: Any) -> Any:
     """`conv_stride` 5 * 2: 10 samples a frame."""
     shape: dict[str, Any] = {
         "conv_dim": (10, 14),
@@ -32,9 +38,9 @@ def audio_config(**kwargs: Any) -> Data2Vec2AudioConfig:
         "num_extra_tokens": 2,
         "vocab_size": 11,
         "classifier_proj_size": 13,
-        "objective": objective(Data2Vec2AudioConfig, masking={"method": "block", "prob": 0.5, "length": 3}),
+        "objective": objective(config_class, masking={"method": "block", "prob": 0.5, "length": 3}),
     }
-    return Data2Vec2AudioConfig(**(SHARED | QUIET | shape | kwargs))
+    return config_class(**(SHARED | QUIET | shape | kwargs))
 
 
 def vision_config(**kwargs: Any) -> Data2Vec2VisionConfig:
@@ -85,6 +91,9 @@ MODELS: dict[Any, str] = {
     modeling.Data2Vec2AudioForCTC: "audio",
     modeling.Data2Vec2AudioForSequenceClassification: "audio",
     modeling.Data2Vec2AudioForAudioFrameClassification: "audio",
+    modeling.Emotion2vecModel: "audio",
+    modeling.Emotion2vecForPreTraining: "audio",
+    modeling.Emotion2vecForSequenceClassification: "audio",
     modeling.Data2Vec2VisionModel: "vision",
     modeling.Data2Vec2VisionForPreTraining: "vision",
     modeling.Data2Vec2VisionForImageClassification: "vision",
@@ -97,11 +106,17 @@ MODELS: dict[Any, str] = {
     modeling.EatForPreTraining: "eat",
     modeling.EatForAudioClassification: "eat",
 }
+PRETRAINERS = [model_class for model_class in MODELS if "ForPreTraining" in model_class.__name__]
+
+
+def config_of(model_class: Any, **kwargs: Any) -> Any:
+    other = {"config_class": Emotion2vecConfig} if model_class.config_class is Emotion2vecConfig else {}
+    return CONFIGS[MODELS[model_class]](**other, **kwargs)
 
 
 def build(model_class: Any, **kwargs: Any) -> Any:
     torch.manual_seed(0)
-    model = model_class(CONFIGS[MODELS[model_class]](**kwargs))
+    model = model_class(config_of(model_class, **kwargs))
     with torch.no_grad():  # away from zeros and ones, so that nothing hides behind them
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
