@@ -25,7 +25,9 @@ from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, 
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
 from .configuration_objective import ObjectiveConfig
+from .configuration_point2vec import Point2VecConfig
 from .feature_extraction_eat import EatFeatureExtractor
+from .feature_extraction_point2vec import Point2VecFeatureExtractor
 from .heads import (
     Data2Vec2AudioForAudioFrameClassification,
     Data2Vec2AudioForCTC,
@@ -35,6 +37,7 @@ from .heads import (
     Data2Vec2TextForTokenClassification,
     Data2Vec2VisionForImageClassification,
 )
+from .heads_point2vec import Point2VecForPartSegmentation, Point2VecForPointCloudClassification
 from .modeling_data2vec2 import Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel
 from .modeling_data2vec2_pretraining import (
     Data2Vec2AudioForPreTraining,
@@ -50,6 +53,7 @@ from .modeling_emotion2vec import (
     Emotion2vecForSequenceClassification,
     Emotion2vecModel,
 )
+from .modeling_point2vec import Point2VecForPreTraining, Point2VecModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 
 
@@ -91,17 +95,31 @@ __all__ = [
     "Emotion2vecForSequenceClassification",
     "Emotion2vecModel",
     "ObjectiveConfig",
+    "Point2VecConfig",
+    "Point2VecFeatureExtractor",
+    "Point2VecForPartSegmentation",
+    "Point2VecForPointCloudClassification",
+    "Point2VecForPreTraining",
+    "Point2VecModel",
     "make_padding_independent",
 ]
 
 MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
-    AutoModel: (Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel, EatModel, Emotion2vecModel),
+    AutoModel: (
+        Data2Vec2AudioModel,
+        Data2Vec2TextModel,
+        Data2Vec2VisionModel,
+        EatModel,
+        Emotion2vecModel,
+        Point2VecModel,
+    ),
     AutoModelForPreTraining: (
         Data2Vec2AudioForPreTraining,
         Data2Vec2TextForPreTraining,
         Data2Vec2VisionForPreTraining,
         EatForPreTraining,
         Emotion2vecForPreTraining,
+        Point2VecForPreTraining,
     ),
     AutoModelForCTC: (Data2Vec2AudioForCTC,),
     AutoModelForAudioClassification: (

@@ -5,6 +5,7 @@ from transformers.models.auto.configuration_auto import AutoConfig
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
+from .configuration_point2vec import Point2VecConfig
 
 
 for configuration in (
@@ -13,5 +14,6 @@ for configuration in (
     Data2Vec2VisionConfig,
     EatConfig,
     Emotion2vecConfig,
+    Point2VecConfig,
 ):
     AutoConfig.register(configuration.model_type, configuration)

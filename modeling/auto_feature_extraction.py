@@ -1,9 +1,12 @@
-"""Our feature extractor behind `AutoFeatureExtractor`. Importing this registers it."""
+"""Our feature extractors behind `AutoFeatureExtractor`. Importing this registers them."""
 
 from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
 
 from .configuration_eat import EatConfig
+from .configuration_point2vec import Point2VecConfig
 from .feature_extraction_eat import EatFeatureExtractor
+from .feature_extraction_point2vec import Point2VecFeatureExtractor
 
 
 AutoFeatureExtractor.register(EatConfig, EatFeatureExtractor)
+AutoFeatureExtractor.register(Point2VecConfig, Point2VecFeatureExtractor)

@@ -69,6 +69,8 @@ class ObjectiveConfig:
         mask_noise_std (`float`): standard deviation of what a convolutional decoder reads at hidden positions.
         ema_decay, ema_end_decay, ema_anneal_steps: the decay rises linearly from the first to the second over that
             many updates, then stays (data2vec, section 3.3).
+        ema_delay (`int`): updates by which the teacher starts late (Point2Vec: 1). Above 0 it is a copy of the student
+            up to and with update `ema_delay + 1`, and the decay is that of `ema_delay` updates before.
         ema_scope (`str`): what the teacher averages: `"blocks"`, `"encoder"` (blocks and positions, not the
             convolutional front end) or `"all"`. What is outside is the student's own. `"frozen"`: the teacher has
             everything of its own, and never moves.
@@ -97,6 +99,7 @@ class ObjectiveConfig:
     ema_decay: float | int = 0.999
     ema_end_decay: float | int = 0.9999
     ema_anneal_steps: int = 30_000
+    ema_delay: int = 0
     ema_scope: EmaScope = "blocks"
 
     def validate_ranges(self) -> None:
@@ -121,6 +124,7 @@ class ObjectiveConfig:
             "ema_decay": (0 <= self.ema_decay <= 1, "between 0 and 1"),
             "ema_end_decay": (self.ema_decay <= self.ema_end_decay <= 1, "between ema_decay and 1"),
             "ema_anneal_steps": (self.ema_anneal_steps >= 0, "0 or more updates"),
+            "ema_delay": (self.ema_delay >= 0, "0 or more updates"),
         }
         require("objective.", self, checks)
 
@@ -155,16 +159,24 @@ class ObjectiveConfig:
         return tuple(range(blocks - self.top_k_layers, blocks))
 
     def decay_at(self, step: int) -> float:
-        """Decay of the teacher's move after update `step` (1-based), linear up to `ema_anneal_steps`."""
+        """Decay of the teacher's move after update `step` (1-based), linear up to `ema_anneal_steps`; 0 is a copy."""
+        step -= self.ema_delay
+        if self.ema_delay and step <= 1:
+            return 0.0
         if step >= self.ema_anneal_steps:
             return float(self.ema_end_decay)
         return self.ema_decay + (self.ema_end_decay - self.ema_decay) * step / self.ema_anneal_steps
 
     def draw_masks(
-        self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
+        self,
+        grid: tuple[int, ...],
+        seeds: Tensor,
+        lengths: Tensor | None = None,
+        maskable: Tensor | None = None,
+        coordinates: Tensor | None = None,
     ) -> Tensor:
         """Bool `(batch, time)`, or with `views` `(batch, views, time)`; arguments as of [`Masking.sample`]."""
-        masked = self.masking.sample(grid, seeds, lengths, maskable)  # (batch, views, time)
+        masked = self.masking.sample(grid, seeds, lengths, maskable, coordinates)  # (batch, views, time)
         return masked.squeeze(1) if self.views is None else masked
 
     def scale_for(self, dim: int) -> float:

@@ -13,14 +13,14 @@ from .tokens import Tokens
 
 
 def regression_head(
-    dim: int, num_layers: int, out_dim: int | None = None, linear: type[nn.Linear] = nn.Linear
+    dim: int, num_layers: int, out_dim: int | None = None, linear: type[nn.Linear] = nn.Linear, ratio: int = 2
 ) -> nn.Sequential:
-    """The head that predicts: `num_layers` linear layers with GELU in between, 2 * dim wide inside.
+    """The head that predicts: `num_layers` linear layers with GELU in between, `ratio` * dim wide inside.
 
     With 0 layers the state itself is the prediction. Speech and vision use 1, text 2 (arXiv 2202.03555, sections
     4.1-4.3). `out_dim` is `dim` if not given; `linear` is the class of the layers.
     """
-    widths = [dim] + [2 * dim] * (num_layers - 1) + [dim if out_dim is None else out_dim]
+    widths = [dim] + [ratio * dim] * (num_layers - 1) + [dim if out_dim is None else out_dim]
     layers: list[nn.Module] = []
     for i in range(num_layers):
         layers += [linear(widths[i], widths[i + 1]), nn.GELU()]
@@ -141,14 +141,18 @@ DECODERS: dict[str, Callable[..., Decoder]] = {
 
 
 def build_decoder(
-    numbers: DecoderConfig | None, config: PreTrainedConfig, head_layers: int, linear: type[nn.Linear] = nn.Linear
+    numbers: DecoderConfig | None,
+    config: PreTrainedConfig,
+    head_layers: int,
+    linear: type[nn.Linear] = nn.Linear,
+    ratio: int = 2,
 ) -> Decoder:
     """The decoder that an objective names, behind an encoder of `config`, with its head.
 
     Args:
         numbers: `None` is [`NoDecoder`].
-        head_layers, linear: number and class of the head's layers, see [`regression_head`].
+        head_layers, linear, ratio: of the head, see [`regression_head`].
     """
     decoder = NoDecoder(config) if numbers is None else DECODERS[numbers.method](numbers, config)
-    decoder.projection = regression_head(decoder.width, head_layers, config.hidden_size, linear)
+    decoder.projection = regression_head(decoder.width, head_layers, config.hidden_size, linear, ratio)
     return decoder

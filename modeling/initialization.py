@@ -17,7 +17,7 @@ class SelfInitialized(nn.Module):
         raise NotImplementedError
 
 
-def _default(weight: Tensor, bias: Tensor | None) -> None:
+def initialize_linear(weight: Tensor, bias: Tensor | None) -> None:
     """torch's own: both uniform between +-1/sqrt(inputs)."""
     bound = 1 / math.sqrt(weight[0].numel())
     init.uniform_(weight, -bound, bound)
@@ -27,19 +27,19 @@ def _default(weight: Tensor, bias: Tensor | None) -> None:
 
 class DefaultLinear(SelfInitialized, nn.Linear):
     def initialize(self) -> None:
-        _default(self.weight, self.bias)
+        initialize_linear(self.weight, self.bias)
 
 
 class DefaultConv2d(SelfInitialized, nn.Conv2d):
     def initialize(self) -> None:
-        _default(self.weight, self.bias)
+        initialize_linear(self.weight, self.bias)
 
 
 class XavierConv2d(SelfInitialized, nn.Conv2d):
     """Xavier's uniform distribution for the matrix that a convolution of patches is; the bias is torch's default."""
 
     def initialize(self) -> None:
-        _default(self.weight, self.bias)
+        initialize_linear(self.weight, self.bias)
         bound = math.sqrt(6 / (self.out_channels + self.weight[0].numel()))
         init.uniform_(self.weight, -bound, bound)
 

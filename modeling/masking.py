@@ -42,19 +42,26 @@ class Masking(ABC):
 
     method: ClassVar[str]
     grid_axes: ClassVar[tuple[int, ...]]  # the numbers of axes of the token grids that the strategy is defined on
+    uses_coordinates: ClassVar[bool] = False  # True: the strategy needs to know where tokens are in space
     uses_neighbours: ClassVar[bool] = True  # False: the strategy does not care where in the grid a token is
     fits_shorter: ClassVar[bool] = False  # of more than one axis: rows that are padded by whole rows of the grid
 
     def sample(
-        self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
+        self,
+        grid: tuple[int, ...],
+        seeds: Tensor,
+        lengths: Tensor | None = None,
+        maskable: Tensor | None = None,
+        coordinates: Tensor | None = None,
     ) -> Tensor:
         """Bool (batch, views, time) on the device of `seeds`, True = hidden from the student.
 
         `grid` is the token grid: (time,) for audio and text, (height, width) for images and spectrograms; time =
         prod(grid).
         `seeds` (batch, views) int64 are from `mask_seeds`, `lengths` (batch,) int64 count the real tokens of
-        right-padded rows, `maskable` (batch, time) bool is False where nothing may be hidden. `ValueError` where
-        these do not fit each other or the strategy.
+        right-padded rows, `maskable` (batch, time) bool is False where nothing may be hidden, `coordinates` (batch,
+        time, axes) say where tokens are that lie on no grid. `ValueError` where these do not fit each other or the
+        strategy.
         """
         return self._in_rows(self.hide, grid, seeds, lengths, maskable)
 
@@ -310,12 +317,54 @@ class RandomMasking(Masking):
         return smallest(cell_noise(seeds, sizes, prod(grid), stream=2), count)
 
 
+@strict
+@dataclass(kw_only=True)
+class NeighbourMasking(Masking):
+    """A token, uniform, and those nearest to it in space, int(n * prob) of a row's n in all: Point2Vec's blocks.
+
+    In a row of 2 or more at least one is hidden and at least one visible. Of equally near tokens the first are hidden.
+    """
+
+    method: ClassVar[str] = "neighbours"
+    grid_axes: ClassVar[tuple[int, ...]] = (1,)
+    uses_coordinates: ClassVar[bool] = True
+    prob: float
+
+    def __post_init__(self) -> None:
+        self._require(0 < self.prob < 1, "prob", "must be in (0, 1): it is the share of hidden tokens")
+
+    def sample(
+        self,
+        grid: tuple[int, ...],
+        seeds: Tensor,
+        lengths: Tensor | None = None,
+        maskable: Tensor | None = None,
+        coordinates: Tensor | None = None,
+    ) -> Tensor:
+        if coordinates is None or lengths is not None or (maskable is not None and not maskable.all()):
+            return super().sample(grid, seeds, lengths, maskable)
+        places = coordinates.to(seeds.device).double().repeat_interleave(seeds.shape[1], dim=0)
+        return self._in_rows(lambda seeds, sizes, _: self._nearest(seeds, sizes, places), grid, seeds, None, None)
+
+    def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        raise ValueError(f"masking {self.method!r} needs tokens with coordinates, all of them real, as points have")
+
+    def _nearest(self, seeds: Tensor, sizes: Tensor, places: Tensor) -> Tensor:
+        """Bool (rows, time) for `places` (rows, time, axes)."""
+        centre = (uniforms(seeds, 1)[:, 0] * sizes).long()  # (rows,)
+        distances = (places - places[torch.arange(len(places)), centre].unsqueeze(1)).square().sum(-1)
+        rank = distances.argsort(dim=-1, stable=True).argsort(dim=-1)  # (rows, time)
+        count = (sizes.double() * self.prob).long().clamp(min=1).minimum(sizes - 1)
+        return rank < count.unsqueeze(1)
+
+
 MASKINGS: dict[str, type[Masking]] = {
     "span": SpanMasking,
     "beit_block": BeitBlockMasking,
     "token": TokenMasking,
     "block": BlockMasking,
     "random": RandomMasking,
+    "neighbours": NeighbourMasking,
 }
 
 

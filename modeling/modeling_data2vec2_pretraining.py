@@ -111,6 +111,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
     base_class: type[Data2Vec2Model]
     ema_scopes = {"blocks": ("encoder.layers.",), "encoder": ("encoder.", "positions."), "all": ("",), "frozen": ()}
     head_linear: type[nn.Linear] = DefaultLinear  # in text the original starts the decoder's head like the encoder
+    head_ratio = 2  # width inside the decoder's head, of its input's
     _auto_class = "AutoModelForPreTraining"
 
     def __init__(self, config: PreTrainedConfig):
@@ -118,7 +119,9 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         self.init_objective()
         objective = self.objective
         setattr(self, self.base_model_prefix, self.base_class(config))
-        self.decoder = build_decoder(objective.decoder, config, objective.head_layers, self.head_linear)
+        self.decoder = build_decoder(
+            objective.decoder, config, objective.head_layers, self.head_linear, self.head_ratio
+        )
         own_embeddings = objective.ema_scope == "frozen" or "embeddings.".startswith(
             self.ema_scopes[objective.ema_scope]
         )
@@ -330,7 +333,9 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         """Masks as given, else drawn: bool `(batch, time)`, or `(batch, views, time)` with `objective.views`."""
         batch, time = tokens.values.shape[:2]
         if masked is None:
-            return self.sample_masked(tokens.grid, batch, maskable=tokens.real).to(tokens.values.device)
+            return self.sample_masked(tokens.grid, batch, maskable=tokens.real, coordinates=tokens.coordinates).to(
+                tokens.values.device
+            )
         views = self.objective.views is not None
         if masked.dtype != torch.bool or masked.dim() != 2 + views or (len(masked), masked.shape[-1]) != (batch, time):
             axes, here = ("batch, time", f"{batch}, {time}")

@@ -1,4 +1,4 @@
-"""Checkpoints of fairseq and data2vec_vision as plain data, and how one is written; see `pickles` for their safety."""
+"""Checkpoints of fairseq, data2vec_vision and Lightning as plain data, and how one is written; see `pickles`."""
 
 import json
 import os
@@ -21,6 +21,7 @@ REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+){0,7})\}")  # OmegaConf's, to a field 
 LONGEST_NAME = 300  # of a tensor
 WEIGHTS = "model.safetensors"  # of a folder of the Hub
 FUNASR = "d2v_model."  # in front of the names of emotion2vec+, which is published without a configuration
+LIGHTNING = "lightning"  # the name of a model in a checkpoint of Lightning, which has none
 MOST_SHARED = 4  # times the file: more bytes than that its tensors never have, by sharing parts of it
 
 
@@ -89,7 +90,7 @@ def _leaves(tree: dict[str, Any], prefix: str, limit: Limit, depth: int) -> Iter
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of fairseq or of the data2vec_vision repository, or a folder as it is published on the Hub.
+    """Read a checkpoint of fairseq, data2vec_vision or Lightning, or a folder as it is published on the Hub.
 
     Raises:
         ValueError: a damaged file, one that names a class that is not allowed, or no checkpoint of these.
@@ -97,6 +98,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir():
         return _read_folder(path)
     content = read_pickle(path)
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
+        return _lightning(content, path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise Refused(f"{path} has no entry 'model': it is no checkpoint of fairseq or data2vec_vision.")
     model = dict(content["model"])
@@ -126,6 +129,24 @@ def _read_folder(folder: Path) -> Checkpoint:
         raise Refused(f"{folder / 'config.json'} holds no configuration.")
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     return Checkpoint({"model": config | {"_name": config.get("model_type")}}, floats, path=folder)
+
+
+def _lightning(content: dict[str, Any], path: Path) -> Checkpoint:
+    """Its hyper-parameters are the section `model`; the student's second name, in Point2Vec's teacher, is left out."""
+    state, parameters = content.get("state_dict"), content.get("hyper_parameters")
+    if not isinstance(state, dict) or not isinstance(parameters, dict):
+        raise Refused(f"{path} has no state_dict and hyper_parameters: it is no checkpoint of a Lightning model.")
+    kept = {name: tensor for name, tensor in state.items() if not str(name).startswith("teacher.online_model.")}
+    try:
+        tensors, limit = _tensors(kept, path), Limit()
+        model = {"_name": LIGHTNING} | plain(parameters, limit)
+        trainer = plain({name: content.get(name) for name in ("epoch", "global_step")}, limit)
+    except Refused as error:
+        raise Refused(f"{path} {error}") from error
+    for name in ("teacher.initted", "teacher.step"):
+        found = tensors.pop(name, None)
+    updates = None if found is None or found.numel() != 1 else int(found)  # of the teacher
+    return Checkpoint({"model": model, "task": {}, "trainer": trainer}, tensors, updates, path)
 
 
 def _tensors(stored: dict[str, Any], path: Path) -> dict[str, Tensor]:

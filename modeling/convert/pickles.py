@@ -37,6 +37,8 @@ NAMES = re.compile(
     r"|torch\.(\w+Storage|b?float\d+|u?int\d+|bool|Size|device|Tensor|nn\.parameter\.Parameter|_utils\._rebuild_\w+)"
     # OmegaConf notes the dataclass that a section was made from
     r"|(fairseq|examples\.data2vec|data2vec)\.[\w.]+Config"
+    # what Lightning keeps of data sets and callbacks beside Point2Vec's weights
+    r"|(point2vec|pytorch_lightning|pl_bolts|torch\.utils\.data)\.[\w.]+"
     r"|(examples\.)?data2vec\.(data\.modality\.Modality|models\.mae_image_classification\.PredictionMode)"
 )
 ENUMERATIONS = {

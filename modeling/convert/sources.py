@@ -10,6 +10,7 @@ from .fairseq_audio import AUDIO
 from .fairseq_multi import AUDIO2, TEXT2, VISION2
 from .fairseq_text import TEXT
 from .fairseq_vision import VISION
+from .lightning_point2vec import POINT2VEC, POINT2VEC_PARTS
 from .source import Source
 
 
@@ -25,6 +26,8 @@ SOURCES: dict[str, Source] = {
     "audio2": AUDIO2,
     "vision2": VISION2,
     "text2": TEXT2,
+    "point2vec": POINT2VEC,
+    "point2vec_parts": POINT2VEC_PARTS,
 }
 NAMES = ("data2vec_audio", "data2vec_text", "data2vec_vision", "data2vec_multi")
 # what the fine-tuned models are called, and where in their configuration the pretrained one is

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..modeling_data2vec2_pretraining import Data2Vec2ForPreTraining
 from ..modeling_pretraining import PreTrainingMixin
 from .keys import Rows, to_original, to_ours, translated
 from .source import Source, Tensors
@@ -127,8 +128,8 @@ def _is_shared(name: str, model: PreTrainedModel) -> bool:
     """A teacher of blocks alone has the rest from the student."""
     if not isinstance(model, PreTrainingMixin) or not name.startswith("teacher."):
         return False
-    shared = model.objective.ema_scope == "blocks" and model.config.model_type.startswith("data2vec2")
-    return shared and not name.startswith("teacher.encoder.layers.")
+    shared = model.objective.ema_scope == "blocks" and isinstance(model, Data2Vec2ForPreTraining)
+    return shared and not name.removeprefix("teacher.").startswith(model.ema_scopes["blocks"])
 
 
 @torch.no_grad()

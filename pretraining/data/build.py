@@ -26,6 +26,7 @@ from .image import ImageDataArguments
 from .labels import number_labels
 from .methods import BUILT_IN
 from .modality import Modality
+from .points import PointsDataArguments
 from .row_choice import rows_to_look_at
 from .sampler import BatchSampler, FixedBatches
 from .sources import LABEL, AnyDataset, load_source, load_sources
@@ -40,6 +41,7 @@ __all__ = [
     "BadExample",
     "DataArguments",
     "ImageDataArguments",
+    "PointsDataArguments",
     "PretrainingData",
     "ProbeArguments",
     "Source",

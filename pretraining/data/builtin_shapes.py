@@ -16,7 +16,7 @@ import numpy as np
 
 POINTS = 512
 NOISE = 0.02  # standard deviation, where a solid is about 1 wide
-SIZES = {"train": 2000, "validation": 400, "test": 1000}
+SIZES = {"train": 1200, "validation": 240, "test": 600}
 Rng = np.random.Generator
 
 
@@ -73,7 +73,7 @@ def shape(number: int, rng: Rng) -> np.ndarray:
 
 
 def shapes() -> datasets.DatasetDict:
-    """Columns points (the content of a .npy file) and label; 2000 to train, 400 to validate, 1000 to test."""
+    """Columns points (the content of a .npy file) and label; 1200 to train, 240 to validate, 600 to test."""
     names = [f"{middle} between {first} and {last}" for middle, first, last in CLASSES]
     features = datasets.Features(
         {

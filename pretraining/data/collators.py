@@ -29,6 +29,7 @@ class TokenLayout:
     grid: tuple[int, ...]  # (time,) or (height, width), of the longest row
     lengths: Tensor | None = None  # (batch,) real tokens, where a row is padded
     maskable: Tensor | None = None  # bool (batch, time), where some tokens are never hidden
+    coordinates: Tensor | None = None  # (batch, time, axes), where masks need to know where tokens are in space
 
 
 class Collator(ABC):
@@ -50,7 +51,7 @@ class Collator(ABC):
         self, objective: ObjectiveConfig, batch: Batch, layout: TokenLayout, examples: Sequence[Example]
     ) -> Batch:
         seeds = self.mask_seeds(objective, examples)
-        masked = objective.draw_masks(layout.grid, seeds, layout.lengths, layout.maskable)
+        masked = objective.draw_masks(layout.grid, seeds, layout.lengths, layout.maskable, layout.coordinates)
         real = None
         if layout.lengths is not None and not objective.original_padding:
             real = torch.arange(masked.shape[-1]) < layout.lengths.unsqueeze(-1)  # (batch, time)

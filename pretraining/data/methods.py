@@ -100,6 +100,7 @@ AUDIO = _reads("audio", "audio", "AudioData")
 IMAGES = _reads("vision", "image", "ImageData")
 TEXT = _reads("text", "text", "TextData")
 SPECTROGRAMS = _reads("spectrograms", "spectrogram", "SpectrogramData")
+POINTS = _reads("points", "points", "PointsData")
 
 DATA2VEC = Method(
     name="data2vec 1",
@@ -143,6 +144,16 @@ EMOTION2VEC = Method(
     arxiv="2312.15185",
     tags=("emotion2vec", "speech-emotion-recognition"),
 )
+POINT2VEC = Method(
+    name="Point2Vec",
+    key="abouzeid2023point2vec",
+    title="Point2Vec for Self-Supervised Representation Learning on Point Clouds",
+    authors="Abou Zeid, Karim and Schult, Jonas and Hermans, Alexander and Leibe, Bastian",
+    venue="German Conference on Pattern Recognition",
+    year=2023,
+    arxiv="2303.16570",
+    tags=("point2vec",),
+)
 
 STOCK = "transformers.models.data2vec.configuration_data2vec_"
 CONFIGS2 = "data2vec.modeling.configuration_data2vec2"
@@ -157,6 +168,7 @@ BUILT_IN = {
     "emotion2vec": ModelType(
         EMOTION2VEC, AUDIO, Home("data2vec.modeling.configuration_emotion2vec", "Emotion2vecConfig")
     ),
+    "point2vec": ModelType(POINT2VEC, POINTS, Home("data2vec.modeling.configuration_point2vec", "Point2VecConfig")),
 }
 # Method of each model type. One of another package that is not here is taken to be of the family whose classes it
 # extends; `METHODS["my-type"] = Method(...)` says more.

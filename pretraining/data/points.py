@@ -6,9 +6,9 @@ batch; here every cloud has its own.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from transformers import AutoFeatureExtractor, PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.feature_extraction_point2vec import Point2VecFeatureExtractor
+from ...modeling.point_groups import farthest_points, pick
 from .arguments import DataArguments
 from .bad_examples import BadExample
 from .collators import Batch, Collator, Example, TokenLayout, pad
@@ -60,6 +61,22 @@ class PointsDataArguments(DataArguments):
         self.require(low_to_high, "scale", "use two positive factors, [smallest, largest]; [1, 1] is off")
 
 
+class Augmentation(Protocol):
+    """How clouds are augmented, of pretraining and of fine-tuning."""
+
+    scale: list[float]
+    rotate: Literal["none", "vertical", "any"]
+    vertical: Literal["x", "y", "z"]
+
+
+def pad_clouds(examples: Sequence[Mapping[str, Any]]) -> Batch:
+    """point_values (batch, points, 3) fp32, attention_mask (batch, points) where clouds differ, start (batch,)."""
+    batch, _ = pad([example["point_values"] for example in examples], "point_values", 0.0)
+    if "start" in examples[0]:
+        batch["start"] = torch.stack([example["start"] for example in examples])
+    return batch
+
+
 class PointsCollator(Collator):
     """Pads smaller clouds with zeros; a token is a group of points, and all groups are real."""
 
@@ -69,10 +86,14 @@ class PointsCollator(Collator):
 
     def inputs(self, examples: Sequence[Example]) -> tuple[Batch, TokenLayout]:
         """point_values (batch, points, 3) fp32, attention_mask (batch, points) where clouds differ, start (batch,)."""
-        batch, _ = pad([example["point_values"] for example in examples], "point_values", 0.0)
-        if "start" in examples[0]:
-            batch["start"] = torch.stack([example["start"] for example in examples])
-        return batch, TokenLayout((self.groups,))
+        batch = pad_clouds(examples)
+        layout = TokenLayout((self.groups,))
+        if self.objective is not None and self.objective.masking.uses_coordinates:
+            # the centres that the encoder will choose: its grouping follows from points and start
+            points, real = batch["point_values"], batch.get("attention_mask")
+            chosen = farthest_points(points, self.groups, batch.get("start"), None if real is None else real.bool())
+            layout = replace(layout, coordinates=pick(points, chosen))
+        return batch, layout
 
 
 class PointsData(Modality[PointsDataArguments]):
@@ -108,11 +129,8 @@ class PointsData(Modality[PointsDataArguments]):
         points = points[self.processor.sample(points, seed)]
         if rng is None:
             return {"point_values": self.processor.normalize(points)}
-        low, high = self.args.scale
-        scale = torch.from_numpy(rng.uniform(low, high, 3).astype(np.float32))
-        turn = torch.from_numpy(rotation(self.args.rotate, self.args.vertical, rng).astype(np.float32))
         start = torch.tensor(int(rng.integers(len(points))))
-        return {"point_values": self.processor.normalize(points * scale) @ turn.T, "start": start}
+        return {"point_values": augmented(points, self.processor, self.args, rng), "start": start}
 
     def read_cloud(self, row: Row, name: str, rng: np.random.Generator | None) -> Tensor:
         """(points, 3), all different and in their order, of a row; raises `BadExample` where there are too few."""
@@ -135,6 +153,16 @@ class PointsData(Modality[PointsDataArguments]):
 
     def collator(self, objective: ObjectiveConfig | None, seed: int) -> PointsCollator:
         return PointsCollator(objective, self.groups, seed)
+
+
+def augmented(
+    points: Tensor, processor: Point2VecFeatureExtractor, how: Augmentation, rng: np.random.Generator
+) -> Tensor:
+    """A cloud (points, 3) scaled along each axis, normalised and turned, each by its own draw."""
+    low, high = how.scale
+    scale = torch.from_numpy(rng.uniform(low, high, 3).astype(np.float32))
+    turn = torch.from_numpy(rotation(how.rotate, how.vertical, rng).astype(np.float32))
+    return processor.normalize(points * scale) @ turn.T
 
 
 def rotation(kind: str, vertical: str, rng: np.random.Generator) -> np.ndarray:

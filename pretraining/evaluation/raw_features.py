@@ -14,6 +14,7 @@ from transformers.audio_utils import mel_filter_bank
 from ..data.audio import AudioData
 from ..data.image import ImageData
 from ..data.modality import Modality, Registry
+from ..data.points import PointsData
 from ..data.spectrogram import SpectrogramData
 from ..data.text import TextData
 from .probe import Example, Features
@@ -102,6 +103,45 @@ def token_counts(train: Sequence[Example], test: Sequence[Example]) -> Pair:
     return train_x * scale, test_x * scale
 
 
+PAIRS = 4096  # of points, whose distances are counted
+BINS = np.linspace(0, 2, 65)  # in the unit sphere
+WIDTHS = (3, 64, 256)
+
+
+def point_distances(train: Sequence[Example], test: Sequence[Example]) -> Pair:
+    """How often two random points are how far apart (D2; Osada et al., 2002): (examples, 64)."""
+
+    def shares(example: Example) -> np.ndarray:
+        points = np.asarray(example["point_values"])
+        first, second = np.random.default_rng(0).integers(len(points), size=(2, PAIRS))
+        counts, _ = np.histogram(np.linalg.norm(points[first] - points[second], axis=1), BINS)
+        return (counts / PAIRS).astype(np.float32)
+
+    train_x, test_x = (np.stack([shares(example) for example in examples]) for examples in (train, test))
+    return train_x, test_x
+
+
+def random_pointnet(train: Sequence[Example], test: Sequence[Example]) -> Pair:
+    """A PointNet that nobody trained: largest values and means of 256 random features of each point."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [
+        (
+            torch.randn(inside, outside, generator=generator) * (2 / inside) ** 0.5,
+            torch.randn(outside, generator=generator),
+        )
+        for inside, outside in zip(WIDTHS, WIDTHS[1:], strict=False)
+    ]
+
+    def features(example: Example) -> Tensor:
+        points = torch.as_tensor(example["point_values"])
+        for weight, bias in layers:
+            points = torch.relu(points @ weight + bias)
+        return torch.cat((points.amax(0), points.mean(0)))
+
+    train_x, test_x = (torch.stack([features(e) for e in examples]).numpy() for examples in (train, test))
+    return train_x, test_x
+
+
 def _each(
     describe: Callable[[Tensor], Tensor],
     mel_of: Callable[[Tensor], Tensor],
@@ -131,5 +171,6 @@ RAW_FEATURES: Registry[dict[str, Callable[[Sequence[Example], Sequence[Example]]
         AudioData: _of_mel(log_mel),
         SpectrogramData: _of_mel(Tensor.t),
         TextData: {"token counts (tf-idf)": token_counts},
+        PointsData: {"distances of points (D2)": point_distances, "random PointNet": random_pointnet},
     },
 )

@@ -23,6 +23,8 @@ CASES = (
     *("v1_audio_a", "v1_text_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a"),
     "emotion2vec_train_a",
 )
+LIGHTNING_CASES = ("point2vec_a", "data2vec_pc_a", "point2vec_cls_a", "point2vec_seg_a")
+LIGHTNING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")  # entries that nothing here reads
 READ = (
     *(
         "in.",
@@ -39,12 +41,20 @@ READ = (
     *("feat.x", "feat.x_with_extra_tokens", "feat.layer_result.3"),
     *("student.encoder_out", "student.decoder_input", "student.decoder_out"),
     *("loss.", "eval.", "cls_token.", "mean_pooling.", "lin_softmax.", "single.", "mixup."),
+    # Point2Vec
+    *("grad_head.", "grad_stat.", "group.centers", "feat.tok.tokens", "feat.pos", "feat.student.block_out."),
+    *("feat.student.out", "student.out", "teacher.block_out.", "teacher.ffn.", "target.masked", "pred"),
+    *("feat.logits", "feat.loss", "feat.log_prob", "train.out"),
 )
 WHOLE = (
     *("misc/masks_and_tables.safetensors", "misc/meta.json", "point2vec_misc/misc.safetensors"),
     *(f"{case}/{name}" for case in HUB for name in ("config.json", "model.safetensors", "io.safetensors")),
+    *(f"{case}/step.safetensors" for case in LIGHTNING_CASES),
 )
-CONFIG = ("cfg", "ema_test_decay", "scalars_of_io_forward", "num_updates_in_checkpoint", "lr_used_by_parameter")
+CONFIG = (
+    *("cfg", "ema_test_decay", "scalars_of_io_forward", "num_updates_in_checkpoint", "lr_used_by_parameter"),
+    *("optimizer", "lr", "tau_steps", "decay_used", "no_grad_params"),
+)
 
 
 def is_read(name: str) -> bool:
@@ -54,7 +64,9 @@ def is_read(name: str) -> bool:
 def strip(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     checkpoint = torch.load(source / "checkpoint.pt", weights_only=True)
-    state = checkpoint.pop("last_optimizer_state")
+    state = checkpoint.pop("last_optimizer_state", None)
+    for name in LIGHTNING:
+        checkpoint.pop(name, None)
     torch.save(checkpoint, target / "checkpoint.pt")
     tensors: dict[str, Tensor] = load_file(source / "io.safetensors")
     save_file({name: tensor for name, tensor in tensors.items() if is_read(name)}, target / "io.safetensors")
@@ -96,7 +108,7 @@ def strip_fbank(source: Path, target: Path) -> None:
 
 
 def main(reference: str) -> None:
-    for case in (*CASES, *STEPPED):
+    for case in (*CASES, *STEPPED, *LIGHTNING_CASES):
         strip(Path(reference) / case, HERE / case)
     strip_fbank(Path(reference) / "eat_fbank", HERE / "eat_fbank")
     for name in WHOLE:

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 
 from data2vec import modeling
 from tests.modeling import test_data2vec as data2vec1
-from tests.modeling import tiny_data2vec2
+from tests.modeling import tiny_data2vec2, tiny_point2vec
 
 
 FAMILY_1 = {model_class: kind for kind, (model_class, _, _) in data2vec1.KINDS.items()}
-KINDS: dict[Any, str] = FAMILY_1 | tiny_data2vec2.MODELS
+KINDS: dict[Any, str] = FAMILY_1 | tiny_data2vec2.MODELS | tiny_point2vec.MODELS
 PRETRAINING = [model_class for model_class in KINDS if "ForPreTraining" in model_class.__name__]
 QUIET = {
     "audio": dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop"), 0.0),
@@ -28,14 +28,19 @@ PRETRAINERS = pytest.mark.parametrize("model_class", PRETRAINING, ids=lambda c: 
 
 
 def config_of(model_class: Any, **fields: Any) -> Any:
+    kind = KINDS[model_class]
     if model_class in FAMILY_1:
-        return data2vec1.KINDS[KINDS[model_class]][2](**fields)
+        return data2vec1.KINDS[kind][2](**fields)
+    if kind in tiny_point2vec.CONFIGS:
+        return tiny_point2vec.CONFIGS[kind](**fields)
     return tiny_data2vec2.config_of(model_class, **fields)
 
 
 def inputs_of(model_class: Any, rows: int = 3) -> dict[str, Tensor]:
     kind = KINDS[model_class]
-    return data2vec1.inputs(kind, rows) if model_class in FAMILY_1 else tiny_data2vec2.inputs(kind)
+    if model_class in FAMILY_1:
+        return data2vec1.inputs(kind, rows)
+    return (tiny_point2vec if kind in tiny_point2vec.CONFIGS else tiny_data2vec2).inputs(kind)
 
 
 def build(model_class: Any, **fields: Any) -> Any:

@@ -1,0 +1,138 @@
+"""Point2Vec's checkpoints, as Lightning writes them, become folders that the Auto classes open."""
+
+import collections
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
+
+from data2vec.modeling import Point2VecForPartSegmentation, Point2VecForPointCloudClassification, Point2VecModel
+from data2vec.modeling.convert.command import convert
+from data2vec.tests.reference import GOLDEN
+
+
+CASES = ("point2vec_a", "data2vec_pc_a", "point2vec_cls_a", "point2vec_seg_a")
+
+
+def stored(case="point2vec_a"):
+    return torch.load(GOLDEN / case / "checkpoint.pt", weights_only=True)
+
+
+def written(content, folder):
+    torch.save(content, folder / "changed.ckpt")
+    return folder / "changed.ckpt"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_kind_becomes_a_folder(case, tmp_path):
+    folder = tmp_path / "out"
+    model, words, _ = convert(GOLDEN / case / "checkpoint.pt", folder)
+    assert words.startswith("Point2Vec")
+    assert "arXiv [2303.16570]" in (folder / "README.md").read_text()
+    assert not (folder / "fairseq_unused.safetensors").exists()
+    if case in CASES[:2]:
+        opened = AutoModelForPreTraining.from_pretrained(folder)
+        assert opened.config.num_updates == 5  # of the teacher
+    else:
+        head = Point2VecForPartSegmentation if "seg" in case else Point2VecForPointCloudClassification
+        opened = head.from_pretrained(folder)
+    assert all(torch.equal(tensor, opened.state_dict()[name]) for name, tensor in model.state_dict().items())
+    io = load_file(GOLDEN / case / "io.safetensors")
+    encoder = AutoModel.from_pretrained(folder).eval()
+    assert isinstance(encoder, Point2VecModel)
+    assert torch.equal(encoder(io["in.points"])[0], model.base_model.eval()(io["in.points"])[0])
+    processor = AutoFeatureExtractor.from_pretrained(folder)
+    assert processor.num_points == (2048 if "seg" in case else 128)
+    assert not processor.do_normalize  # these cases were made without
+
+
+def test_encoder_only(tmp_path):
+    convert(GOLDEN / "point2vec_a" / "checkpoint.pt", tmp_path / "out", encoder_only=True)
+    assert isinstance(AutoModel.from_pretrained(tmp_path / "out"), Point2VecModel)
+
+
+def test_switches_of_other_recipes(tmp_path):
+    content = stored()
+    content["hyper_parameters"] |= {
+        "tokenizer_group_radius": 0.45,
+        "d2v_target_layer_part": "ffn",
+        "d2v_target_layers": [0, 2],
+        "d2v_target_layer_norm": "instance",
+        "d2v_target_norm": None,
+        "loss": "mse",
+        "encoder_add_pos_at_every_layer": False,
+        "d2v_masking_type": "block",
+        "d2v_masking_ratio": 0.7,
+        "val_transformations": ["subsample", "center", "unit_sphere"],
+    }
+    content |= {"epoch": 4, "global_step": 80}
+    model, _, notes = convert(written(content, tmp_path), tmp_path / "out")
+    config, objective = model.config, model.objective
+    assert (config.group_radius, config.add_positions_to_every_layer) == (0.45, False)
+    assert objective.decoder.add_positions_to_every_layer
+    assert (objective.target_tap, objective.target_layers, objective.loss_beta) == ("ffn", [0, 2], 0.0)
+    assert (objective.target_layer_norm, objective.target_norm) == ("instance", None)
+    assert objective.masking.to_dict() == {"method": "neighbours", "prob": 0.7}
+    assert objective.ema_anneal_steps == 40  # 2 epochs of 20 updates
+    assert notes == []
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").do_normalize
+
+
+@pytest.mark.parametrize("groups", [7, 10, 16, 64])
+@pytest.mark.parametrize("ratio", [0.3, 0.65, 0.9])
+def test_as_many_groups_are_hidden(tmp_path, groups, ratio):
+    content = stored()
+    content["hyper_parameters"] |= {"tokenizer_num_groups": groups, "d2v_masking_ratio": ratio}
+    model, _, _ = convert(written(content, tmp_path), tmp_path / "out")
+    assert model.sample_masked((groups,), 5).sum(1).unique().tolist() == [int(ratio * groups)]
+
+
+def test_statistics_that_are_nan_start_again(tmp_path):
+    content = stored("point2vec_cls_a")
+    for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
+        content["state_dict"][f"cls_head.1.{name}"][3] = torch.nan
+        content["state_dict"][f"cls_head.1.{name}"][4] = 7.0
+        model, _, notes = convert(written(content, tmp_path), tmp_path / name)
+        assert getattr(model.classifier[1], name).unique().tolist() == [value]
+        assert f"cls_head.1.{name} holds NaN" in " ".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("loss", "l1"),
+        ("d2v_target_layer_norm", "group"),
+        ("d2v_masking_type", "grid"),
+        ("d2v_target_layer_part", "attention"),
+        ("d2v_target_layers", "last"),
+        ("encoder_dropout", 0.1),
+        ("encoder_depth", "three"),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(tmp_path, name, value):
+    content = stored()
+    content["hyper_parameters"][name] = value
+    with pytest.raises(ValueError, match=name):
+        convert(written(content, tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_files_of_lightning_are_refused(tmp_path):
+    content = stored()
+    for lacking in ("state_dict", "hyper_parameters"):
+        with pytest.raises(ValueError, match="no checkpoint of a Lightning model"):
+            convert(written({n: v for n, v in content.items() if n != lacking}, tmp_path), tmp_path / "out")
+    content["state_dict"]["head.weight"] = torch.zeros(3, 3)
+    with pytest.raises(ValueError, match=r"head.weight .* has no place"):
+        convert(written(content, tmp_path), tmp_path / "out")
+
+
+def test_a_class_that_is_no_data_is_refused(tmp_path):
+    content = stored()
+    content["hyper_parameters"]["svm_validation"] = shutil.Error("x")
+    with pytest.raises(ValueError, match=r"names shutil\.Error"):
+        convert(written(content, tmp_path), tmp_path / "out")
+    content["hyper_parameters"]["svm_validation"] = collections.OrderedDict(a=1)
+    convert(written(content, tmp_path), tmp_path / "out")
