@@ -220,7 +220,11 @@ class Data2VecTrainer(UpdateTrainer):
         )
         self.data = data
         self.meter = HealthMeter()
-        self.guard = CollapseGuard(start_step=args.guard_start_step, patience=args.guard_patience)
+        self.guard = CollapseGuard(
+            start_step=args.guard_start_step,
+            patience=args.guard_patience,
+            utterance_only=self.unwrapped().objective.regression_weight == 0,
+        )
         if args.guard_patience:
             self.add_callback(self.guard)
         self._seen = torch.zeros(2, device=args.device)  # samples and real tokens of this rank since the last log

@@ -25,6 +25,9 @@ class CollapseGuard(TrainerCallback):
     The first two limits and the start are the original's; the third catches targets that depend on the position only.
     An unhealthy state is not saved, so the newest checkpoint of a stopped run is from before.
 
+    Where the loss of positions has no weight, the spreads of whole samples are judged in place of theirs. Beside it, a
+    target that is the same for all samples teaches nothing and hinders nothing: that is said, and stops nothing.
+
     A collapse into few directions leaves the spreads where they are. Small runs with too close a teacher, too high a
     rate or no warm-up all fell below half of their first effective rank, and no healthy one did (docs/results); it is
     not known of long runs, so it is said and stops nothing.
@@ -33,34 +36,36 @@ class CollapseGuard(TrainerCallback):
         start_step: updates before which no spread is judged.
         patience: unhealthy logs in a row after which the run stops, or is warned of.
         min_target_std, min_prediction_std: lower limits of the spreads.
+        min_utterance_std: lower limit of those of whole samples, which are means over time and smaller.
         min_position_share: lower limit of position_std / target_std.
         min_rank_share: lower limit of effective_rank / the first one logged.
+        utterance_only: the loss of positions has no weight.
     """
 
     start_step: int = 5000
     patience: int = 3
     min_target_std: float = 0.1
     min_prediction_std: float = 0.01
+    min_utterance_std: float = 0.01
     min_position_share: float = 0.1
     min_rank_share: float = 0.5
+    utterance_only: bool = False
     explanation: str | None = None  # set when the run was stopped
 
     def __post_init__(self) -> None:
         self.unhealthy_since: int | None = None
         self.strikes = 0
         self.warned_of_rank = False
+        self.alike = 0  # logs in a row in which the target of whole samples had no spread
 
     def findings(self, logs: dict[str, float]) -> list[str]:
         """What is below its limit in a log, in words; a number that is not there, or NaN, is not judged."""
-        target_std = logs.get("target_std", math.nan)
-        watched = {
-            "target_std": (target_std, self.min_target_std),
-            "prediction_std": (logs.get("prediction_std", math.nan), self.min_prediction_std),
-            "position_std / target_std": (
-                logs.get("position_std", math.nan) / max(target_std, 1e-12),
-                self.min_position_share,
-            ),
-        }
+        limits = {"target_std": self.min_target_std, "prediction_std": self.min_prediction_std}
+        if self.utterance_only:
+            limits = {f"utterance_{name}": self.min_utterance_std for name in limits}
+        watched = {name: (logs.get(name, math.nan), limit) for name, limit in limits.items()}
+        share = logs.get("position_std", math.nan) / max(logs.get("target_std", math.nan), 1e-12)
+        watched["position_std / target_std"] = (share, self.min_position_share)
         return [f"{name} = {value:.4f} is below {limit}" for name, (value, limit) in watched.items() if value < limit]
 
     def lost_rank(self, ranks: Sequence[float]) -> bool:
@@ -78,6 +83,8 @@ class CollapseGuard(TrainerCallback):
     ) -> None:
         if logs is not None and "effective_rank" in logs and not self.warned_of_rank:
             self._watch_rank(state)
+        if logs is not None and not self.utterance_only:
+            self._watch_utterances(state, logs.get("utterance_target_std", math.nan))
         if logs is None or "target_std" not in logs or state.global_step < self.start_step:
             return
         found = self.findings(logs)
@@ -110,6 +117,16 @@ class CollapseGuard(TrainerCallback):
                 f"step {state.global_step}: effective_rank = {ranks[-1]:.1f}, at first {ranks[0]:.1f}, and below "
                 f"{self.min_rank_share:g} of it for {self.patience} logs. The targets use ever fewer directions, "
                 f"which the spreads do not show. The run goes on.\n{REMEDIES}"
+            )
+
+    def _watch_utterances(self, state: TrainerState, spread: float) -> None:
+        self.alike = self.alike + 1 if spread < self.min_utterance_std else 0
+        if self.alike == self.patience:
+            logger.warning(
+                f"step {state.global_step}: utterance_target_std = {spread:.4f} is below {self.min_utterance_std}, "
+                f"for {self.patience} logs: the target of whole samples is the same for all, which teaches nothing. "
+                "With objective.target_layer_norm = 'instance' and no target_norm their mean over time is zero: set "
+                "target_norm: layer, or cls_loss_weight: 0. The run goes on."
             )
 
     def on_step_end(

@@ -99,7 +99,8 @@ class HealthMeter:
     def update(self, output: Data2VecForPreTrainingOutput) -> None:
         rows = {"target": output.targets, "prediction": output.predictions}
         if output.cls_targets is not None and output.cls_predictions is not None:
-            rows |= {"utterance_target": output.cls_targets, "utterance_prediction": output.cls_predictions}
+            of_samples = output.cls_targets[:: len(output.cls_targets) // len(output.all_targets)]  # views share them
+            rows |= {"utterance_target": of_samples, "utterance_prediction": output.cls_predictions}
         for name, of in rows.items():
             self.rows[name].append(Moments.of(of, products=name == "target"))
         for name, mean in (output.loss_terms or {}).items():

@@ -14,6 +14,7 @@ from data2vec.modeling import (
     Data2VecAudioForPreTraining,
     Data2VecTextForPreTraining,
     Data2VecVisionForPreTraining,
+    Emotion2vecForPreTraining,
 )
 from data2vec.pretraining.arguments import override, parse_arguments, read_recipe, resolve
 from data2vec.pretraining.command_line import RECIPES
@@ -28,7 +29,9 @@ CLASSES = {
     "audio_v2": Data2Vec2AudioForPreTraining,
     "text_v2": Data2Vec2TextForPreTraining,
     "vision_v2": Data2Vec2VisionForPreTraining,
+    "emotion2vec": Emotion2vecForPreTraining,
 }
+PAPERS = {"emotion2vec_base": "2312.15185"}  # of what is neither data2vec 1 nor 2.0
 SETS = {"audioset": "audio"}  # recipes by the name of their data -> modality
 BASES = [name.replace("_v2", "") + "_base" + "_v2" * name.endswith("_v2") for name in CLASSES]
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -50,7 +53,7 @@ def test_recipe_opens_with_what_a_reader_needs(name):
     assert f"accelerate launch pretraining/run.py {name}.yaml" in opening
     assert "Hardware" in opening and "Duration" in opening
     if not name.startswith("demo"):
-        paper = "2212.07525" if name.endswith("_v2") else "2202.03555"
+        paper = PAPERS.get(name, "2212.07525" if name.endswith("_v2") else "2202.03555")
         assert "Paper" in opening and (paper in opening or "no published" in opening)
 
 

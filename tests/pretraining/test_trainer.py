@@ -248,6 +248,26 @@ class TestCollapse:
         assert len(said) == 1 and "effective_rank = 18.0, at first 40.0" in said[0] and "learning_rate" in said[0]
         assert not control.should_training_stop and guard.explanation is None
 
+    def test_utterances_alone_are_judged_by_theirs(self):
+        """Frames that are not learnt keep the spread of their normalised targets."""
+        logs = {"target_std": 0.9, "prediction_std": 0.3, "position_std": 0.8}
+        logs |= {"utterance_target_std": 0.001, "utterance_prediction_std": 0.05}
+        assert not CollapseGuard().findings(logs)
+        assert CollapseGuard(utterance_only=True).findings(logs) == ["utterance_target_std = 0.0010 is below 0.01"]
+        assert not CollapseGuard(utterance_only=True).findings(logs | {"utterance_target_std": 0.04})
+
+    def test_a_target_of_samples_that_is_one_for_all_is_said_once(self, tmp_path, monkeypatch):
+        said = []
+        monkeypatch.setattr("data2vec.pretraining.monitoring.callbacks.logger.warning", said.append)
+        guard, state, control = CollapseGuard(start_step=1, patience=2), TrainerState(), TrainerControl()
+        healthy = {"target_std": 0.9, "prediction_std": 0.6, "position_std": 0.7}
+        for step, spread in enumerate([0.001, 0.03, 0.001, 0.001, 0.001], start=1):
+            state.global_step = step
+            guard.on_log(TrainingArguments(tmp_path), state, control, healthy | {"utterance_target_std": spread})
+            assert bool(said) == (step >= 4)
+        assert len(said) == 1 and "set target_norm: layer" in said[0]
+        assert not control.should_training_stop and guard.explanation is None
+
     def test_a_number_that_is_not_there_is_no_collapse(self):
         assert not CollapseGuard().findings({"target_std": 0.7, "prediction_std": 0.2, "position_std": math.nan})
 

@@ -28,6 +28,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "text-2": {"model_type": "data2vec2-text", "vocab_size": 261, "max_position_embeddings": 26},
     "audio-2": {"model_type": "data2vec2-audio", "num_conv_pos_embedding_groups": 4} | CONVOLUTIONS,
+    "emotion2vec-2": {"model_type": "emotion2vec", "num_conv_pos_embedding_groups": 4, "num_prenet_layers": 1}
+    | CONVOLUTIONS,
     "eat-2": {"model_type": "eat", "num_mel_bins": 8, "patch_size": [4, 2], "max_position_embeddings": 12},
 }  # fmt: skip
 DECODER = {"dim": 8, "layers": 1, "kernel": 3, "groups": 1}
@@ -38,6 +40,7 @@ MASKING: dict[str, dict[str, Any]] = {
     "vision-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
     "text-2": {"method": "random", "prob": 0.48},
     "audio-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
+    "emotion2vec-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
     "eat-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
 }
 
@@ -70,6 +73,7 @@ def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str,
             "sources": [{"path": str(sources / "text" / "*.txt")}], "tokenizer": "builtin:byte-bpe", "block_size": 24,
         },
         "audio": {**sounds, "min_seconds": 0.1},
+        "emotion2vec": {**sounds, "min_seconds": 0.1},
         "eat": {**sounds, "min_seconds": 0.2},
     }[modality]  # fmt: skip
     if fields.pop("streaming", False):
