@@ -18,8 +18,8 @@ class EatConfig(Data2Vec2Config):
         patch_size (`int` or two: frames and mel bins): of a token; patches do not overlap.
         max_position_embeddings (`int`): rows of patches that have a position; a clip of any shorter length has those
             of its rows, so that a patch's position says how long after the start it is.
-        pooling (`str`): what the classifier reads: `"cls_token"` (the last extra token), `"mean"` (of the patches) or
-            `"lin_softmax"` (of the patches, each channel weighted by its own sigmoid).
+        classifier_pooling (`str`): what the classifier reads: `"cls_token"` (the last extra token), `"mean"` (of the
+            patches) or `"lin_softmax"` (of the patches, each channel weighted by its own sigmoid).
         classifier_norm_eps (`float`): of the norm in front of the classifier. The code that the published weights come
             with on the Hub has 1e-5 there, the original 1e-6.
     """
@@ -32,7 +32,7 @@ class EatConfig(Data2Vec2Config):
     num_mel_bins: int = 128
     patch_size: Sizes = 16
     max_position_embeddings: int = 768
-    pooling: str = "cls_token"
+    classifier_pooling: str = "cls_token"
     classifier_norm_eps: float = 1e-6
 
     axes: ClassVar[int] = 2
@@ -81,10 +81,10 @@ class EatConfig(Data2Vec2Config):
                 f"a multiple of patch_size = {self.patch_size}",
             ),
             "hidden_size": (self.hidden_size % 4 == 0, "a multiple of 4 for sine-cosine positions"),
-            "pooling": (self.pooling in poolings, f"one of {', '.join(poolings)}"),
+            "classifier_pooling": (self.classifier_pooling in poolings, f"one of {', '.join(poolings)}"),
             "num_extra_tokens": (
-                self.pooling != "cls_token" or self.num_extra_tokens > 0,
-                "1 or more with pooling = 'cls_token'",
+                self.classifier_pooling != "cls_token" or self.num_extra_tokens > 0,
+                "1 or more with classifier_pooling = 'cls_token'",
             ),
         }
         require("", self, checks)

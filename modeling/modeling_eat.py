@@ -128,7 +128,7 @@ class EatForPreTraining(EatPreTrainedModel, Data2Vec2ForPreTraining):
 
 
 class EatForAudioClassification(EatPreTrainedModel):
-    """Labels for a clip, one or several: `config.pooling`, norm and linear layer."""
+    """Labels for a clip, one or several: `config.classifier_pooling`, norm and linear layer."""
 
     _auto_class = "AutoModelForAudioClassification"
 
@@ -158,11 +158,11 @@ class EatForAudioClassification(EatPreTrainedModel):
     def pooled(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         """`(batch, extra + patches, dim)` -> `(batch, dim)`."""
         extra = self.config.num_extra_tokens
-        if self.config.pooling == "cls_token":
+        if self.config.classifier_pooling == "cls_token":
             return hidden[:, extra - 1]
         patches = hidden[:, extra:]
         real = self.eat.real_tokens(attention_mask, patches.shape[1])
-        if self.config.pooling == "mean":
+        if self.config.classifier_pooling == "mean":
             return mean_over_time(patches, real)
         return linear_softmax(patches, real)
 

@@ -15,25 +15,31 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ...pretraining.data.audio import AudioData
-from ...pretraining.data.collators import generator, pad
+from ...pretraining.data.collators import Collator, generator
 from ...pretraining.data.modality import BadExample, describe
 from ...pretraining.data.sound_files import AUDIO
 from ..examples import Examples
+from .augment import add_noise, roll
 
 
 CROPS = 10  # tries to find a part of a clip that is not silent
 
 
 class ClipReader:
-    """`(row, rng) -> example`; see [`Examples`]."""
+    """`(row, rng) -> example`; see [`Examples`].
 
-    def __init__(self, modality: AudioData):
-        self.modality = modality
+    Args:
+        rolled: shift and scale the waveform in training, see [`augment.roll`].
+        noise: of the spectrogram in training, see [`augment.add_noise`].
+    """
+
+    def __init__(self, modality: AudioData, rolled: bool = False, noise: float = 0.0):
+        self.modality, self.rolled, self.noise = modality, rolled, noise
 
     def __call__(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
         for attempt in range(CROPS):
             try:
-                return self.modality.read(row, rng)
+                return {"input_values": self._prepared(self.modality.waveform(row, rng), rng)}
             except BadExample as error:
                 if error.problem == "too short":
                     raise self._too_short(row, error) from error
@@ -43,6 +49,12 @@ class ClipReader:
                 if rng is None:
                     raise self._silent(row, error) from error
         raise AssertionError("the last attempt returns or raises")
+
+    def _prepared(self, wave: np.ndarray, rng: np.random.Generator | None) -> Tensor:
+        if rng is not None and self.rolled:
+            wave = roll(wave, rng)
+        values = self.modality.prepared(wave)
+        return values if rng is None or not self.noise else add_noise(values, self.noise, rng)
 
     def _too_short(self, row: Mapping[str, Any], error: BadExample) -> BadExample:
         needed = self.modality.shortest
@@ -116,20 +128,54 @@ def mix_labels(first: Tensor, second: Tensor, share: float) -> Tensor:
     return share * first.float() + (1 - share) * second.float()
 
 
+class WeightedExamples(Examples):
+    """An epoch of `draws` training clips, drawn without replacement: those with rare labels are likelier.
+
+    The weight of a clip is the sum over its labels of 1 / clips with that label. What is drawn follows from the seed
+    and the epoch.
+    """
+
+    def __init__(self, examples: Examples, draws: int):
+        self.__dict__.update(vars(examples))
+        self.examples, self.draws, self.lengths, self.drawn = examples, draws, None, (-1, np.empty(0, dtype=np.int64))
+        labels = np.asarray(examples.labels)
+        if labels.ndim == 1:
+            self.weights = 1 / np.bincount(labels)[labels]
+        else:
+            self.weights = labels @ (1 / np.maximum(labels.sum(0), 1))
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        """The clips of an epoch, by their index: (draws,)."""
+        if self.drawn[0] != epoch:
+            times = generator(self.seed, epoch, 0, "draw").exponential(size=len(self.weights))
+            # the first of exponential times at such rates come in the order of drawing one after the other
+            with np.errstate(divide="ignore"):
+                self.drawn = epoch, np.argsort(times / self.weights, kind="stable")[: self.draws]
+        return self.drawn[1]
+
+    def __len__(self) -> int:
+        return self.draws
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        return self.examples[epoch, int(self._draw(epoch)[index])]
+
+
 class ClipCollator:
-    """Batches: input_values (batch, samples), attention_mask where a clip is padded, labels (batch, labels) fp32."""
+    """Batches as `collator` makes them of clips, and labels (batch, labels) fp32."""
 
-    def __init__(self, num_labels: int):
-        self.num_labels = num_labels
+    def __init__(self, collator: Collator, num_labels: int):
+        self.collator, self.num_labels = collator, num_labels
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        batch, _ = pad([example["input_values"] for example in examples], "input_values", 0.0)
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        batch, _ = self.collator.inputs(examples)
         return {**batch, "labels": torch.stack([as_vector(e["labels"], self.num_labels) for e in examples])}
 
 
 def as_vector(label: int | Tensor, num_labels: int) -> Tensor:
     """A class number as a (labels,) fp32 vector of 0 and one 1; a vector as it is."""
-    return label if isinstance(label, Tensor) else one_hot(torch.tensor(label), num_labels).float()
+    label = torch.as_tensor(label)
+    return label if label.dim() else one_hot(label, num_labels).float()
 
 
 def real_frames(model: nn.Module, inputs: Mapping[str, Tensor], frames: int) -> Tensor | None:

@@ -26,19 +26,23 @@ from transformers import (
 from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.arguments import CheckedArguments
-from ...pretraining.data.audio import AudioData, AudioDataArguments
+from ...pretraining.data.audio import AudioData
+from ...pretraining.data.build import modality_of
 from ...pretraining.data.labels import Labels, encode_label_lists, is_list, number_labels
 from ...pretraining.data.modality import Survey, path_of
 from ...pretraining.data.sound_files import AUDIO, SAMPLING_RATE
 from ...pretraining.data.sources import LABEL
+from ...pretraining.data.spectrogram import SpectrogramData
 from ..arguments import FineTuneRun
 from ..data_arguments import FineTuneDataArguments
 from ..examples import Examples
 from ..labels import labelled_examples, open_splits
 from ..metrics import load, unweighted_accuracy
+from ..mixing import MixingCollator
 from ..predictions import SCORES_KEPT, classification_rows, write_confusion
-from ..task import Task, TaskData
-from .examples import ClipCollator, ClipReader, MixedExamples, Mixup, real_frames
+from ..task import Collate, Task, TaskData
+from .augment import SpecAugment
+from .examples import ClipCollator, ClipReader, MixedExamples, Mixup, WeightedExamples, real_frames
 from .folds import holding_out
 from .heads import NormedClassifier, linear_softmax_logits
 
@@ -72,6 +76,16 @@ class AudioClassificationData(FineTuneDataArguments):
         default=None, metadata={"help": "column of train that folds names values of, e.g. fold or speaker_id"}
     )
     fold: int | None = field(default=None, metadata={"help": "run one fold alone, 1 to the number of folds"})
+    processor: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "fields of the feature extractor that differ from the encoder's: {mean: ..., std: ...}"},
+    )
+    clips_per_epoch: int | None = field(
+        default=None,
+        metadata={
+            "help": "train on so many clips an epoch, drawn without replacement, those with rare labels more often"
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +98,9 @@ class AudioClassificationData(FineTuneDataArguments):
         in_range = self.fold is None or 1 <= self.fold <= len(folds)
         self.require(in_range, "fold", f"use 1 to {len(folds)}" if folds else "set folds as well, or leave it out")
         self.require(not (folds and self.test), "test", "leave it out: with folds each is the test set once")
+        drawn = self.clips_per_epoch
+        self.require(drawn is None or drawn >= 1, "clips_per_epoch", "use 1 or more, or null for all clips")
+        self.require(drawn is None or self.batch_seconds is None, "clips_per_epoch", "leave batch_seconds out with it")
 
 
 @dataclass(kw_only=True)
@@ -93,7 +110,8 @@ class AudioClassificationArguments(CheckedArguments):
     where: ClassVar[str] = "task"
 
     pooling: Literal["mean", "linear_softmax"] = field(
-        default="mean", metadata={"help": "how frames become a clip: see finetune/audio/task.py"}
+        default="mean",
+        metadata={"help": "how a clip is classified; mean: by the usual model for it, see finetune/audio/task.py"},
     )
     multi_label: bool = field(default=False, metadata={"help": "a clip may have several labels, or none"})
     head_norm: bool = field(
@@ -103,7 +121,31 @@ class AudioClassificationArguments(CheckedArguments):
             "end: see heads.py"
         },
     )
-    mixup_prob: float = field(default=0.0, metadata={"help": "share of the training clips mixed with another one"})
+    binary_loss: bool = field(
+        default=False,
+        metadata={"help": "each label has a probability of its own (binary cross-entropy), also where clips have one"},
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "share of a target spread over all classes"})
+    roll: bool = field(
+        default=False,
+        metadata={"help": "in training shift clips in a circle, and scale them by 0.5 to 1.5"},
+    )
+    noise: float = field(
+        default=0.0, metadata={"help": "largest uniform noise on training spectrograms, which then also shift in time"}
+    )
+    spec_augment: float = field(
+        default=0.0, metadata={"help": "largest share of mel bins, and of frames, that is covered in training"}
+    )
+    mixup: Literal["clips", "batches"] = field(
+        default="clips",
+        metadata={
+            "help": "what is mixed: sounds, each with another clip of the set, or what the encoder reads, a batch "
+            "with itself in reverse"
+        },
+    )
+    mixup_prob: float = field(
+        default=0.0, metadata={"help": "share of the training clips, or batches, that are mixed"}
+    )
     mixup_beta: float = field(
         default=1.0,
         metadata={"help": "of Beta(beta, beta), which draws the mixing share; 1: uniform"},
@@ -112,6 +154,9 @@ class AudioClassificationArguments(CheckedArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0 <= self.mixup_prob <= 1, "mixup_prob", "use a probability, 0 is off")
+        self.require(0 <= self.label_smoothing < 1, "label_smoothing", "use 0 (off) to below 1")
+        self.require(0 <= self.noise, "noise", "use 0 (off) or more")
+        self.require(0 <= self.spec_augment < 1, "spec_augment", "use 0 (off) to below 1")
         self.require(self.mixup_beta > 0, "mixup_beta", "use a positive number")
         self.require(not self.head_norm or self.pooling == "mean", "head_norm", "leave it out, or use pooling: mean")
 
@@ -124,7 +169,7 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
     arguments_class = AudioClassificationArguments
     data_class = AudioClassificationData
     kind = AUDIO
-    config_fields = ("conv_stride", "mask_time_prob")
+    config_fields = ()
 
     def __init__(self, run: FineTuneRun):
         super().__init__(run)
@@ -147,24 +192,38 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         lengths = {split: survey.lengths for split, survey in surveys.items() if survey is not None}
         labels = self._number(splits)
         self.names = labels.names
-        read, seed = ClipReader(modality), self.run.training.seed
+        args, seed = self.args, self.run.training.seed
+        read = ClipReader(modality, args.roll, args.noise)
         train, evaluation = labelled_examples(self.data_args, splits, labels, read, seed=seed, lengths=lengths)
         for split, examples in {"train": train, **evaluation}.items():
             self._refuse_bad(examples, surveys.get(split, surveys["train"]))  # validation may be a part of train
         self._check_masking(train, modality)
-        if self.args.mixup_prob:
-            train = MixedExamples(train, Mixup(self.args.mixup_prob, self.args.mixup_beta), len(self.names))
+        if args.mixup_prob and args.mixup == "clips":
+            train = MixedExamples(train, Mixup(args.mixup_prob, args.mixup_beta), len(self.names))
+        if (draws := self.data_args.clips_per_epoch) is not None:
+            most = len(train)
+            self.data_args.require(draws <= most, "clips_per_epoch", f"use {most} or less, there are no more")
+            train = WeightedExamples(train, draws)
+        collator = ClipCollator(modality.collator(None, seed), len(self.names))
         seconds = self.data_args.batch_seconds
         return TaskData(
             train,
             evaluation,
-            collator=ClipCollator(len(self.names)),
+            collator=collator,
+            train_collator=self._train_collator(collator, seed),
             processor=modality.processor,
             label_names=self.names,
             problem_type="multi_label_classification" if self.args.multi_label else "single_label_classification",
             model_kwargs={"pooling": self.args.pooling},
             batch_cost=None if seconds is None else int(seconds * SAMPLING_RATE),
         )
+
+    def _train_collator(self, collator: ClipCollator, seed: int) -> Collate:
+        args = self.args
+        alpha = args.mixup_beta if args.mixup == "batches" and args.mixup_prob else 0.0
+        how = {"mixup_alpha": alpha, "probability": args.mixup_prob, "smoothing": args.label_smoothing}
+        mixed: Collate = MixingCollator(collator, "input_values", len(self.names), seed, **how)
+        return SpecAugment(mixed, args.spec_augment, seed) if args.spec_augment else mixed
 
     def _open(self) -> dict[str, Any]:
         args = self.data_args
@@ -195,18 +254,31 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
     def _modality(self) -> AudioData:
         config, args = self.run.config, self.data_args
         try:
-            processor = AutoFeatureExtractor.from_pretrained(self.run.checkpoint, trust_remote_code=False)
+            processor = AutoFeatureExtractor.from_pretrained(
+                self.run.checkpoint, trust_remote_code=False, **args.processor
+            )
         except OSError:
             processor = None  # an encoder without one: that of pretraining
-        settings = AudioDataArguments(
+        unknown = next((name for name in args.processor if not hasattr(processor, name)), None)
+        args.require(unknown is None, "processor", f"{unknown!r} is no field of the encoder's feature extractor")
+        modality: Any = modality_of(config)
+        settings = modality.arguments_class(
             sources=[args.train], max_seconds=args.max_seconds, min_seconds=0.0, num_proc=args.num_proc
         )
-        return AudioData(settings, config, processor)
+        found: AudioData = modality(settings, config, processor)
+        if isinstance(found, SpectrogramData):
+            sounds = self.args.mixup == "clips" and self.args.mixup_prob > 0
+            self.args.require(not sounds, "mixup", f"use batches: {config.model_type} reads no waveforms")
+        else:
+            for name in ("noise", "spec_augment"):
+                fits = not getattr(self.args, name)
+                self.args.require(fits, name, f"leave it out: {config.model_type} reads no spectrograms")
+        return found
 
     def _check_masking(self, train: Examples, modality: AudioData) -> None:
         """A mask longer than a clip would stop the run midway: refused beforehand."""
         config: Any = self.run.config
-        if not config.mask_time_prob or train.lengths is None:
+        if not getattr(config, "mask_time_prob", 0) or train.lengths is None:
             return
         shortest = int(train.lengths.argmin())
         frames = int(modality.num_frames(int(train.lengths[shortest])))
@@ -239,7 +311,7 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         if self.pools_frames:
             logits = linear_softmax_logits(logits, real_frames(model, given, logits.shape[1]))
         logits = logits.float()  # (batch, labels)
-        if self.pools_frames or self.args.multi_label:
+        if self.pools_frames or self.args.multi_label or self.args.binary_loss:
             loss = binary_cross_entropy_with_logits(logits, labels)
         else:
             loss = cross_entropy(logits, labels)

@@ -55,7 +55,7 @@ def differences(model: PreTrainedModel, io: dict[str, Tensor]) -> dict[str, floa
     # in text of data2vec 1 the original writes other values into the padding
     real = inputs["attention_mask"].bool() if "in.target_tokens" in io else slice(None)
     pairs = {"features": (hidden[real], features[real])}
-    for name in ("logits", f"{getattr(model.config, 'pooling', None)}.logits"):  # with a head
+    for name in ("logits", f"{getattr(model.config, 'classifier_pooling', None)}.logits"):  # with a head
         if name in io:
             pairs["logits"] = (model(**inputs).logits, io[name])
     if isinstance(model, PreTrainingMixin):

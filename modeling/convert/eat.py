@@ -44,7 +44,7 @@ def tuned_config(cfg: Values, tensors: Tensors) -> Configured:
     fields = {
         "num_labels": original.rows_of(tensors, "head.weight"),
         "problem_type": "single_label_classification" if _data_set(cfg) else "multi_label_classification",
-        "pooling": POOLINGS[mode],
+        "classifier_pooling": POOLINGS[mode],
         "drop_path_rate": number(head, "drop_path_rate", default=0.0),
     }
     inner = part_of(head, "pretrained_model_args")

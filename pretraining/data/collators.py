@@ -77,7 +77,7 @@ class Collator(ABC):
 
 
 # Independent random streams of one example.
-STREAMS = {"read": 1, "crop": 2, "replace": 3, "mixup": 4}
+STREAMS = {"read": 1, "crop": 2, "replace": 3, "mixup": 4, "spec_augment": 5, "draw": 6}
 
 
 def generator(seed: int, epoch: int, index: int, stream: str) -> np.random.Generator:

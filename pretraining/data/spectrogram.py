@@ -67,8 +67,15 @@ class SpectrogramData(AudioData):
     def __init__(self, args: AudioDataArguments, config: PreTrainedConfig, processor: Any = None):
         super().__init__(args, config, processor)
         self.patch = as_pair(config.patch_size)  # (frames, mel bins)
+        frames = ConvFrames((FRAME,), (HOP,))(self.longest)
+        # what is saved reads as this: a converted encoder's pads to a fixed length and does not say where
+        self.processor.max_length, self.processor.padding, self.processor.return_attention_mask = (
+            frames,
+            "longest",
+            True,
+        )
         most = config.max_position_embeddings * self.patch[0]  # frames
-        if -(-ConvFrames((FRAME,), (HOP,))(self.longest) // self.patch[0]) > config.max_position_embeddings:
+        if -(-frames // self.patch[0]) > config.max_position_embeddings:
             raise ValueError(
                 f"data.max_seconds = {args.max_seconds:g} is invalid: the encoder has positions for "
                 f"max_position_embeddings = {config.max_position_embeddings} rows of patches, use at most "

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from data2vec import modeling
-from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig, EatConfig
 
 
 FAMILIES = ("v1", "v2")
@@ -41,6 +41,7 @@ CONFIGS: dict[tuple[str, str], Any] = {
     ),
     ("text", "v1"): lambda: Data2VecTextConfig(**SIZES, **_text()),
     ("text", "v2"): lambda: Data2Vec2TextConfig(**SIZES, **_text()),
+    ("spectrogram", "v2"): lambda: EatConfig(**SIZES, num_mel_bins=16, patch_size=4, max_position_embeddings=260),
 }
 PRETRAINING: dict[tuple[str, str], Any] = {
     ("audio", "v1"): modeling.Data2VecAudioForPreTraining,
@@ -49,6 +50,7 @@ PRETRAINING: dict[tuple[str, str], Any] = {
     ("vision", "v2"): modeling.Data2Vec2VisionForPreTraining,
     ("text", "v1"): modeling.Data2VecTextForPreTraining,
     ("text", "v2"): modeling.Data2Vec2TextForPreTraining,
+    ("spectrogram", "v2"): modeling.EatForPreTraining,
 }
 
 
@@ -56,7 +58,7 @@ def encoder_folder(folder: Path, modality: str, family: str, **config_fields: An
     """Save a tiny encoder and its processor into `folder`; returns it.
 
     Args:
-        modality: audio, vision or text.
+        modality: audio, vision, text or spectrogram.
         family: v1 or v2.
         config_fields: set on the configuration.
     """
@@ -78,6 +80,8 @@ def processor(modality: str) -> Any:
     """What a pretraining run saves beside its encoder."""
     if modality == "audio":
         return Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True)
+    if modality == "spectrogram":
+        return modeling.EatFeatureExtractor(num_mel_bins=16, pad_to_multiple_of=4)
     if modality == "vision":
         half = [0.5, 0.5, 0.5]
         return BeitImageProcessorPil(

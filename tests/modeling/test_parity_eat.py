@@ -115,7 +115,7 @@ def named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 )
 def test_every_pooling_equals_the_original(case: str, pooling: str, theirs: str, tmp_path: Path) -> None:
     io = read(case)[1]
-    model = classifier(case, tmp_path, pooling=pooling)
+    model = classifier(case, tmp_path, classifier_pooling=pooling)
     spectrograms = io["in.imgs"].squeeze(1)
     hidden = model.eat(spectrograms).last_hidden_state
     close(hidden, io["feat.x_with_extra_tokens"], "features")

@@ -14,10 +14,12 @@ from data2vec.modeling import (
     Data2VecAudioForPreTraining,
     Data2VecTextForPreTraining,
     Data2VecVisionForPreTraining,
+    EatForPreTraining,
     Emotion2vecForPreTraining,
 )
 from data2vec.pretraining.arguments import override, parse_arguments, read_recipe, resolve
 from data2vec.pretraining.command_line import RECIPES
+from data2vec.pretraining.data.methods import METHODS
 from data2vec.pretraining.recipe import parse_yaml
 from data2vec.pretraining.run import main
 
@@ -30,8 +32,8 @@ CLASSES = {
     "text_v2": Data2Vec2TextForPreTraining,
     "vision_v2": Data2Vec2VisionForPreTraining,
     "emotion2vec": Emotion2vecForPreTraining,
+    "eat": EatForPreTraining,
 }
-PAPERS = {"emotion2vec_base": "2312.15185"}  # of what is neither data2vec 1 nor 2.0
 SETS = {"audioset": "audio"}  # recipes by the name of their data -> modality
 BASES = [name.replace("_v2", "") + "_base" + "_v2" * name.endswith("_v2") for name in CLASSES]
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -53,7 +55,7 @@ def test_recipe_opens_with_what_a_reader_needs(name):
     assert f"accelerate launch pretraining/run.py {name}.yaml" in opening
     assert "Hardware" in opening and "Duration" in opening
     if not name.startswith("demo"):
-        paper = PAPERS.get(name, "2212.07525" if name.endswith("_v2") else "2202.03555")
+        paper = METHODS[read_recipe(RECIPES / f"{name}.yaml")["model"]["model_type"]].arxiv
         assert "Paper" in opening and (paper in opening or "no published" in opening)
 
 
@@ -97,6 +99,8 @@ PUBLISHED: dict[str, Any] = {
     "vision_huge_v2": (32, "training.per_device_train_batch_size", 256, 4e-4, 4, 50_040, 500_000),
     "text_base_v2": (16, "training.per_device_train_batch_size", 64, 2e-4, 1, 4_000, 1_000_000),
     "text_large_v2": (32, "training.per_device_train_batch_size", 64, 1e-4, 1, 4_000, 600_000),
+    "eat_base": (4, "training.per_device_train_batch_size", 48, 5e-4, 4, 53_333, 400_000),
+    "eat_large": (4, "training.per_device_train_batch_size", 48, 4e-4, 4, 53_333, 400_000),
 }
 
 
@@ -109,7 +113,9 @@ def test_published_batch_and_schedule_of_data2vec_2(name):
     training, objective = recipe["training"], recipe["objective"]
     assert [training[key] for key in ("learning_rate", "max_grad_norm", "warmup_steps", "max_steps")] == schedule
     assert training["lr_scheduler_type"] == "cosine"
-    cls_loss = 0.01 if "vision" in name else 0.0  # the original's, which images and views of a device multiply
+    cls_loss = {"vision": 0.01, "eat": 1.0}.get(
+        name.split("_")[0], 0.0
+    )  # the original's, which images and views of a device multiply
     weight = cls_loss * training.get("per_device_train_batch_size", 0) * objective["views"]
     assert objective.get("cls_loss_weight", 0) == pytest.approx(weight)
 
@@ -123,11 +129,14 @@ SIZES = {
     "vision_huge_v2": (32, 630.8, 256, 64),
     "text_base_v2": (12, 124.1, 67, 34),  # int(67 * 0.52)
     "text_large_v2": (24, 354.3, 67, 33),
+    "eat_base": (12, 85.3, 512, 102),
+    "eat_large": (24, 302.6, 512, 128),
 }
 INPUTS = {
     "audio": lambda: torch.randn(2, 16_000),
     "vision": lambda: torch.randn(2, 3, 224, 224),
     "text": lambda: torch.randint(3, 50_000, (2, 67)),
+    "eat": lambda: torch.randn(2, 1024, 128),
 }
 
 
@@ -158,7 +167,9 @@ def test_model_of_a_data2vec_2_recipe(name, tmp_path):
     output.loss.backward()
     torch.optim.SGD((p for p in model.parameters() if p.grad is not None), lr=1e-3).step()
     model.update_teacher(run.objective.decay_at(1))
-    assert 0 < before < 100 and all(p.isfinite().all() for p in model.parameters())
+    assert 0 < before / max(run.objective.cls_loss_weight, 1) < 100 and all(
+        p.isfinite().all() for p in model.parameters()
+    )
 
 
 DEMO = "demo_vision.yaml"

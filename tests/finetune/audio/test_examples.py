@@ -7,6 +7,8 @@ from scipy import stats
 
 from data2vec.finetune.audio.examples import ClipCollator, MixedExamples, Mixup, mix, mix_labels
 from data2vec.finetune.examples import Examples
+from data2vec.modeling.embed_audio import ConvFrames
+from data2vec.pretraining.data.audio import AudioCollator
 
 
 def rng(seed=0):
@@ -73,7 +75,9 @@ def test_a_mix_depends_on_seed_epoch_and_row_alone(examples):
 def test_mixed_clips_have_the_labels_of_two_examples_that_are_kept(examples):
     found, mixed = set(), 0
     for epoch in range(40):
-        batch = ClipCollator(3)([examples[(epoch, index)] for index in range(5)])
+        batch = ClipCollator(AudioCollator(None, ConvFrames((2,), (1,)), 0), 3)(
+            [examples[(epoch, index)] for index in range(5)]
+        )
         labels = batch["labels"]  # (batch, labels)
         assert labels.shape == (5, 3) and labels.dtype == torch.float32
         torch.testing.assert_close(labels.sum(1), torch.ones(5))
