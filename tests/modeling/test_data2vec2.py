@@ -280,10 +280,10 @@ for folder in sys.argv[1:]:
 
 
 def test_folder_works_where_the_package_is_not(tmp_path):
-    folders = [tmp_path / kind for kind in PRETRAINING]
+    folders = [tmp_path / model_class.__name__ for model_class in ALL_PRETRAINING]
     expected = []
-    for folder, (kind, model_class) in zip(folders, PRETRAINING.items(), strict=True):
-        model = build(model_class)
+    for folder, model_class in zip(folders, ALL_PRETRAINING, strict=True):
+        kind, model = MODELS[model_class], build(model_class)
         model.save_pretrained(folder)
         if kind == "eat":
             modeling.EatFeatureExtractor().save_pretrained(folder)
