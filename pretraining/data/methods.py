@@ -44,6 +44,11 @@ class Method:
     )
 
     @property
+    def with_article(self) -> str:
+        """The name as a sentence begins with it: "A data2vec 2.0", "An EAT"."""
+        return f"{'An' if self.name[0] in 'AEIOaeio' else 'A'} {self.name}"
+
+    @property
     def reference(self) -> str:
         """A link to the paper, or where it was published."""
         return (

@@ -106,3 +106,8 @@ def test_a_model_type_of_another_package(monkeypatch):
     paper = dataclasses.replace(DATA2VEC2, name="Streams", key="me2027", arxiv=None, venue="A Conference", year=2027)
     monkeypatch.setitem(METHODS, "streams", paper)
     assert method_of("streams").reference == "A Conference 2027" and "{me2027," in method_of("streams").bibtex
+
+
+def test_a_sentence_begins_with_the_article_of_the_method():
+    names = {model_type: METHODS[model_type].with_article for model_type in ("data2vec2-audio", "eat", "emotion2vec")}
+    assert list(names.values()) == ["A data2vec 2.0", "An EAT", "An emotion2vec"]
