@@ -44,6 +44,7 @@ SYSTEMS = {
     "audio_v2": System("data2vec 2.0, spoken digits", "spoken_digits", 10),
     "read_speech_v1": System("data2vec 1, LibriSpeech", "read_speech", 10),
     "read_speech_v2": System("data2vec 2.0, LibriSpeech", "read_speech", 10),
+    "eat": System("EAT, ESC-10", "esc10", 10),
     "text_v1": System("data2vec 1, letters of film reviews", "imdb_letters", 50),
     "text_v2": System("data2vec 2.0, letters of film reviews", "imdb_letters", 50),
 }

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from experiment import SYSTEMS, Experiment, once
 from transformers import AutoModel, PreTrainedModel, set_seed
 
@@ -18,9 +19,11 @@ from data2vec.pretraining.data.build import PretrainingData, modality_of
 from data2vec.pretraining.evaluation.fine_tuning import fine_tune_accuracy
 from data2vec.pretraining.evaluation.probe import (
     batches_of,
+    evaluating,
     extract_features,
     extract_layers,
     few_label_accuracy,
+    hidden_layers,
     knn_accuracy,
     linear_probe,
     teacher_encoder,
@@ -42,7 +45,8 @@ def measured(
 
     Args:
         encoders: of `ENCODERS`; `untrained` is the same network with its initial weights.
-        layers: `last`, or `all` for a list of accuracies from the embedding to the last block.
+        layers: `last`, `all` for a list of accuracies from the embedding to the last block, or `tokens`, which adds
+            those on the mean of the last layer's extra tokens (CLS), `cls_linear` and so on.
         fine_tune: also fine-tune the student and the untrained network from few labels.
 
     Returns:
@@ -101,6 +105,12 @@ class Data:
         rows = [accuracies(x, train_y, y, test_y, self.labels_per_class) for x, y in pairs]
         if layers == "last":
             return rows[0]
+        if layers == "tokens":
+            train_x, test_x = (
+                token_features(encoder, part, self.data.probe_collator) for part in (self.train, self.test)
+            )
+            of_tokens = accuracies(train_x, train_y, test_x, test_y, self.labels_per_class)
+            return rows[0] | {f"cls_{name}": value for name, value in of_tokens.items()}
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
         return columns | {"best": columns["linear"][int(np.argmax(columns["validation"]))]}
 
@@ -155,10 +165,20 @@ def pooled_layers(
     The first is the embedding, the last the encoder's output, behind the final norm where it has one.
     """
     last, labels = extract_features(encoder, batches_of(split, collate))
-    if layers == "last":
+    if layers != "all":
         return [last], labels
     states, _ = extract_layers(encoder, batches_of(split, collate))
     return [*(np.stack(layer) for layer in list(states.values())[:-1]), last], labels
+
+
+@torch.no_grad()
+def token_features(encoder: PreTrainedModel, split: Sequence[Any], collate: Any) -> np.ndarray:
+    """The mean of the encoder's extra tokens, (examples, dim)."""
+    extra, found = encoder.config.num_extra_tokens, []
+    with evaluating(encoder):
+        for batch in batches_of(split, collate):
+            found.append(hidden_layers(encoder, batch)[0]["last"][:, :extra].mean(1))
+    return torch.cat(found).numpy()
 
 
 def accuracies(

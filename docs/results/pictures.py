@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tables import BEST, MEASURES, last
+from tables import BEST, MEASURES, TOKENS, last
 
 
 COLOURS = {"student": "#1f5fa8", "teacher": "#d9822b", "untrained": "#9a9a9a"}
@@ -47,7 +47,7 @@ def _arms(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
         axes.set_xticks(range(len(arms)), list(arms), rotation=20 if max(map(len, arms)) > 6 else 0, ha="center")
         axes.set_title(system["title"], loc="left", fontsize=10)
         axes.set_xlabel(picture.get("x", ""))
-    panels[0].set_ylabel(f"{MEASURES.get(measure, BEST)}, in %")
+    panels[0].set_ylabel(f"{(MEASURES | TOKENS).get(measure, BEST)}, in %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -66,7 +66,7 @@ def _layers(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
         axes.set_title(system["title"], loc="left", fontsize=10)
         axes.set_xlabel("layer (0: embedding)")
     for axes in panels:
-        axes.set_ylabel(f"{MEASURES.get(measure, BEST)}, in %")
+        axes.set_ylabel(f"{(MEASURES | TOKENS).get(measure, BEST)}, in %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 

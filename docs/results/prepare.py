@@ -84,6 +84,24 @@ def read_speech(data: Path, folder: Path) -> Prepared:
     return Prepared(str(data / "librispeech_small"), spoken_digits(data, folder).probes)
 
 
+def environmental(data: Path, folder: Path) -> Prepared:
+    """ESC-10: pretrained and trained on three of its five folds, which share no recording with the other two."""
+    source = folder / "pretrain.parquet"
+    if not source.is_file():
+        folds = datasets.load_dataset(str(data / "esc10"))
+        one, two, three, *test = (folds[f"fold{number}"] for number in range(1, 6))
+        train, known = datasets.concatenate_datasets([one, two]), datasets.concatenate_datasets([one, two, three])
+        parts = {
+            **{f"{probe}/train": train for probe in ("online", "validation")},
+            **{f"{probe}/test": three for probe in ("online", "validation")},
+            "test/train": known,
+            "test/test": datasets.concatenate_datasets(test),
+            "pretrain": known,
+        }
+        write(parts, folder)
+    return Prepared(str(source), folder)
+
+
 def text(data: Path, folder: Path) -> Prepared:
     """Film reviews as letters, probed with phrases whose letters are, or are not, in their order."""
     return Prepared(*letters(data / "imdb_unlabelled_text", folder))
@@ -109,5 +127,6 @@ PREPARE: dict[str, Callable[[Path, Path], Prepared]] = {
     "cifar10": partial(images, "cifar10_small"),
     "spoken_digits": spoken_digits,
     "read_speech": read_speech,
+    "esc10": environmental,
     "imdb_letters": text,
 }

@@ -18,6 +18,7 @@ from data2vec.pretraining.monitoring.callbacks import CollapseGuard
 
 BEST = "linear probe of the best layer"
 MEASURES = {"linear": "linear probe", "knn": "k-NN", "few": "few labels"}
+TOKENS = {f"cls_{name}": f"{words} of CLS" for name, words in MEASURES.items()}  # where a claim reads the extra tokens
 BLOCK = re.compile(r"(<!-- (?P<what>the claims|numbers of \w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -72,7 +73,7 @@ def _sides(found: dict[str, Any], pair: dict[str, str], better: str, worse: str)
     """Sides are named by what differs between them."""
     paths = [pair[side].split("/") for side in ("better", "worse")]
     title, measure = found["systems"][pair["system"]]["title"], paths[0][2]
-    what = MEASURES.get(measure, BEST if measure == "best" else measure)
+    what = (MEASURES | TOKENS).get(measure, BEST if measure == "best" else measure)
     if "than" in pair:
         titles = [title, found["systems"][pair["than"]]["title"]]
         family, data = zip(*(title.split(", ") for title in titles), strict=True)
@@ -125,8 +126,10 @@ def _numbers(found: dict[str, Any]) -> str:
     """Mean (lowest to highest) of the seeds: a row for each system and arm."""
     fine_tuned = any("fine_tuned" in seed for *_, seed in _runs(found))
     best = ["best"] * any("best" in seed["student"] for *_, seed in _runs(found))
-    columns = [(encoder, m) for encoder in ("student", "teacher") for m in [*MEASURES, *best]]
-    head = [f"{encoder}, {MEASURES.get(m, 'best layer')}" for encoder, m in columns]
+    tokens = [name for name in TOKENS if all(name in seed["student"] for *_, seed in _runs(found))]
+    measures = [*MEASURES, *tokens, *best]
+    columns = [(encoder, m) for encoder in ("student", "teacher") for m in measures]
+    head = [f"{encoder}, {(MEASURES | TOKENS).get(m, 'best layer')}" for encoder, m in columns]
     head += ["fine-tuned, from scratch"] * fine_tuned
     lines = [
         "| accuracy in % | " + " | ".join([*head, "s"]) + " |",
@@ -143,7 +146,7 @@ def _numbers(found: dict[str, Any]) -> str:
             lines.append(f"| {_row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
         if any("untrained" in seed for runs in system["arms"].values() for seed in runs["seeds"]):
             seeds = next(iter(system["arms"].values()))["seeds"]
-            cells = [spread([last(seed["untrained"][m]) for seed in seeds]) for m in [*MEASURES, *best]]
+            cells = [spread([last(seed["untrained"][m]) for seed in seeds]) for m in measures]
             lines.append(_padded(f"{system['title']}, untrained", cells, len(head)))
     for kind, scores in _raw_rows(found).items():
         lines.append(_padded(kind, [f"{scores[m]:.1f}" for m in MEASURES], len(head)))

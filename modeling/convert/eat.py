@@ -84,7 +84,7 @@ def to_section(config: Any, masks: Values) -> tuple[Values, Values]:
     return local, task | {"precompute_mask_config": {"patch_size": PATCH, **masks}}
 
 
-KIND = multi.Kind("image", EatConfig, of_network, to_section)
+KIND = multi.Kind("image", EatConfig, of_network, to_section, samples=12)
 HEAD: Rows = [("fc_norm.", "norm."), ("head.", "classifier.")]
 EAT = replace(
     multi.source(

@@ -30,8 +30,6 @@ from .source import Configured, Source, Tensors, Tuned, Values
 
 
 NAME = "data2vec_multi"
-# of a process, in the published recipe for images: the original's weight of the CLS loss is relative to it
-SAMPLES = 16
 ENCODER: Fields = [
     ("embed_dim", "hidden_size"),
     ("depth", "num_hidden_layers"),
@@ -78,12 +76,14 @@ class Kind:
         config_class: ours.
         fields: its section and the tensors -> fields of our configuration that others do not have.
         cfg: our configuration and the masks -> those of its section, and of the task, in the original.
+        samples: of a process in the published recipe, which the original's weight of the CLS loss is relative to.
     """
 
     modality: str
     config_class: type[Data2Vec2Config]
     fields: Callable[[Values, Tensors], Values]
     cfg: Callable[[Any, Values], tuple[Values, Values]]
+    samples: int = 16
 
 
 def modality_of(tensors: Tensors) -> str:
@@ -266,10 +266,10 @@ def to_cfg(config: PreTrainedConfig, objective: ObjectiveConfig, kind: Kind) -> 
         "ema_encoder_only": objective.ema_scope == "blocks",
         "modalities": {kind.modality: local},
         "supported_modality": kind.modality.upper(),
-        "cls_loss": objective.cls_loss_weight / (SAMPLES * views),
+        "cls_loss": objective.cls_loss_weight / (kind.samples * views),
         "seed": 1,
     }
-    dataset = {"batch_size": SAMPLES} if objective.cls_loss_weight else {}
+    dataset = {"batch_size": kind.samples} if objective.cls_loss_weight else {}
     return {"model": model, "task": task, "dataset": dataset}
 
 

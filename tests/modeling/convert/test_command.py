@@ -31,10 +31,10 @@ from data2vec.tests.modeling.fairseq_cases import (
     refusal,
     wrapped,
 )
-from data2vec.tests.reference import GOLDEN
+from data2vec.tests.reference import EAT_CASES, GOLDEN
 
 
-CASES = ["v1_audio_a", "v1_text_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a"]
+CASES = ["v1_audio_a", "v1_text_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a", *EAT_CASES]
 
 
 # What the original wrote
@@ -52,7 +52,7 @@ def test_converted_folder_answers_as_the_original(case, tmp_path, capsys):
         assert found.pop("targets") > 1e-2
     assert max(found.values()) < 1e-5
     assert model.config.num_updates == 4
-    assert ("CLS targets" in found) == (case == "v2_image_a")
+    assert ("CLS targets" in found) == (case == "v2_image_a" or case in EAT_CASES)
     assert case in ("v1_text_a", "v1_text_c", "v2_text_a") or list((tmp_path / "out").glob("preprocessor_config.json"))
     assert "checkpoint.pt" in (tmp_path / "out" / "README.md").read_text()
 
@@ -95,7 +95,8 @@ def test_round_trip_restores_every_tensor(case, tmp_path):
     tensors, golden = flatten(back["model"]), flatten(original["model"])
     assert set(tensors) == set(golden)
     for name, tensor in golden.items():
-        assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor), name
+        computed = case in EAT_CASES and name.endswith("positions")  # in fp32 there
+        torch.testing.assert_close(tensors[name], tensor, atol=1e-6 if computed else 0, rtol=0)
     assert set(back["model"]) == set(original["model"])  # the teacher is the same dict inside
     assert back["optimizer_history"][-1]["num_updates"] == 4
 
