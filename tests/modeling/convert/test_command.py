@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoFeatureExtractor,
     AutoImageProcessor,
@@ -31,7 +31,7 @@ from data2vec.tests.modeling.fairseq_cases import (
     refusal,
     wrapped,
 )
-from data2vec.tests.reference import EAT_CASES, GOLDEN
+from data2vec.tests.reference import EAT_CASES, GOLDEN, cases, folder_of
 
 
 CASES = ["v1_audio_a", "v1_text_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a", *EAT_CASES]
@@ -55,6 +55,28 @@ def test_converted_folder_answers_as_the_original(case, tmp_path, capsys):
     assert ("CLS targets" in found) == (case == "v2_image_a" or case in EAT_CASES)
     assert case in ("v1_text_a", "v1_text_c", "v2_text_a") or list((tmp_path / "out").glob("preprocessor_config.json"))
     assert "checkpoint.pt" in (tmp_path / "out" / "README.md").read_text()
+
+
+CHECKED = [name for pattern in ("eat_*", "emotion2vec_*", "*2vec_pc_*", "point2vec_*") for name in cases(pattern)]
+
+
+@pytest.mark.parametrize(
+    "case", [name for name in dict.fromkeys(CHECKED) if (folder_of(name) / "checkpoint.pt").is_file()]
+)
+def test_check_agrees_with_every_later_method(case, tmp_path, capsys):
+    """Cases that come with the package, and all others that are here."""
+    source = folder_of(case) / "checkpoint.pt"
+    assert main([str(source), str(tmp_path / "out"), "--check", str(source.parent)]) == 0
+    largest = capsys.readouterr().out.rpartition("largest difference: ")[2]
+    assert float(largest) < 1e-5
+
+
+def test_check_refuses_a_case_that_says_nothing(tmp_path, capsys):
+    case, source = tmp_path / "case", GOLDEN / "point2vec_cls_a"
+    case.mkdir()
+    save_file({"in.points": io_of("point2vec_cls_a")["in.points"]}, case / "io.safetensors")
+    assert main([str(source / "checkpoint.pt"), str(tmp_path / "out"), "--check", str(case)]) != 0
+    assert "neither features nor logits" in capsys.readouterr().err
 
 
 def test_check_tells_a_wrong_model(tmp_path):
