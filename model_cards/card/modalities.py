@@ -7,6 +7,7 @@ from typing import Any
 from ...pretraining.data.audio import AudioData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
+from ...pretraining.data.points import PointsData
 from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 
@@ -97,6 +98,16 @@ CARD_WORDS: Registry[CardWords] = Registry(
             },
             classification="text-classification",
             fine_tuning=("AutoModelForSequenceClassification", "run_glue.py", "glue_small.yaml"),
+        ),
+        PointsData: CardWords(
+            tag="point-cloud",
+            limits="It knows the kinds of object of its training data, standing as they stood there, at about as many "
+            "points as its processor's `num_points`.",
+            example=lambda config: (
+                "example = np.random.default_rng(0).normal(size=(2048, 3))  # your cloud: points, 3"
+            ),
+            imports=("import numpy as np",),
+            call="processor(example)",
         ),
     },
 )

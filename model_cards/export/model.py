@@ -23,16 +23,18 @@ from transformers import (
 
 from ...modeling.embed_audio import ConvFrames
 from ...modeling.embed_image import as_pair
+from ...modeling.heads_point2vec import Point2VecForPointCloudClassification
 from ...pretraining.data.audio import AudioData
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.hub_names import require_hub_name
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
+from ...pretraining.data.points import PointsData
 from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 
 
-SECONDS, TOKENS = 10, 128  # of the example that speed is measured with
+SECONDS, TOKENS, POINTS = 10, 128, 1024  # of the example that speed is measured with
 Inputs = dict[str, Tensor]
 
 
@@ -229,6 +231,32 @@ class ExportableVision(Exportable):
         return self._only(pixel_values=pixel_values)
 
 
+class ExportablePoints(Exportable):
+    """Clouds of as many points as a group has, or more."""
+
+    heads: ClassVar[dict[str, Any]] = {
+        "Model": AutoModel,
+        "ForPointCloudClassification": Point2VecForPointCloudClassification,
+    }
+    names = ("point_values", "attention_mask")
+    unit = "points"
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__(model)
+        config: Any = model.config
+        self.shortest, self.longest = max(config.group_size, config.num_groups, 2), None
+        self.traced, self.timed = Shape(3, 2 * self.shortest + 3), Shape(1, max(POINTS, self.shortest))
+        self.checked = tuple(Shape(rows, self.shortest + more) for rows, more in ((1, 0), (2, 11), (5, 43)))
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        mask = self._masked(shape)
+        values = torch.randn(shape.rows, shape.length, 3, generator=torch.Generator().manual_seed(seed))
+        return {"point_values": values * mask.unsqueeze(-1), "attention_mask": mask}
+
+    def forward(self, point_values: Tensor, attention_mask: Tensor) -> Tensor:
+        return self._only(point_values=point_values, attention_mask=attention_mask)
+
+
 EXPORTS: Registry[type[Exportable]] = Registry(
     "export",
     {
@@ -236,6 +264,7 @@ EXPORTS: Registry[type[Exportable]] = Registry(
         SpectrogramData: ExportableSpectrogram,
         ImageData: ExportableVision,
         TextData: ExportableText,
+        PointsData: ExportablePoints,
     },
 )
 

@@ -13,6 +13,7 @@ from ...pretraining.console.progress import progress
 from ...pretraining.data.audio import AudioData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
+from ...pretraining.data.points import PointsData
 from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 from ..command_line import MapMethod
@@ -20,6 +21,7 @@ from ..folder import Folder
 from .draw_audio import AudioDrawing
 from .draw_features import MAPPED, feature_map, layers_figure, probe_all_layers, scores_of_probe
 from .draw_image import ImageDrawing
+from .draw_points import PointsDrawing
 from .draw_spectrogram import SpectrogramDrawing
 from .draw_text import TextDrawing
 from .figures import Drawing, Group
@@ -40,6 +42,7 @@ DRAWINGS: Registry[Drawing] = Registry(
         AudioData: AudioDrawing(),
         SpectrogramData: SpectrogramDrawing(),
         TextData: TextDrawing(),
+        PointsData: PointsDrawing(),
     },
 )
 

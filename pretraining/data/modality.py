@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
+from ...modeling.targets import mean_over_time
 from .arguments import DataArguments
 from .bad_examples import PROBLEMS, BadExample
 from .sources import MediaKind
@@ -48,6 +49,7 @@ class Modality(ABC, Generic[Arguments]):
         config_fields: of an encoder's configuration, what says how it reads.
         processor_class: the Auto class that opens what is saved beside the weights.
         shapes: of an encoder's input and of its output, in words.
+        pooled_parts: how many times the encoder's width what `pool` returns is wide.
         processor: what is saved beside the weights, so that the Auto classes prepare inputs as pretraining did.
     """
 
@@ -58,6 +60,7 @@ class Modality(ABC, Generic[Arguments]):
     config_fields: ClassVar[tuple[str, ...]]
     processor_class: ClassVar[Any]
     shapes: ClassVar[tuple[str, str]]
+    pooled_parts: ClassVar[int] = 1
     args: Arguments
     processor: Any
 
@@ -92,6 +95,11 @@ class Modality(ABC, Generic[Arguments]):
         else:
             real = encoder.real_tokens(mask, time - extra) if hasattr(encoder, "real_tokens") else mask.bool()
         return nn.functional.pad(real, (extra, 0), value=False)
+
+    @staticmethod
+    def pool(states: Tensor, real: Tensor) -> Tensor:
+        """What probes read of hidden states (batch, time, dim), real where `real` is True: the mean, (batch, dim)."""
+        return mean_over_time(states, real)
 
     @classmethod
     def open_processor(cls, model: str) -> Any:

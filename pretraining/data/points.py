@@ -18,6 +18,7 @@ from transformers import AutoFeatureExtractor, PreTrainedConfig
 from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.feature_extraction_point2vec import Point2VecFeatureExtractor
 from ...modeling.point_groups import farthest_points, pick
+from ...modeling.targets import mean_over_time
 from .arguments import DataArguments
 from .bad_examples import BadExample
 from .collators import Batch, Collator, Example, TokenLayout, pad
@@ -108,6 +109,7 @@ class PointsData(Modality[PointsDataArguments]):
     config_fields = ("num_groups", "group_size")
     processor_class = AutoFeatureExtractor
     shapes = ("(batch, points, 3)", "(batch, groups, dim)")
+    pooled_parts = 2
 
     def __init__(self, args: PointsDataArguments, config: PreTrainedConfig, processor: Any = None):
         self.args, self.groups = args, int(config.num_groups)
@@ -150,6 +152,12 @@ class PointsData(Modality[PointsDataArguments]):
     def real_tokens(encoder: Any, inputs: Any, time: int) -> Tensor:
         points, extra = inputs["point_values"], getattr(encoder.config, "num_extra_tokens", 0)
         return (torch.arange(time, device=points.device) >= extra).expand(len(points), time)
+
+    @staticmethod
+    def pool(states: Tensor, real: Tensor) -> Tensor:
+        """Largest values and means over groups, (batch, 2 * dim), as Point2Vec's own probe."""
+        largest = states.masked_fill(~real.unsqueeze(-1), -torch.inf).amax(1)
+        return torch.cat((largest, mean_over_time(states, real)), dim=-1)
 
     def collator(self, objective: ObjectiveConfig | None, seed: int) -> PointsCollator:
         return PointsCollator(objective, self.groups, seed)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
+from ..data.build import modality_of
 from .probe import Batch, Collate, Example, Score, batches_of, draw_labelled, evaluating, pooled_features
 
 
@@ -26,14 +27,14 @@ class FineTuneScore(Score):
 
 
 class Classifier(nn.Module):
-    """A copy of an encoder, mean over real tokens, batch norm without affine, linear layer."""
+    """A copy of an encoder, its pooled output, batch norm without affine, linear layer."""
 
     def __init__(self, encoder: PreTrainedModel, num_labels: int):
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(True)
         # SpecAugment hides spans of speech with the mask embedding, which pretraining alone has met
         self.encoder.config.apply_spec_augment = False
-        dim = encoder.config.hidden_size
+        dim = encoder.config.hidden_size * modality_of(encoder.config).pooled_parts
         self.head = nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Linear(dim, num_labels))
         self.to(encoder.device, torch.float32)
 

@@ -1,6 +1,6 @@
 """What does a frozen encoder know? Features of labelled examples, and classifiers on them.
 
-Any `transformers` encoder will do. Its features are averaged over real tokens; each classifier is scikit-learn's, on
+Any `transformers` encoder will do. Its features are pooled over real tokens; each classifier is scikit-learn's, on
 features standardised with the training set's statistics. What is drawn at random follows from a seed.
 """
 
@@ -21,7 +21,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from ...modeling.targets import mean_over_time
 from ..data.build import modality_of
 
 
@@ -52,20 +51,20 @@ def extract_layers(
         encoder: gives `last_hidden_state`, and `hidden_states` where a layer is asked for; run in eval mode, without
             gradient or autocast.
         batches: the encoder's inputs, with `labels` (batch,) where there are any.
-        pooled: the mean over real time steps; otherwise each of them.
+        pooled: as the modality pools them, by default the mean over real time steps; otherwise each of them.
 
     Returns:
         {"layer_0": ..., ...}, or under "last" or "average": an array an example, (dim,) or (time, dim) float32; and
         labels (examples,), -1 where there are none.
     """
     features: dict[str, list[np.ndarray]] = {}
-    labels = []
+    labels, pool = [], modality_of(encoder.config).pool
     with evaluating(encoder), torch.no_grad(), torch.autocast(encoder.device.type, enabled=False):
         for batch in batches:
             hidden, real = hidden_layers(encoder, batch, layer)
             kept = real.cpu().numpy()
             for name, states in hidden.items():
-                values = (mean_over_time(states, real) if pooled else states).float().cpu().numpy()
+                values = (pool(states, real) if pooled else states).float().cpu().numpy()
                 rows = values if pooled else [steps[there] for steps, there in zip(values, kept, strict=True)]
                 features.setdefault(name, []).extend(rows)
             labels.append(batch["labels"].cpu().numpy() if "labels" in batch else np.full(len(kept), -1))
@@ -75,16 +74,16 @@ def extract_layers(
 def extract_features(
     encoder: PreTrainedModel, batches: Iterable[Batch], *, layer: Layer = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`extract_layers` of one layer: mean-pooled features (examples, dim) float32, and labels (examples,)."""
+    """`extract_layers` of one layer: pooled features (examples, dim) float32, and labels (examples,)."""
     layers, labels = extract_layers(encoder, batches, layer=layer)
     (features,) = layers.values()
     return np.stack(features), labels
 
 
 def pooled_features(encoder: PreTrainedModel, batch: Batch) -> Tensor:
-    """The encoder's output averaged over real tokens, (batch, dim); what has a gradient keeps it."""
+    """The encoder's output pooled over real tokens, (batch, dim); what has a gradient keeps it."""
     hidden, real = hidden_layers(encoder, batch)
-    return mean_over_time(hidden["last"], real)
+    return modality_of(encoder.config).pool(hidden["last"], real)
 
 
 def hidden_layers(encoder: PreTrainedModel, batch: Batch, layer: Layer = None) -> tuple[dict[str, Tensor], Tensor]:

@@ -26,6 +26,7 @@ from data2vec.pretraining.data.modality import BadExample
 from data2vec.pretraining.data.point_files import POINTS, read_points
 from data2vec.pretraining.data.points import PointsData, PointsDataArguments, rotation
 from data2vec.pretraining.data.sources import load_source
+from data2vec.pretraining.evaluation.raw_features import point_distances, random_pointnet
 from data2vec.tests.reference import GOLDEN
 
 
@@ -355,3 +356,28 @@ def test_builtin_shapes_are_a_source(tmp_path, monkeypatch):
     assert dataset.features["label"].names[0] == "ball between box and cone"
     assert dataset[12]["label"] == 0
     assert points_data(num_points=512).read(dataset[0], None)["point_values"].shape == (512, 3)
+
+
+def test_probes_read_largest_values_and_means():
+    states = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(0))
+    real = torch.ones(3, 7, dtype=torch.bool)
+    real[1, 4:] = False
+    pooled = PointsData.pool(states, real)
+    assert pooled.shape == (3, 5 * PointsData.pooled_parts)
+    torch.testing.assert_close(pooled[1], torch.cat((states[1, :4].amax(0), states[1, :4].mean(0))))
+
+
+def test_raw_features_tell_shapes_apart_and_do_not_turn():
+    rng = np.random.default_rng(0)
+    clouds = [SOLIDS[solid](301, rng) * 2 for solid in ("ball", "ring") for _ in range(5)]
+    turned = [cloud @ Rotation.random(rng=1).as_matrix() for cloud in clouds]
+    first, second = ([{"point_values": torch.from_numpy(c).float()} for c in of] for of in (clouds, turned))
+    here, there = point_distances(first, second)
+    np.testing.assert_allclose(here.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(here, there, atol=0.01)
+    assert np.abs(here[:5].mean(0) - here[5:].mean(0)).max() > 0.01
+    here, there = random_pointnet(first, first)
+    assert here.shape == (10, 512)
+    assert np.array_equal(here, there)
+    shuffled = [{"point_values": e["point_values"].flip(0)} for e in first]
+    np.testing.assert_allclose(random_pointnet(shuffled, first)[0], here, rtol=1e-5, atol=1e-6)
