@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import emotion
 import sweep
 import text
 import torch
@@ -31,7 +32,7 @@ from data2vec.pretraining.checkpoints.environment import hardware, source_commit
 
 
 # claims that compare something else than arms of systems
-OWN: dict[str, Any] = {"sweep": sweep, "text": text}
+OWN: dict[str, Any] = {"emotion": emotion, "sweep": sweep, "text": text}
 LIBRARIES = ("torch", "transformers", "datasets", "scikit-learn")
 
 

@@ -171,9 +171,9 @@ def _health(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def guard_stop(log: dict[str, list[float]]) -> int | None:
+def guard_stop(log: dict[str, list[float]], **settings: Any) -> int | None:
     """The update at which the trainer's guard, as it is by default but from a tenth of the run on, stops a run."""
-    guard = CollapseGuard(start_step=log["step"][-1] // 10)
+    guard = CollapseGuard(start_step=log["step"][-1] // 10, **settings)
     strikes = 0
     for row in range(len(log["step"])):
         if log["step"][row] < guard.start_step:
@@ -252,4 +252,4 @@ def _own(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda found: f"{import_module(name).table(found)}\n"
 
 
-OTHER_TABLES = {"esc10_mixtures": _mixtures, "text": _own("text"), "sweep": _own("sweep")}
+OTHER_TABLES = {"esc10_mixtures": _mixtures, "emotion": _own("emotion"), "text": _own("text"), "sweep": _own("sweep")}
