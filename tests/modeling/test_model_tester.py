@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 Mixin = load_mixin()
 ROWS = 3
-TIME = {"audio": 30, "text": 19, "vision": 15}  # of tokens
+IMAGE_LIKE = ("vision", "eat")  # with a CLS token
+TIME = {"audio": 30, "text": 19, "vision": 15, "eat": 15}  # of tokens
 # how a test of the mixin begins -> why it does not apply
 NO_STATES = "pretraining returns what the objective compares; the encoder's own class returns states and attentions"
 SKIPPED_IN_PRETRAINING = {
@@ -35,9 +36,9 @@ SKIPPED_IN_PRETRAINING = {
     "test_inputs_embeds": "the teacher reads what the student's embeddings are made of",
 }
 SKIPPED_OUTSIDE_TEXT = {
-    "test_model_get_set_embeddings": "samples and pixels are not looked up in an nn.Embedding",
-    "test_resize_tokens_embeddings": "samples and pixels have no vocabulary",
-    "test_resize_embeddings_untied": "samples and pixels have no vocabulary",
+    "test_model_get_set_embeddings": "samples, frames and pixels are not looked up in an nn.Embedding",
+    "test_resize_tokens_embeddings": "samples, frames and pixels have no vocabulary",
+    "test_resize_embeddings_untied": "samples, frames and pixels have no vocabulary",
 }
 
 
@@ -52,11 +53,11 @@ class TinyModel:
         self.kind, self.family, self.model_class = kind, family, model_class
         config = self.get_config()
         self.hidden_size, self.num_attention_heads = config.hidden_size, config.num_attention_heads
-        self.seq_length = TIME[kind] + (kind == "vision")
+        self.seq_length = TIME[kind] + (kind in IMAGE_LIKE)
 
     def get_config(self) -> Any:
         if self.family == "2.0":
-            extra = int(self.kind == "vision")
+            extra = int(self.kind in IMAGE_LIKE)
             fields: dict[str, Any] = {"num_hidden_layers": 2, "num_prenet_layers": 0, "num_extra_tokens": extra}
             if self.kind == "audio":  # no loss of tokens that are not there
                 fields["objective"] = tiny_data2vec2.audio_config().objective

@@ -31,12 +31,15 @@ HEADS: dict[str, tuple[Any, ...]] = {
     "text": (AutoModel, AutoModelForSequenceClassification),
 }
 EVERY = [(kind, family, head) for kind, heads in HEADS.items() for family in ("v1", "v2") for head in heads]
+EVERY += [("spectrogram", "v2", head) for head in (AutoModel, AutoModelForAudioClassification)]
 QUICK = [
     ("vision", "v2", AutoModelForImageClassification),
     ("text", "v1", AutoModel),
+    ("spectrogram", "v2", AutoModelForAudioClassification),
 ]
 # two convolutions: lengths that are divided seven times are what tracing takes longest for
 SHORT = {"conv_dim": [10, 14], "conv_kernel": [10, 4], "conv_stride": [8, 5], "num_conv_pos_embeddings": 1}
+LONG, SHORTER = {"audio": 9001, "text": 31, "spectrogram": 52}, {"audio": 2345, "text": 5, "spectrogram": 20}
 needs_onnx = pytest.mark.skipif(
     any(export_formats.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="the export extra is not installed",
@@ -65,12 +68,14 @@ def some_inputs(kind: str, rows: int, length: int) -> tuple[torch.Tensor, ...]:
     mask[-1, (length + 1) // 2 :] = 0
     if kind == "audio":
         return torch.randn(rows, length, generator=generator) * mask, mask
+    if kind == "spectrogram":
+        return torch.randn(rows, length, 16, generator=generator) * mask.unsqueeze(-1), mask
     return torch.randint(5, 20, (rows, length), generator=generator).masked_fill(mask == 0, 1), mask
 
 
 def outputs_of(head: Any, folder: Path, kind: str, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
     model = head.from_pretrained(folder).eval()
-    names = {"audio": ("input_values", "attention_mask"), "vision": ("pixel_values",)}
+    names = dict.fromkeys(("audio", "spectrogram"), ("input_values", "attention_mask")) | {"vision": ("pixel_values",)}
     with torch.no_grad():
         return model(**dict(zip(names.get(kind, ("input_ids", "attention_mask")), inputs, strict=True)))[0]
 
@@ -80,7 +85,7 @@ def check_torch(kind: str, family: str, head: Any, folder: Path) -> None:
     assert main([str(source), str(out)]) == 0
     assert {path.name for path in out.iterdir()} >= {"model.pt2", "export.json", "config.json"}
     program = torch.export.load(out / "model.pt2").module()
-    for rows, length in ((7, {"audio": 9001, "text": 31}.get(kind, 0)), (1, {"audio": 2345, "text": 5}.get(kind, 0))):
+    for rows, length in ((7, LONG.get(kind, 0)), (1, SHORTER.get(kind, 0))):
         inputs = some_inputs(kind, rows, length)
         torch.testing.assert_close(program(*inputs), outputs_of(head, source, kind, inputs), atol=1e-5, rtol=1e-5)
     assert b"site-packages" not in (out / "model.pt2").read_bytes(), "it names folders of this machine"
@@ -93,7 +98,7 @@ def check_onnx(kind: str, family: str, head: Any, folder: Path) -> dict[str, Any
     report = export(str(source), out, ["onnx"], int8=True)
     session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
     small = onnxruntime.InferenceSession(str(out / "model.int8.onnx"), providers=["CPUExecutionProvider"])
-    for rows, length in ((7, {"audio": 9001, "text": 31}.get(kind, 0)), (1, {"audio": 2345, "text": 5}.get(kind, 0))):
+    for rows, length in ((7, LONG.get(kind, 0)), (1, SHORTER.get(kind, 0))):
         inputs = some_inputs(kind, rows, length)
         fed = {value.name: given.numpy() for value, given in zip(session.get_inputs(), inputs, strict=True)}
         expected = outputs_of(head, source, kind, inputs).numpy()
