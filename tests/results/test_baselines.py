@@ -21,7 +21,7 @@ from data2vec.pretraining.evaluation.probe import teacher_encoder
 from data2vec.tests.pretraining.tiny_runs import MODELS, recipe, write_sources
 
 
-SYSTEMS = tuple(MODELS)
+SYSTEMS = [name for name in MODELS if name.split("-")[0] in ("vision", "text", "audio")]  # of data2vec 1 and 2.0
 HIGH, WIDE = 6, 10  # pixels, in patches of 2: a grid of 3 x 5
 SAMPLES, SHORT = 4999, 3371  # of which the tiny front end makes 15 and 10 frames
 FIELD, STRIDE = 340, 320  # samples that a frame hears, and between two frames
