@@ -58,6 +58,24 @@ COMMANDS = {
         ("data2vec.finetune.audio.task", "AudioClassificationData"),
         ("data2vec.finetune.audio.task", "AudioClassificationArguments"),
     ),
+    "run_point_cloud_classification.py": Words(
+        "Fine-tune an encoder to classify point clouds and evaluate it; with --ways an episode of few-shot learning.",
+        "shapes_small.yaml \\\n"
+        "    --model_name_or_path runs/my_points --data.validation null --labels_per_class null \\\n"
+        "    --data.train '{path: my_scans/train}' --data.test '{path: my_scans/test}'",
+        "docs/fine_tuning.md, point clouds",
+        ("data2vec.finetune.points.arguments", "PointCloudClassificationData"),
+        ("data2vec.finetune.points.arguments", "PointsTaskArguments"),
+    ),
+    "run_part_segmentation.py": Words(
+        "Fine-tune an encoder of point clouds to find the parts of objects and evaluate it. A point's last number is "
+        "its part.",
+        "shapenet_part.yaml --model_name_or_path runs/my_points \\\n"
+        "    --data.train '{path: my_objects/train}' --data.test '{path: my_objects/test}'",
+        "docs/fine_tuning.md, point clouds",
+        ("data2vec.finetune.points.arguments", "PointsFineTuneData"),
+        ("data2vec.finetune.points.arguments", "PointsTaskArguments"),
+    ),
     "run_probe.py": Words(
         "What a frozen encoder knows: features of every layer, k-NN and linear probes, few labels, beside untrained "
         "and raw features. --probes '[]' only writes features.",

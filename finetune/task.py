@@ -5,7 +5,7 @@ recipe.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -146,6 +146,10 @@ class Task(ABC, Generic[Arguments, Data]):
         """Mean loss of a batch, and the model's output. By default the model's own loss."""
         outputs = model(**inputs)
         return outputs["loss"], outputs
+
+    def frozen_at_first(self, model: PreTrainedModel) -> Iterable[nn.Parameter]:
+        """What `training.freeze_encoder_steps` freezes: the encoder."""
+        return model.base_model.parameters()
 
     def preprocess_logits(self, logits: Any, labels: Any) -> Any:
         """What is kept of a batch's outputs for `compute_metrics`; make it small where logits are large."""

@@ -177,7 +177,7 @@ class _Freeze(TrainerCallback):
         assert self.trainer.optimizer is not None
         trained = {id(p) for group in self.trainer.optimizer.param_groups for p in group["params"]}
         model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        return [parameter for parameter in model.base_model.parameters() if id(parameter) in trained]
+        return [parameter for parameter in self.trainer.task.frozen_at_first(model) if id(parameter) in trained]
 
 
 class _BestAverage(TrainerCallback):

@@ -10,9 +10,12 @@ from PIL import Image
 
 from data2vec.finetune.arguments import resolve
 from data2vec.finetune.image.task import ImageClassification
+from data2vec.modeling import Point2VecFeatureExtractor, Point2VecModel
+from data2vec.pretraining.data.builtin_shapes import SOLIDS
 from data2vec.pretraining.recipe import parse_yaml
 from tests.code_blocks import ROOT, blocks_of, run_block
 from tests.finetune.encoders import encoder_folder
+from tests.modeling.tiny_point2vec import points_config
 
 
 BLOCKS = blocks_of(ROOT / "docs" / "fine_tuning.md")
@@ -31,6 +34,7 @@ def folder(tmp_path_factory) -> Path:
     reviews(here / "my_reviews.csv")
     speech(here / "my_speech")
     sounds(here / "my_sounds")
+    scans(here)
     return here
 
 
@@ -76,6 +80,22 @@ def sounds(folder: Path) -> None:
             for i in range(count):
                 wave = np.sin(np.arange(8000) * (0.1 + 0.01 * i)) if kind == "tone" else rng.normal(size=8000)
                 soundfile.write(folder / split / kind / f"{i}.wav", 0.2 * wave, 16_000)
+
+
+def scans(here: Path) -> None:
+    """A small encoder of points; scans of balls and boxes as arrays, and as text with the halves as parts."""
+    Point2VecModel(points_config()).save_pretrained(here / "my_points_encoder")
+    Point2VecFeatureExtractor(num_points=64).save_pretrained(here / "my_points_encoder")
+    rng = np.random.default_rng(3)
+    for split, count in (("train", 20), ("test", 6)):
+        for number, kind in enumerate(("ball", "box")):
+            for data in ("my_scans", "my_objects"):
+                (here / data / split / kind).mkdir(parents=True)
+            for i in range(count):
+                points = SOLIDS[kind](90, rng)
+                np.save(here / "my_scans" / split / kind / f"{i}.npy", points)
+                parts = 2 * number + (points[:, 2:] > 0)
+                np.savetxt(here / "my_objects" / split / kind / f"{i}.txt", np.hstack((points, parts)))
 
 
 @pytest.mark.parametrize("index", [i for i, (language, _) in enumerate(BLOCKS) if language != "yaml"])

@@ -5,15 +5,19 @@ and `test` (what is published), each a `train.parquet` and a `test.parquet`. Tes
 neither pretrained on nor of a speaker that was.
 """
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 from prepare_text import letters
 from sklearn.model_selection import train_test_split
+
+from data2vec.pretraining.data.builtin import BUILTIN, load_builtin
 
 
 VALIDATION, LABELLED, TEST = 2000, 2000, 2000  # images
@@ -113,6 +117,47 @@ def drawn(clips: datasets.Dataset, number: int) -> datasets.Dataset:
     return clips.select(np.sort(rows))
 
 
+CLOUD = 512  # points that are kept of a cloud
+
+
+def clouds(name: str, read: Callable[[Mapping[str, Any]], np.ndarray], data: Path, folder: Path) -> Prepared:
+    """Point clouds: a fifth of the training clouds is the validation set; all others are pretrained on."""
+    source = folder / "pretrain.parquet"
+    if not source.is_file():
+        rng = np.random.default_rng(0)
+        splits = {}
+        for part in ("train", "test"):
+            rows = load_builtin(name, split=part) if name in BUILTIN else datasets.load_dataset(str(data / name))[part]
+            points = [rng.permutation(read(row))[:CLOUD].astype(np.float32).flatten().tolist() for row in rows]
+            names = rows.features["label"]
+            labels = [names.int2str(label) if hasattr(names, "int2str") else str(label) for label in rows["label"]]
+            splits[part] = datasets.Dataset.from_dict({"points": points, "label": labels})
+        everyone = np.arange(len(splits["train"]))
+        train, validation = train_test_split(
+            everyone, test_size=0.2, stratify=splits["train"]["label"], random_state=0
+        )
+        learnt, held_out = (splits["train"].select(np.sort(part)) for part in (train, validation))
+        parts = {"online/train": learnt, "online/test": held_out}
+        parts |= {"validation/train": learnt, "validation/test": held_out}
+        write(parts | {"test/train": learnt, "test/test": splits["test"], "pretrain": learnt}, folder)
+    return Prepared(str(source), folder)
+
+
+def radar(row: Mapping[str, Any]) -> np.ndarray:
+    """Coordinates of RadHAR's radar points, without velocity, intensity and time."""
+    return np.asarray(row["points"], dtype=np.float32).reshape(-1, 6)[:, :3]
+
+
+def voxels(row: Mapping[str, Any]) -> np.ndarray:
+    """Centres of the occupied cells of a grid of 32 x 32 x 32."""
+    return np.argwhere(np.unpackbits(np.frombuffer(row["voxels_packed"], np.uint8)).reshape(32, 32, 32)) / 15.5 - 1
+
+
+def solids(row: Mapping[str, Any]) -> np.ndarray:
+    array: np.ndarray = np.load(io.BytesIO(row["points"]["bytes"]))
+    return array
+
+
 def write(parts: dict[str, datasets.Dataset], folder: Path) -> None:
     """`pretrain` comes last in the parts: where it is there, all of them are."""
     for name, part in parts.items():
@@ -129,4 +174,7 @@ PREPARE: dict[str, Callable[[Path, Path], Prepared]] = {
     "read_speech": read_speech,
     "esc10": environmental,
     "imdb_letters": text,
+    "radar": partial(clouds, "pointcloud_radhar", radar),
+    "voxels": partial(clouds, "pointcloud_modelnet10_voxels2", voxels),
+    "solids": partial(clouds, "shapes", solids),
 }

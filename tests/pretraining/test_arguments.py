@@ -16,6 +16,7 @@ from data2vec.modeling import (
     Data2VecVisionForPreTraining,
     EatForPreTraining,
     Emotion2vecForPreTraining,
+    Point2VecForPreTraining,
 )
 from data2vec.pretraining.arguments import override, parse_arguments, read_recipe, resolve
 from data2vec.pretraining.command_line import RECIPES
@@ -33,6 +34,7 @@ CLASSES = {
     "vision_v2": Data2Vec2VisionForPreTraining,
     "emotion2vec": Emotion2vecForPreTraining,
     "eat": EatForPreTraining,
+    "points": Point2VecForPreTraining,
 }
 SETS = {"audioset": "audio"}  # recipes by the name of their data -> modality
 BASES = [name.replace("_v2", "") + "_base" + "_v2" * name.endswith("_v2") for name in CLASSES]

@@ -1,0 +1,67 @@
+"""What recipes on point clouds say: their sections `task` and `data`."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from ...pretraining.data.arguments import CheckedArguments
+from ..data_arguments import FineTuneDataArguments
+
+
+@dataclass(kw_only=True)
+class PointsTaskArguments(CheckedArguments):
+    """The `task` section: augmentation in training, and evaluation."""
+
+    where: ClassVar[str] = "task"
+
+    scale: list[float] = field(
+        default_factory=lambda: [1.0, 1.0], metadata={"help": "smallest and largest factor, drawn for each axis"}
+    )
+    rotate: Literal["none", "vertical", "any"] = field(
+        default="none", metadata={"help": "as data.rotate of a pretraining recipe"}
+    )
+    vertical: Literal["x", "y", "z"] = field(default="y", metadata={"help": "which axis points up"})
+    votes: int = field(
+        default=1,
+        metadata={"help": "evaluation averages the probabilities of so many groupings of a cloud"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low_to_high = len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1]
+        self.require(low_to_high, "scale", "use two positive factors, [smallest, largest]; [1, 1] is off")
+        self.require(self.votes >= 1, "votes", "use 1 (no vote) or more")
+
+
+@dataclass(kw_only=True)
+class PointsFineTuneData(FineTuneDataArguments):
+    """The fields of every task on point clouds."""
+
+    num_points: int | None = field(
+        default=None, metadata={"help": "points that are read of a cloud (default: as many as in pretraining)"}
+    )
+    point_columns: int = field(
+        default=3, metadata={"help": "numbers a point where a row is a flat list; the first three are coordinates"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.num_points is None or self.num_points >= 1, "num_points", "use 1 or more")
+        self.require(self.point_columns >= 3, "point_columns", "use 3 or more: coordinates come first")
+
+
+@dataclass(kw_only=True)
+class PointCloudClassificationData(PointsFineTuneData):
+    """The `data` section; with `ways` it is an episode of few-shot classification, drawn with the run's seed."""
+
+    ways: int | None = field(
+        default=None, metadata={"help": "train and evaluate on so many of the classes, with labels_per_class shots"}
+    )
+    test_per_class: int | None = field(
+        default=None, metadata={"help": "evaluate on so many examples of each class, drawn with the run's seed"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("ways", 2), ("test_per_class", 1)):
+            value = getattr(self, name)
+            self.require(value is None or value >= least, name, f"use {least} or more, or null")
