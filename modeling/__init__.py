@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # module of `transformers` -> ours that registers classes there
 REGISTERED_BY = {
     "transformers.models.auto.configuration_auto": f"{__name__}.auto_configuration",
-    "transformers.models.auto.modeling_auto": f"{__name__}.auto",
     "transformers.models.auto.feature_extraction_auto": f"{__name__}.auto_feature_extraction",
+    "transformers.models.auto.modeling_auto": f"{__name__}.auto",
 }
 # What is half imported when it imports those, and needed by ours: they wait until it is there.
 AROUND = ("transformers.modeling_layers", f"{__name__}.")

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoModelForVideoClassification,
     Data2VecAudioConfig,
     Data2VecAudioModel,
     Data2VecTextConfig,
@@ -26,8 +27,10 @@ from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
 from .configuration_objective import ObjectiveConfig
 from .configuration_point2vec import Point2VecConfig
+from .configuration_sv_data2vec import SvData2VecConfig
 from .feature_extraction_eat import EatFeatureExtractor
 from .feature_extraction_point2vec import Point2VecFeatureExtractor
+from .feature_extraction_sv_data2vec import SvData2VecFeatureExtractor
 from .heads import (
     Data2Vec2AudioForAudioFrameClassification,
     Data2Vec2AudioForCTC,
@@ -55,6 +58,7 @@ from .modeling_emotion2vec import (
 )
 from .modeling_point2vec import Point2VecForPreTraining, Point2VecModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput
+from .modeling_sv_data2vec import SvData2VecForPreTraining, SvData2VecForVideoClassification, SvData2VecModel
 
 
 __all__ = [
@@ -101,6 +105,11 @@ __all__ = [
     "Point2VecForPointCloudClassification",
     "Point2VecForPreTraining",
     "Point2VecModel",
+    "SvData2VecConfig",
+    "SvData2VecFeatureExtractor",
+    "SvData2VecForPreTraining",
+    "SvData2VecForVideoClassification",
+    "SvData2VecModel",
     "make_padding_independent",
 ]
 
@@ -112,6 +121,7 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         EatModel,
         Emotion2vecModel,
         Point2VecModel,
+        SvData2VecModel,
     ),
     AutoModelForPreTraining: (
         Data2Vec2AudioForPreTraining,
@@ -120,6 +130,7 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         EatForPreTraining,
         Emotion2vecForPreTraining,
         Point2VecForPreTraining,
+        SvData2VecForPreTraining,
     ),
     AutoModelForCTC: (Data2Vec2AudioForCTC,),
     AutoModelForAudioClassification: (
@@ -131,6 +142,7 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
     AutoModelForImageClassification: (Data2Vec2VisionForImageClassification,),
     AutoModelForSequenceClassification: (Data2Vec2TextForSequenceClassification,),
     AutoModelForTokenClassification: (Data2Vec2TextForTokenClassification,),
+    AutoModelForVideoClassification: (SvData2VecForVideoClassification,),
     AutoModelForQuestionAnswering: (Data2Vec2TextForQuestionAnswering,),
 }
 

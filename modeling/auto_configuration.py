@@ -6,6 +6,7 @@ from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, 
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
 from .configuration_point2vec import Point2VecConfig
+from .configuration_sv_data2vec import SvData2VecConfig
 
 
 for configuration in (
@@ -15,5 +16,6 @@ for configuration in (
     EatConfig,
     Emotion2vecConfig,
     Point2VecConfig,
+    SvData2VecConfig,
 ):
     AutoConfig.register(configuration.model_type, configuration)

@@ -75,6 +75,9 @@ class TransformerDecoderConfig(DecoderConfig):
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.
         add_positions_to_every_layer: positions are added in front of every block, not of the first alone.
         input_dropout: dropout on what the student hands over.
+        input_projection: a linear layer on what the student hands over.
+        learned_positions: positions of its own, learned, as many as the encoder's `max_position_embeddings`; off: the
+            student's.
 
     Raises:
         ValueError: a value outside its range; the message names the field.
@@ -87,6 +90,8 @@ class TransformerDecoderConfig(DecoderConfig):
     drop_path_rate: float | int = 0.0
     add_positions_to_every_layer: bool = False
     input_dropout: float | int = 0.0
+    input_projection: bool = False
+    learned_positions: bool = False
 
     def __post_init__(self) -> None:
         heads, inside = self.num_attention_heads, self.intermediate_size
@@ -104,6 +109,11 @@ class TransformerDecoderConfig(DecoderConfig):
             raise ValueError(
                 f"objective.decoder.num_attention_heads = {self.num_attention_heads}: must be a divisor of "
                 f"hidden_size = {config.hidden_size}."
+            )
+        if self.learned_positions and not hasattr(config, "max_position_embeddings"):
+            raise ValueError(
+                f"objective.decoder.learned_positions = true: must be false with model type {config.model_type!r}, "
+                "which has no max_position_embeddings."
             )
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from .configuration_decoder import ConvDecoderConfig, DecoderConfig, TransformerDecoderConfig
 from .conv import TokenConv
 from .encoder import Data2Vec2Block, add_at, attention_inputs, computes_explicitly, drop_path_rates, final_norm
 from .initialization import MaskToken
+from .positions import LearnedPositions
 from .tokens import Tokens
 
 
@@ -38,6 +40,10 @@ class Decoder(nn.Module):
     width: int
     input_dropout: float
     projection: nn.Sequential
+
+    def enter(self, states: Tensor) -> Tensor:
+        """What is read of the student's states, `(rows, kept, dim)`."""
+        return F.dropout(states, self.input_dropout, self.training)
 
     def hidden_values(self, states: Tensor, shape: tuple[int, ...], noise: Tensor | None, std: float) -> Tensor:
         """What is read at positions that the student did not see: `shape`, `(rows, time, dim)`, or one to expand.
@@ -114,16 +120,24 @@ class TransformerDecoder(Decoder):
         self.config, self.add_to_every = config, numbers.add_positions_to_every_layer
         self.width, self.input_dropout = config.hidden_size, float(numbers.input_dropout)
         self.mask_token = MaskToken(config.hidden_size)
+        self.input_projection = nn.Linear(self.width, self.width) if numbers.input_projection else None
+        self.positions = LearnedPositions(config) if numbers.learned_positions else None
         size = {"num_heads": numbers.num_attention_heads, "intermediate_size": numbers.intermediate_size}
         rates = drop_path_rates(numbers.drop_path_rate, numbers.layers)
         self.layers = nn.ModuleList([Data2Vec2Block(config, rate, **size) for rate in rates])
         self.final_norm = final_norm(config)
+
+    def enter(self, states: Tensor) -> Tensor:
+        states = super().enter(states)
+        return states if self.input_projection is None else self.input_projection(states)
 
     def hidden_values(self, states: Tensor, shape: tuple[int, ...], noise: Tensor | None, std: float) -> Tensor:
         return self.mask_token(states.dtype)
 
     def forward(self, tokens: Tokens, positions: Tensor | None = None) -> Tensor:
         values = tokens.values
+        if self.positions is not None:
+            positions = self.positions(tokens)
         if positions is not None and 1 < len(positions) < len(values):
             positions = positions.repeat_interleave(len(values) // len(positions), dim=0)
         explicit = computes_explicitly(self.config, values, self.training)

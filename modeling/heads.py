@@ -46,6 +46,29 @@ def classification_loss(logits: Tensor, labels: Tensor | None, config: PreTraine
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
+def ctc_loss(logits: Tensor, labels: Tensor | None, real: Tensor | None, config: PreTrainedConfig) -> Tensor | None:
+    """Of `(batch, frames, vocabulary)` logits, of which bool `real` `(batch, frames)` count; -100 pads the labels.
+
+    Raises:
+        ValueError: a label outside the vocabulary.
+    """
+    if labels is None:
+        return None
+    if labels.numel() and labels.max() >= config.vocab_size:
+        raise ValueError(f"labels holds {int(labels.max())}: vocab_size = {config.vocab_size} is too small.")
+    said = labels >= 0
+    frames = torch.ones_like(logits[..., 0], dtype=torch.bool) if real is None else real
+    return F.ctc_loss(
+        logits.log_softmax(-1, dtype=torch.float32).transpose(0, 1),
+        labels[said],
+        frames.sum(1),
+        said.sum(1),
+        blank=config.pad_token_id,
+        reduction=config.ctc_loss_reduction,
+        zero_infinity=config.ctc_zero_infinity,
+    )
+
+
 def label_layer(dim: int, config: PreTrainedConfig) -> nn.Linear:
     assert config.num_labels is not None  # a configuration always has labels
     return nn.Linear(dim, config.num_labels)
@@ -120,21 +143,7 @@ class Data2Vec2AudioForCTC(Data2Vec2AudioHead):
         """
         hidden, real, outputs = self._frames(input_values, attention_mask, options)
         logits = self.lm_head(self.dropout(hidden))  # (batch, frames, vocabulary)
-        loss = None
-        if labels is not None:
-            if labels.numel() and labels.max() >= (vocabulary := self.config.vocab_size):
-                raise ValueError(f"labels holds {int(labels.max())}: vocab_size = {vocabulary} is too small.")
-            said = labels >= 0
-            frames = torch.ones_like(logits[..., 0], dtype=torch.bool) if real is None else real  # (batch, frames)
-            loss = F.ctc_loss(
-                logits.log_softmax(-1, dtype=torch.float32).transpose(0, 1),
-                labels[said],
-                frames.sum(1),
-                said.sum(1),
-                blank=self.config.pad_token_id,
-                reduction=self.config.ctc_loss_reduction,
-                zero_infinity=self.config.ctc_zero_infinity,
-            )
+        loss = ctc_loss(logits, labels, real, self.config)
         return CausalLMOutput(loss, logits, outputs.hidden_states, outputs.attentions)
 
 

@@ -63,6 +63,13 @@ class HeConv2d(SelfInitialized, nn.Conv2d):
         _he(self.weight)
 
 
+class HeConv3d(SelfInitialized, nn.Conv3d):
+    """Without bias."""
+
+    def initialize(self) -> None:
+        _he(self.weight)
+
+
 class MaskToken(SelfInitialized):
     """A learned vector that stands where something is hidden; N(0, 0.02), cut off at two standard deviations."""
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.utils.generic import can_return_tuple
 
@@ -208,7 +207,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         behind = states[:, self.config.num_extra_tokens :]
         if where is None:
             return Student(states, real, behind)
-        behind = F.dropout(behind, self.decoder.input_dropout, self.training)
+        behind = self.decoder.enter(behind)
         shape = (*hidden.visible.shape, states.shape[-1])
         filler = self.decoder.hidden_values(behind, shape, mask_noise, self.objective.mask_noise_std)
         return Student(states, real, scatter(behind, hidden.visible, filler * hidden.removed.unsqueeze(-1)))

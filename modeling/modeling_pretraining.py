@@ -141,6 +141,14 @@ class PreTrainingMixin(PreTrainedModel):
                 own.weight, own.num_embeddings = nn.Parameter(weight, requires_grad=False), len(weight)
         return embeddings
 
+    def at_step(self, batch: dict[str, Any], step: int | None) -> dict[str, Any]:
+        """A batch of the collator with what depends on the update, so that a loader may run ahead of it.
+
+        Args:
+            step: updates that were made before; `None` in evaluation, which is the same at every step.
+        """
+        return batch
+
     def rate_factor(self, name: str) -> float:
         """At what share of the learning rate the parameter of this name learns."""
         return 1.0

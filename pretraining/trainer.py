@@ -82,6 +82,10 @@ class UpdateTrainer(ResumableTrainer):
         """In front of a pass over the data."""
         raise NotImplementedError
 
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A micro-batch with what depends on the update."""
+        return batch
+
     def count_items(self, batches: list[dict[str, Any]]) -> Tensor:
         """What the summed loss of this rank's micro-batches is divided by, `()`."""
         raise NotImplementedError
@@ -102,6 +106,7 @@ class UpdateTrainer(ResumableTrainer):
 
         # 1. Micro-batches: all that this update reads, so that its items are counted before the first loss
         examples = [name for batch in batches for name in batch.pop(EXAMPLES)]
+        batches = [self.complete(batch) for batch in batches]
         items = self.vote(self.count_items(batches).view(1)).squeeze(0)  # () of all ranks
         self.current_gradient_accumulation_steps = len(batches)
 
@@ -253,6 +258,10 @@ class Data2VecTrainer(UpdateTrainer):
 
     # ---- loss ----
 
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        completed: dict[str, Any] = self.unwrapped().at_step(batch, self.state.global_step)
+        return completed
+
     def count_items(self, batches: list[dict[str, Any]]) -> Tensor:
         scored = torch.stack([batch.get("scored", batch["masked"]).sum() for batch in batches]).sum()
         return scored.to(self.args.device, non_blocking=True)
@@ -276,7 +285,7 @@ class Data2VecTrainer(UpdateTrainer):
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor | None, None, None]:
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+            loss = self.compute_loss(model, self._prepare_inputs(self.unwrapped().at_step(inputs, None)))
         return loss.detach().mean(), None, None
 
     # ---- teacher ----

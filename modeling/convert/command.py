@@ -140,8 +140,9 @@ def _umask() -> int:
     return mask
 
 
-def _card(read: Checkpoint, words: str, arxiv: str, notes: list[str]) -> str:
+def _card(read: Checkpoint, words: str, arxiv: str | None, notes: list[str]) -> str:
     """A model card to start from, which names the source."""
+    paper = "" if arxiv is None else f" (arXiv [{arxiv}](https://arxiv.org/abs/{arxiv}))"
     updates = "not recorded" if read.num_updates is None else str(read.num_updates)
     lines = [
         "---",
@@ -152,8 +153,8 @@ def _card(read: Checkpoint, words: str, arxiv: str, notes: list[str]) -> str:
         f"# {escape(read.path.stem)}",
         "",
         f"{words[0].upper()}{words[1:]}; converted with",
-        f"`data2vec.modeling.convert` from the checkpoint `{escape(read.path.name)}` of the original code",
-        f"(arXiv [{arxiv}](https://arxiv.org/abs/{arxiv})). Updates: {updates}.",
+        f"`data2vec.modeling.convert` from the checkpoint `{escape(read.path.name)}` of the original code{paper}.",
+        f"Updates: {updates}.",
         "",
         "The weights keep the licence of their source.",
     ]

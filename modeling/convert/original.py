@@ -62,8 +62,10 @@ def refuse_unless(values: Values, expected: Values, why: str, section: str = "mo
 
 def check_numbers(values: Values) -> None:
     """Refuse numbers that no model has, before anything of that size is built."""
-    side = max(_listed(values.get("image_size", 0))) // min(_listed(values.get("patch_size", 1)))
-    for name, value in (values | {"patches in a row": side}).items():
+    if "patch_size" in values:
+        side = max(_listed(values.get("image_size", 0))) // min(_listed(values["patch_size"]))
+        values = values | {"patches in a row": side}
+    for name, value in values.items():
         if isinstance(value, dict):
             check_numbers(value)
             continue

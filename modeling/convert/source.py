@@ -33,7 +33,7 @@ class Source:
     """A kind of checkpoint. To add one, write such an entry in a file of its own and put it into `SOURCES`."""
 
     words: str
-    arxiv: str  # the paper
+    arxiv: str | None  # the paper
     is_source: Callable[[str, Values, Tensors], bool]  # of the original's name of the model, its section, the tensors
     student: str  # in front of our names of the encoder
     rows: Rows
@@ -44,6 +44,7 @@ class Source:
     prepared: Callable[[Checkpoint, Path | None], Checkpoint] = lambda read, file: read
     teacherless: bool = False  # published without teacher: then the encoder alone is converted
     tuned: Tuned | None = None
+    fresh_teacher: bool = False  # published with the decoder, but without teacher: it starts as the student
     older: tuple[tuple[str, str], ...] = ()  # names that older versions gave to the same tensors: pattern, replacement
     shaped: Callable[[str, Tensor], Tensor] | None = None  # a tensor under our name as we keep it
     unused: str | None = None  # pattern of tensors that the original keeps and does not use

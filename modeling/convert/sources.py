@@ -12,6 +12,7 @@ from .fairseq_text import TEXT
 from .fairseq_vision import VISION
 from .lightning_point2vec import POINT2VEC, POINT2VEC_PARTS
 from .source import Source
+from .sv_data2vec import SV_DATA2VEC
 
 
 # the first that a checkpoint is one of
@@ -28,6 +29,7 @@ SOURCES: dict[str, Source] = {
     "text2": TEXT2,
     "point2vec": POINT2VEC,
     "point2vec_parts": POINT2VEC_PARTS,
+    "sv_data2vec": SV_DATA2VEC,
 }
 NAMES = ("data2vec_audio", "data2vec_text", "data2vec_vision", "data2vec_multi")
 # what the fine-tuned models are called, and where in their configuration the pretrained one is

@@ -37,7 +37,8 @@ def load(
         left = {name: tensor for name, tensor in left.items() if not LEFT_OVERS.fullmatch(name)}
     unused = {name: tensor for name, tensor in left.items() if source.unused and re.fullmatch(source.unused, name)}
     _check_left({name: tensor for name, tensor in left.items() if name not in unused}, source, tuned, config)
-    if not (tuned or encoder_only) and not any(name.startswith("teacher.") for name in ours):
+    wanted = not (tuned or encoder_only or source.fresh_teacher)
+    if wanted and not any(name.startswith("teacher.") for name in ours):
         raise ValueError("the checkpoint holds no teacher ('_ema'), so it cannot be continued: use --encoder-only.")
     prefix = source.student if encoder_only else ""
     if encoder_only:
@@ -46,7 +47,7 @@ def load(
     model_class = source.tuned.model_class if tuned and source.tuned else source.pretrained
     build = source.encoder if encoder_only else model_class
     with torch.device("meta"):
-        _check(build(config), ours, rows, prefix)
+        _check(build(config), ours, rows, prefix, source.fresh_teacher)
     model = build(config)
     _fill(model, ours, lambda name: _original(name, rows, prefix))
     return model.eval(), unused
@@ -91,7 +92,7 @@ def _check_left(left: Tensors, source: Source, tuned: bool, config: PreTrainedCo
             raise ValueError(f"the checkpoint's tensor {name} contradicts its configuration: it holds other values.")
 
 
-def _check(skeleton: PreTrainedModel, ours: Tensors, rows: Rows, prefix: str) -> None:
+def _check(skeleton: PreTrainedModel, ours: Tensors, rows: Rows, prefix: str, fresh_teacher: bool) -> None:
     """Every tensor has a place of its shape, and every weight a tensor, but for those that `_fill` knows."""
     wanted = skeleton.state_dict()
     places = wanted | dict(skeleton.named_buffers())
@@ -112,7 +113,9 @@ def _check(skeleton: PreTrainedModel, ours: Tensors, rows: Rows, prefix: str) ->
             raise ValueError(
                 f"the checkpoint's tensor {_original(name, rows, prefix)} holds NaN or infinity: training diverged."
             )
-    missing = [name for name in wanted if name not in ours and not (_is_zero(name) or _is_shared(name, skeleton))]
+    known = [name for name in wanted if _is_zero(name) or _is_shared(name, skeleton)]
+    known += [name for name in wanted if name.startswith("teacher.") and fresh_teacher]
+    missing = [name for name in wanted if name not in ours and name not in known]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         name = _original(min(missing), rows, prefix)

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 
 from data2vec import modeling
 from tests.modeling import test_data2vec as data2vec1
-from tests.modeling import tiny_data2vec2, tiny_point2vec
+from tests.modeling import tiny_data2vec2, tiny_point2vec, tiny_streams
 
 
 FAMILY_1 = {model_class: kind for kind, (model_class, _, _) in data2vec1.KINDS.items()}
-KINDS: dict[Any, str] = FAMILY_1 | tiny_data2vec2.MODELS | tiny_point2vec.MODELS
+KINDS: dict[Any, str] = FAMILY_1 | tiny_data2vec2.MODELS | tiny_point2vec.MODELS | tiny_streams.MODELS
+TINY = {kind: module for module in (tiny_point2vec, tiny_streams) for kind in module.CONFIGS}
 PRETRAINING = [model_class for model_class in KINDS if "ForPreTraining" in model_class.__name__]
 QUIET = {
     "audio": dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop"), 0.0),
@@ -31,8 +32,8 @@ def config_of(model_class: Any, **fields: Any) -> Any:
     kind = KINDS[model_class]
     if model_class in FAMILY_1:
         return data2vec1.KINDS[kind][2](**fields)
-    if kind in tiny_point2vec.CONFIGS:
-        return tiny_point2vec.CONFIGS[kind](**fields)
+    if kind in TINY:
+        return TINY[kind].CONFIGS[kind](**fields)
     return tiny_data2vec2.config_of(model_class, **fields)
 
 
@@ -40,7 +41,7 @@ def inputs_of(model_class: Any, rows: int = 3) -> dict[str, Tensor]:
     kind = KINDS[model_class]
     if model_class in FAMILY_1:
         return data2vec1.inputs(kind, rows)
-    return (tiny_point2vec if kind in tiny_point2vec.CONFIGS else tiny_data2vec2).inputs(kind)
+    return TINY.get(kind, tiny_data2vec2).inputs(kind)
 
 
 def build(model_class: Any, **fields: Any) -> Any:
