@@ -8,6 +8,7 @@ from ...pretraining.data.audio import AudioData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
 from ...pretraining.data.points import PointsData
+from ...pretraining.data.skeleton_video import SkeletonVideoData
 from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 
@@ -81,6 +82,18 @@ CARD_WORDS: Registry[CardWords] = Registry(
             tasks={"ForImageClassification": "image-classification", "Model": "image-feature-extraction"},
             classification="image-classification",
             fine_tuning=("AutoModelForImageClassification", "run_image_classification.py", "fashion_mnist_small.yaml"),
+        ),
+        SkeletonVideoData: CardWords(
+            tag="video",
+            limits="It knows the kinds of movement and of film of its training data, cropped around the persons. It "
+            "reads video, skeletons or both.",
+            example=lambda config: (
+                f"example = np.zeros((40, {config['image_size']}, {config['image_size']}, {config['num_channels']}), "
+                "dtype=np.uint8)  # your clip: frames, height, width, channels"
+            ),
+            imports=("import numpy as np",),
+            tasks={"ForVideoClassification": "video-classification", "Model": "feature-extraction"},
+            classification="video-classification",
         ),
         TextData: CardWords(
             tag="text",

@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoModelForVideoClassification,
     PreTrainedModel,
 )
 
@@ -30,6 +31,7 @@ from ...pretraining.data.hub_names import require_hub_name
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
 from ...pretraining.data.points import PointsData
+from ...pretraining.data.skeleton_video import SkeletonVideoData
 from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 
@@ -257,12 +259,26 @@ class ExportablePoints(Exportable):
         return self._only(point_values=point_values, attention_mask=attention_mask)
 
 
+class ExportableVideo(ExportableVision):
+    """Clips without skeletons, of as many frames as there are positions."""
+
+    heads: ClassVar[dict[str, Any]] = {"Model": AutoModel, "ForVideoClassification": AutoModelForVideoClassification}
+    unit = "clips"
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        config: Any = self.model.config
+        generator = torch.Generator().manual_seed(seed)
+        frame = (config.num_channels, config.image_size, config.image_size)
+        return {"pixel_values": torch.randn(shape.rows, config.max_position_embeddings, *frame, generator=generator)}
+
+
 EXPORTS: Registry[type[Exportable]] = Registry(
     "export",
     {
         AudioData: ExportableAudio,
         SpectrogramData: ExportableSpectrogram,
         ImageData: ExportableVision,
+        SkeletonVideoData: ExportableVideo,
         TextData: ExportableText,
         PointsData: ExportablePoints,
     },

@@ -14,6 +14,7 @@ from ...pretraining.data.audio import AudioData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
 from ...pretraining.data.points import PointsData
+from ...pretraining.data.skeleton_video import SkeletonVideoData
 from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
 from ..command_line import MapMethod
@@ -23,6 +24,7 @@ from .draw_features import MAPPED, feature_map, layers_figure, probe_all_layers,
 from .draw_image import ImageDrawing
 from .draw_points import PointsDrawing
 from .draw_spectrogram import SpectrogramDrawing
+from .draw_streams import StreamsDrawing, frames_of, joints_of
 from .draw_text import TextDrawing
 from .figures import Drawing, Group
 from .inputs import Inputs, Labelled, Masked
@@ -41,6 +43,7 @@ DRAWINGS: Registry[Drawing] = Registry(
         ImageData: ImageDrawing(),
         AudioData: AudioDrawing(),
         SpectrogramData: SpectrogramDrawing(),
+        SkeletonVideoData: StreamsDrawing({"video": frames_of, "skeleton": joints_of}),
         TextData: TextDrawing(),
         PointsData: PointsDrawing(),
     },

@@ -1,4 +1,5 @@
-"""Input that needs no download: `builtin:digits`, `builtin:python-docs`, `builtin:espeak-digits`, `builtin:shapes`.
+"""Input that needs no download: `builtin:digits`, `builtin:python-docs`, `builtin:espeak-digits`, `builtin:shapes`,
+`builtin:figures`.
 
 Each is a `datasets.DatasetDict` with the splits train, validation and test, so that it goes the way of any other
 source. What takes seconds to make is kept in `$DATA2VEC_CACHE` (default: ~/.cache/data2vec).
@@ -29,7 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ..console.libraries import save_to_disk
-from . import builtin_shapes
+from . import builtin_figures, builtin_shapes
 
 
 def load_builtin(name: str, config: str | None = None, split: str = "train") -> datasets.Dataset:
@@ -137,6 +138,13 @@ def solids(config: str | None) -> datasets.DatasetDict:
     return _cached(f"shapes-{made_by}", make)
 
 
+def stick_figures(config: str | None) -> datasets.DatasetDict:
+    """Drawn clips with their skeletons, see `builtin_figures`: no evidence about films of people."""
+    _no_config("figures", config)
+    made_by = hashlib.sha256(Path(builtin_figures.__file__).read_bytes()).hexdigest()[:8]
+    return _cached(f"figures-{made_by}", lambda folder: save_to_disk(builtin_figures.figures(), str(folder)))
+
+
 @dataclass(frozen=True)
 class Builtin:
     """
@@ -155,6 +163,7 @@ BUILTIN = {
     "python-docs": Builtin(python_docs, "PSF licence (documentation of Python)"),
     "espeak-digits": Builtin(espeak_digits, "synthesised with eSpeak NG"),
     "shapes": Builtin(solids, "made by the data2vec package"),
+    "figures": Builtin(stick_figures, "made by the data2vec package"),
 }
 
 

@@ -106,6 +106,7 @@ IMAGES = _reads("vision", "image", "ImageData")
 TEXT = _reads("text", "text", "TextData")
 SPECTROGRAMS = _reads("spectrograms", "spectrogram", "SpectrogramData")
 POINTS = _reads("points", "points", "PointsData")
+SKELETON_VIDEOS = _reads("videos with skeletons", "skeleton_video", "SkeletonVideoData")
 
 DATA2VEC = Method(
     name="data2vec 1",
@@ -160,6 +161,18 @@ POINT2VEC = Method(
     tags=("point2vec",),
 )
 
+SV_DATA2VEC = Method(
+    name="SV-data2vec",
+    key="dozdor2025svdata2vec",
+    title="SV-data2vec: Guiding Video Representation Learning with Latent Skeleton Targets",
+    authors="Do{\\v{z}}dor, Zorana and Hrkac, Tomislav and Kalafatic, Zoran",
+    venue="IEEE/CVF Winter Conference on Applications of Computer Vision",
+    year=2025,
+    tags=("sv-data2vec",),
+    learns="a student that sees a few frames and fewer skeletons learnt to predict\n"
+    "what its own moving average, the teacher, computes from all skeletons of the clip",
+)
+
 STOCK = "transformers.models.data2vec.configuration_data2vec_"
 CONFIGS2 = "data2vec.modeling.configuration_data2vec2"
 BUILT_IN = {
@@ -169,6 +182,12 @@ BUILT_IN = {
     "data2vec2-audio": ModelType(DATA2VEC2, AUDIO, Home(CONFIGS2, "Data2Vec2AudioConfig")),
     "data2vec2-vision": ModelType(DATA2VEC2, IMAGES, Home(CONFIGS2, "Data2Vec2VisionConfig")),
     "data2vec2-text": ModelType(DATA2VEC2, TEXT, Home(CONFIGS2, "Data2Vec2TextConfig")),
+    "sv-data2vec": ModelType(
+        SV_DATA2VEC,
+        SKELETON_VIDEOS,
+        Home("data2vec.modeling.configuration_sv_data2vec", "SvData2VecConfig"),
+        objective=Home("data2vec.modeling.configuration_streams", "StreamsObjectiveConfig"),
+    ),
     "eat": ModelType(EAT, SPECTROGRAMS, Home("data2vec.modeling.configuration_eat", "EatConfig")),
     "emotion2vec": ModelType(
         EMOTION2VEC, AUDIO, Home("data2vec.modeling.configuration_emotion2vec", "Emotion2vecConfig")

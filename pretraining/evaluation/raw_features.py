@@ -15,6 +15,7 @@ from ..data.audio import AudioData
 from ..data.image import ImageData
 from ..data.modality import Modality, Registry
 from ..data.points import PointsData
+from ..data.skeleton_video import SkeletonVideoData
 from ..data.spectrogram import SpectrogramData
 from ..data.text import TextData
 from .probe import Example, Features
@@ -87,6 +88,19 @@ def mel_statistics(mel: Tensor) -> Tensor:
 def mel_slices(mel: Tensor) -> Tensor:
     """A log-mel spectrogram averaged in ten slices of time: (mels, frames) -> (10 * mels,)."""
     return adaptive_avg_pool1d(mel, SLICES).flatten()
+
+
+def film_slices(train: Sequence[Example], test: Sequence[Example]) -> Pair:
+    """Frames of 8 x 8 pixels, averaged in four slices of time: (examples, 256 * channels)."""
+
+    def flat(examples: Sequence[Example]) -> np.ndarray:
+        found = []
+        for example in examples:
+            small = adaptive_avg_pool2d(torch.as_tensor(example["pixel_values"]), (8, 8)).flatten(1)  # (frames, dim)
+            found.append(adaptive_avg_pool1d(small.T, 4).flatten())
+        return torch.stack(found).numpy()
+
+    return flat(train), flat(test)
 
 
 def token_counts(train: Sequence[Example], test: Sequence[Example]) -> Pair:
@@ -170,6 +184,7 @@ RAW_FEATURES: Registry[dict[str, Callable[[Sequence[Example], Sequence[Example]]
         ImageData: {"pixels": pixels},
         AudioData: _of_mel(log_mel),
         SpectrogramData: _of_mel(Tensor.t),
+        SkeletonVideoData: {"frames in four slices": film_slices},
         TextData: {"token counts (tf-idf)": token_counts},
         PointsData: {"distances of points (D2)": point_distances, "random PointNet": random_pointnet},
     },

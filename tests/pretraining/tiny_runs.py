@@ -31,6 +31,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "emotion2vec-2": {"model_type": "emotion2vec", "num_conv_pos_embedding_groups": 4, "num_prenet_layers": 1}
     | CONVOLUTIONS,
     "eat-2": {"model_type": "eat", "num_mel_bins": 8, "patch_size": [4, 2], "max_position_embeddings": 12},
+    "figures-2": {
+        "model_type": "sv-data2vec", "max_position_embeddings": 8, "image_size": 16, "resnet_width": 2,
+        "num_persons": 1, "num_joints": 15,
+    },
 }  # fmt: skip
 DECODER = {"dim": 8, "layers": 1, "kernel": 3, "groups": 1}
 MASKING: dict[str, dict[str, Any]] = {
@@ -42,7 +46,16 @@ MASKING: dict[str, dict[str, Any]] = {
     "audio-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
     "emotion2vec-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
     "eat-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
+    "figures-2": {"method": "random", "prob": 0.66},
 }
+# of what differs from data2vec 2.0, one mask of a sample and another decoder
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "figures-2": {
+        "views": None, "decoder": {"method": "transformer", "layers": 1, "learned_positions": True},
+        "student_streams": {"video+skeleton": [1.0, 0.2], "video": [0.0, 0.8]}, "streams_anneal_steps": 6,
+        "teacher_streams": {"skeleton": [1.0, 1.0]}, "nested_masking": {"skeleton": 0.75},
+    },
+}  # fmt: skip
 
 
 def write_sources(folder: Path) -> None:
@@ -75,6 +88,7 @@ def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str,
         "audio": {**sounds, "min_seconds": 0.1},
         "emotion2vec": {**sounds, "min_seconds": 0.1},
         "eat": {**sounds, "min_seconds": 0.2},
+        "figures": {"sources": [{"path": "builtin:figures"}]},
     }[modality]  # fmt: skip
     if fields.pop("streaming", False):
         data |= {"streaming": True, "shuffle_buffer": 20}
@@ -82,7 +96,7 @@ def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str,
         "masking": MASKING[system], "top_k_layers": 2, "ema_decay": 0.9, "ema_end_decay": 0.99, "ema_anneal_steps": 6,
     }  # fmt: skip
     if family == "2":
-        objective |= {"views": 2, "decoder": DECODER}
+        objective |= {"views": 2, "decoder": DECODER} | OBJECTIVES.get(system, {})
     training = {
         "output_dir": str(output), "max_steps": 8, "save_steps": 2, "logging_steps": 3, "learning_rate": 1e-3,
         "per_device_train_batch_size": 4, "use_cpu": True, "report_to": "none", "disable_tqdm": True,

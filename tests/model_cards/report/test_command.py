@@ -43,6 +43,7 @@ def write_labelled(folder):
     return {
         "audio": {"path": str(folder / "sounds")},
         "eat": {"path": str(folder / "sounds")},
+        "figures": {"path": "builtin:figures"},
         "text": {"path": str(folder / "texts")},
         "vision": {"path": "builtin:digits"},
     }

@@ -104,6 +104,7 @@ def test_without_layerdrop_every_weight_has_a_gradient(tmp_path, system):
         "text": {"input_ids": torch.randint(5, 261, (3, 24))},
         "audio": {"input_values": torch.randn(3, 4800)},
         "eat": {"input_values": torch.randn(3, 20, 8)},
+        "figures": {"pixel_values": torch.randn(3, 8, 3, 16, 16), "keypoint_values": torch.randn(3, 8, 1, 15, 2)},
     }
     model(**inputs[system.split("-")[0]]).loss.backward()
     assert not [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
