@@ -139,10 +139,12 @@ def open_modality(run: FineTuneRun) -> Modality[Any]:
     data: ProbeData = run.data
     modality_class = modality_of(run.config)
     config: Any = run.config
-    longest = min(LONGEST_TEXT, max_tokens(config)) if hasattr(config, "max_position_embeddings") else LONGEST_TEXT
     limits: dict[str, Any] = {"max_seconds": data.max_seconds, "min_seconds": 0.0}
-    limits["block_size"] = data.max_tokens or longest
     known = {field.name for field in dataclasses.fields(modality_class.arguments_class)}
+    if "block_size" in known:
+        has_positions = hasattr(config, "max_position_embeddings")
+        longest = min(LONGEST_TEXT, max_tokens(config)) if has_positions else LONGEST_TEXT
+        limits["block_size"] = data.max_tokens or longest
     settings = {name: value for name, value in limits.items() if name in known}
     try:
         reading = modality_class.arguments_class(sources=[data.train], num_proc=data.num_proc, **settings)

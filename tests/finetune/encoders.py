@@ -41,7 +41,7 @@ CONFIGS: dict[tuple[str, str], Any] = {
     ),
     ("text", "v1"): lambda: Data2VecTextConfig(**SIZES, **_text()),
     ("text", "v2"): lambda: Data2Vec2TextConfig(**SIZES, **_text()),
-    ("spectrogram", "v2"): lambda: EatConfig(**SIZES, num_mel_bins=16, patch_size=4, max_position_embeddings=260),
+    ("spectrogram", "v2"): lambda: EatConfig(**SIZES, num_mel_bins=16, patch_size=4, max_position_embeddings=520),
 }
 PRETRAINING: dict[tuple[str, str], Any] = {
     ("audio", "v1"): modeling.Data2VecAudioForPreTraining,

@@ -19,7 +19,7 @@ from data2vec.finetune.run_probe import main
 from data2vec.modeling import Data2VecAudioForPreTraining
 from data2vec.pretraining.evaluation.probe import knn_accuracy
 from data2vec.pretraining.recipe import parse_yaml
-from tests.finetune.encoders import WORDS, encoder_folder, processor
+from tests.finetune.encoders import CONFIGS, WORDS, encoder_folder, processor
 from tests.finetune.sounds import tone_folder, tone_table
 
 
@@ -55,7 +55,7 @@ def texts(folder, each, seed):
     return {"path": str(folder / "rows.jsonl")}
 
 
-DATA = {"audio": sounds, "vision": images, "text": texts}
+DATA = {"audio": sounds, "vision": images, "text": texts, "spectrogram": sounds}
 
 
 def recipe(folder, encoder, data, **task):
@@ -78,8 +78,7 @@ def splits(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("family", ["v1", "v2"])
-@pytest.mark.parametrize("modality", DATA)
+@pytest.mark.parametrize(("modality", "family"), [pair for pair in CONFIGS if pair[0] in DATA])
 def test_what_each_layer_knows(tmp_path, splits, modality, family):
     encoder = encoder_folder(tmp_path / "encoder", modality, family)
     path = recipe(tmp_path, encoder, splits[modality], untrained=2)
