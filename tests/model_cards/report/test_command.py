@@ -44,6 +44,7 @@ def write_labelled(folder):
         "audio": {"path": str(folder / "sounds")},
         "eat": {"path": str(folder / "sounds")},
         "figures": {"path": "builtin:figures"},
+        "emotion2vec": {"path": str(folder / "sounds")},
         "text": {"path": str(folder / "texts")},
         "vision": {"path": "builtin:digits"},
     }
