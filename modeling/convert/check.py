@@ -48,11 +48,13 @@ def masks_of(model: PreTrainingMixin, io: dict[str, Tensor]) -> dict[str, Tensor
         return {"masked": mask.flatten(1).bool()}
     rows = io["in.precomputed_mask"].bool()
     masks = {"masked": rows.unflatten(0, (len(io["in.source"]), -1))}
-    if "in.mask_noise" in io:  # the original adds it behind the kept tokens, and then sorts
-        noise, order, kept = io["in.mask_noise"], io["mask.ids_restore"], io["mask.ids_keep"].shape[1]
-        behind = torch.cat((noise.new_zeros(len(noise), kept, noise.shape[-1]), noise), dim=1)
-        placed = behind.gather(1, order.unsqueeze(-1).expand_as(behind))
-        masks["mask_noise"] = placed.unflatten(0, masks["masked"].shape[:2])
+    if "in.mask_noise" in io:
+        noise = io["in.mask_noise"]
+        if noise.shape[1] != rows.shape[1]:  # as the original adds it behind the kept tokens, before it sorts
+            order, kept = io["mask.ids_restore"], io["mask.ids_keep"].shape[1]
+            behind = torch.cat((noise.new_zeros(len(noise), kept, noise.shape[-1]), noise), dim=1)
+            noise = behind.gather(1, order.unsqueeze(-1).expand_as(behind))
+        masks["mask_noise"] = noise.unflatten(0, masks["masked"].shape[:2])
     return masks
 
 

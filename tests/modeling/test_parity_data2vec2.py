@@ -21,6 +21,7 @@ from data2vec.modeling import (
     Emotion2vecForPreTraining,
 )
 from data2vec.modeling.attention import Alibi, alibi_bias
+from data2vec.modeling.convert.check import masks_of
 from data2vec.modeling.embed_image import sincos_positions
 from tests.reference import EAT_CASES, GOLDEN, cases, check_in_bf16, load_case, part, rename, renamed, reshaped
 
@@ -168,18 +169,6 @@ def inputs_of(model, io: dict) -> dict[str, Tensor]:
     if "in.padding_mask" in io and io["in.padding_mask"].any():
         inputs["attention_mask"] = (~io["in.padding_mask"]).long()
     return inputs
-
-
-def masks_of(model, io: dict) -> dict[str, Tensor]:
-    """Masks, and the noise at masked positions: the original adds it behind the kept tokens and then sorts."""
-    views, rows = model.objective.views, io["in.precomputed_mask"].bool()
-    masks = {"masked": rows.unflatten(0, (-1, views))}
-    if "in.mask_noise" in io:
-        noise, order, kept = io["in.mask_noise"], io["mask.ids_restore"], io["mask.ids_keep"].shape[1]
-        behind = torch.cat((noise.new_zeros(len(noise), kept, noise.shape[-1]), noise), dim=1)
-        placed = behind.gather(1, order.unsqueeze(-1).expand_as(behind))
-        masks["mask_noise"] = placed.unflatten(0, (-1, views))
-    return masks
 
 
 def close(actual: Tensor, expected: Tensor, what: str, tolerance: float = 1e-5) -> None:

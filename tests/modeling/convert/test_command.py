@@ -19,7 +19,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from data2vec.modeling.convert.check import differences, inputs_of
+from data2vec.modeling.convert.check import differences, inputs_of, masks_of
 from data2vec.modeling.convert.checkpoint import flatten
 from data2vec.modeling.convert.command import main
 from data2vec.tests.modeling.fairseq_cases import (
@@ -77,6 +77,18 @@ def test_check_refuses_a_case_that_says_nothing(tmp_path, capsys):
     save_file({"in.points": io_of("point2vec_cls_a")["in.points"]}, case / "io.safetensors")
     assert main([str(source / "checkpoint.pt"), str(tmp_path / "out"), "--check", str(case)]) != 0
     assert "neither features nor logits" in capsys.readouterr().err
+
+
+def test_noise_of_a_case_is_put_where_it_was_hidden():
+    """Cases hold what the original drew for the hidden tokens, or that in its places."""
+    io = io_of("v2_image_a")
+    hidden = io["in.precomputed_mask"].bool()
+    io["in.mask_noise"] = torch.randn(len(hidden), int(hidden[0].sum()), 48)
+    drawn = masks_of(None, io)
+    placed = drawn["mask_noise"].flatten(0, 1)
+    assert torch.equal(placed.any(-1), hidden)
+    assert torch.equal(placed[0][hidden[0]].sort(0).values, io["in.mask_noise"][0].sort(0).values)
+    assert torch.equal(masks_of(None, io | {"in.mask_noise": placed})["mask_noise"], drawn["mask_noise"])
 
 
 def test_check_tells_a_wrong_model(tmp_path):
