@@ -288,7 +288,7 @@ def test_commands_of_the_page_are_targets(page: str) -> None:
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("modality", ["vision", "text", "audio"])
+@pytest.mark.parametrize("modality", ["vision", "text", "audio", "points"])
 def test_demo_launches_its_recipe(modality: str) -> None:
     recipe = f"pretraining/recipes/demo_{modality}.yaml"
     default = [] if modality == "vision" else [f"MODALITY={modality}"]
@@ -300,7 +300,7 @@ def test_demo_launches_its_recipe(modality: str) -> None:
 def test_unknown_modality_is_refused_with_the_fix() -> None:
     result = make("demo", "MODALITY=smell")
     assert result.returncode != 0
-    assert "MODALITY=smell" in result.stderr and "vision text audio" in result.stderr
+    assert "MODALITY=smell" in result.stderr and "vision text audio points" in result.stderr
 
 
 # gradio 6 says pillow<13, and everything else is tested with 13: `pip install data2vec[space]` takes an older one.

@@ -45,6 +45,9 @@ SYSTEMS = {
     "read_speech_v1": System("data2vec 1, LibriSpeech", "read_speech", 10),
     "read_speech_v2": System("data2vec 2.0, LibriSpeech", "read_speech", 10),
     "eat": System("EAT, ESC-10", "esc10", 10),
+    "radar_points": System("Point2Vec, RadHAR", "radar", 10),
+    "voxels_points": System("Point2Vec, ModelNet10", "voxels", 10),
+    "solids_points": System("Point2Vec, made-up solids", "solids", 10),
     "text_v1": System("data2vec 1, letters of film reviews", "imdb_letters", 50),
     "text_v2": System("data2vec 2.0, letters of film reviews", "imdb_letters", 50),
 }
