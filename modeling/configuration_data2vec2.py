@@ -79,6 +79,8 @@ class Data2Vec2Config(PreTrainedConfig):
         "mask_prob_min": None,
         "add_masks": False,
         "remove_masks": False,
+        "expand_adjacent": False,
+        "non_overlapping": False,
         "mask_channel_prob": 0,
         "encoder_zero_mask": True,
         "use_alibi_encoder": False,

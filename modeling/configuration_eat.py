@@ -64,6 +64,7 @@ class EatConfig(Data2Vec2Config):
         "transformer_decoder": False,
         "enc_dec_transformer": False,
         "utterance_level": False,
+        "flexible_mask": False,
     }
 
     @property

@@ -38,6 +38,11 @@ class Emotion2vecConfig(Data2Vec2AudioConfig):
         "AutoModelForAudioClassification": "modeling_emotion2vec.Emotion2vecForSequenceClassification",
     }
 
+    original_switches: ClassVar[dict[str, Any]] = {
+        **Data2Vec2AudioConfig.original_switches,
+        "adversarial_training": False,
+    }
+
     @classmethod
     def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a folder says; one of data2vec 2.0 in speech keeps its network and objective but for what is ours."""

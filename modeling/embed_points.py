@@ -1,5 +1,6 @@
 """A point cloud -> tokens: groups of neighbours, each read by a small PointNet (arXiv 2303.16570, section 3.1)."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
@@ -35,11 +36,25 @@ class PointEmbeddings(nn.Module):
     def forward(
         self, point_values: Tensor, attention_mask: Tensor | None = None, start: Tensor | None = None
     ) -> Tokens:
-        """`(batch, points, 3)`, `(batch, points)` with 1 = real, `(batch,)` -> tokens with their centres."""
+        """`(batch, points, 3)`, `(batch, points)` with 1 = real, `(batch,)` long -> tokens with their centres.
+
+        Raises:
+            ValueError: one of them has another shape, or a cloud fewer points than a group.
+        """
         if point_values.dim() != 3 or point_values.shape[2] != 3 or point_values.shape[1] < self.size:
             raise ValueError(
                 f"point_values is {tuple(point_values.shape)}: pass (batch, points, 3), of group_size = {self.size} "
                 "points or more."
+            )
+        if attention_mask is not None and attention_mask.shape != point_values.shape[:2]:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}: must be {tuple(point_values.shape[:2])}, a "
+                "number for each point."
+            )
+        if start is not None and (start.shape != point_values.shape[:1] or start.dtype != torch.long):
+            raise ValueError(
+                f"start has shape {tuple(start.shape)} and type {start.dtype}: must be ({len(point_values)},) long, the "
+                "number of a real point of each cloud."
             )
         real = None if attention_mask is None else attention_mask.bool()
         points = point_values.float()

@@ -1,5 +1,6 @@
 """Feature extractor of EAT: 16 kHz waveforms -> normalised log-mel spectrograms, as Kaldi computes them."""
 
+import math
 import warnings
 from typing import Any
 
@@ -30,7 +31,7 @@ class EatFeatureExtractor(ASTFeatureExtractor):
         return_attention_mask (`bool`): off, the model reads padding as if it were sound, as EAT does.
 
     Raises:
-        ValueError: `padding` is something else; a clip is shorter than a frame.
+        ValueError: an argument is out of its range; a clip is shorter than a frame, holds NaN or infinity, or integers.
     """
 
     _auto_class = "AutoFeatureExtractor"
@@ -48,6 +49,9 @@ class EatFeatureExtractor(ASTFeatureExtractor):
     ):
         if padding not in ("longest", "max_length"):
             raise ValueError(f"padding = {padding!r} is invalid: use 'longest' or 'max_length'.")
+        for name, value in {"max_length": max_length, "std": std, "pad_to_multiple_of": pad_to_multiple_of}.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} = {value!r}: must be a positive number.")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "At least one mel filter")  # the fourth is empty, in Kaldi as well
             super().__init__(
@@ -75,6 +79,10 @@ class EatFeatureExtractor(ASTFeatureExtractor):
         """`(samples,)` fp32 -> `(frames, mel bins)`, not normalised; samples that do not fill a frame are dropped."""
         if len(waveform) < FRAME:
             raise ValueError(f"a clip has {len(waveform)} samples: pass {FRAME} or more, which make a frame.")
+        if not waveform.is_floating_point():
+            raise ValueError(f"a clip holds {waveform.dtype}: pass floats in [-1, 1], 16-bit integers over 32768.")
+        if not waveform.isfinite().all():
+            raise ValueError("a clip holds NaN or infinite samples: repair or remove it.")
         frames = (waveform - waveform.mean()).unfold(0, FRAME, HOP)  # (frames, samples of a frame)
         frames = frames - frames.mean(1, keepdim=True)
         before = nn.functional.pad(frames.unsqueeze(0), (1, 0), mode="replicate").squeeze(0)[:, :-1]

@@ -57,12 +57,13 @@ class Point2VecFeatureExtractor(FeatureExtractionMixin):
         points = points - points.mean(0)
         return points / points.norm(dim=1).max().clamp(min=torch.finfo(points.dtype).tiny)
 
-    def __call__(self, point_clouds: Any, seed: int | None = None, **kwargs: Any) -> BatchFeature:
+    def __call__(self, point_clouds: Any, seed: int | None = None, return_tensors: str = "pt") -> BatchFeature:
         """
         Args:
             point_clouds: one cloud `(points, 3 or more)`, whose first three numbers a point are coordinates, or a list
                 of such; arrays, tensors or lists.
             seed: of what is sampled; the same points each time if `None`.
+            return_tensors: `"pt"` or `"np"`.
 
         Returns:
             `point_values` `(batch, points, 3)`; where clouds differ in size also `attention_mask` `(batch, points)`,
@@ -71,13 +72,14 @@ class Point2VecFeatureExtractor(FeatureExtractionMixin):
         Raises:
             ValueError: a cloud is of another shape, empty, or not finite.
         """
-        single = torch.is_tensor(point_clouds) or hasattr(point_clouds, "__array__") or not _is_cloud(point_clouds[0])
+        whole = torch.is_tensor(point_clouds) or hasattr(point_clouds, "__array__")
+        single = whole or not len(point_clouds) or not _is_cloud(point_clouds[0])
         clouds = [self._prepare(cloud, seed) for cloud in ([point_clouds] if single else point_clouds)]
         lengths = torch.tensor([len(cloud) for cloud in clouds])
         batch = {"point_values": torch.nn.utils.rnn.pad_sequence(clouds, batch_first=True)}
         if (lengths != lengths.max()).any():
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-        return BatchFeature(batch)
+        return BatchFeature(batch, tensor_type=return_tensors)
 
     def _prepare(self, cloud: Any, seed: int | None) -> Tensor:
         points = torch.as_tensor(cloud, dtype=torch.float32)

@@ -90,7 +90,16 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):
         return None if attention_mask is None else attention_mask.bool()
 
     def embed(self, inputs: tuple[Any, ...], attention_mask: Tensor | None = None) -> Tokens:
-        """What the embeddings make of their inputs, with the inputs' attention mask as `real`."""
+        """What the embeddings make of their inputs, with the inputs' attention mask as `real`.
+
+        Raises:
+            ValueError: the mask has another shape than the inputs, which would be broadcast or cut unnoticed.
+        """
+        if attention_mask is not None and attention_mask.shape != inputs[0].shape[:2]:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}: must be {tuple(inputs[0].shape[:2])}, the "
+                f"first two axes of {self.main_input_name}."
+            )
         tokens: Tokens = self.embeddings(*inputs)
         real = self.real_tokens(attention_mask, tokens.values.shape[1])
         return tokens if real is None else tokens._replace(real=real)

@@ -39,7 +39,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
 def check_ranges(config: PreTrainedConfig) -> None:
     """Raise a ValueError that names a number of `config` outside its range: NaN, infinite, too small or too large."""
     for name, (least, greatest, excluded) in RANGES.items():
-        given = getattr(config, name, None)
+        given = vars(config).get(name)  # not what a configuration computes from others
         for value in given if isinstance(given, list | tuple) else [given]:
             if value is None or least <= value < greatest or (value == greatest and not excluded):
                 continue

@@ -64,6 +64,7 @@ OF_TRAINING = {
     "dropout_input", "shared_decoder", "recon_loss", "d2v_loss", "local_grad_mult", "keep_masked_pct", "mask_dropout",
     "mask_prob_min", "add_masks", "remove_masks", "mask_channel_prob", "encoder_zero_mask", "add_positions_masked",
     "add_positions_all", "projection_ratio", "learned_alibi_scale", "transformer_decoder", "enc_dec_transformer",
+    "expand_adjacent", "non_overlapping", "flexible_mask", "adversarial_training",
 }  # fmt: skip
 
 
@@ -102,7 +103,8 @@ def config(cfg: Values, tensors: Tensors, kind: Kind, tuned: bool = False, **hea
     """Args: `head`, fields of a task's head, around a model that has this configuration."""
     m = part_of(cfg, "model", "cfg")
     part = part_of(part_of(m, "modalities"), kind.modality, "model.modalities")
-    switches = {**m, **part, **optional_part(part, "decoder")}
+    task = optional_part(cfg, "task")
+    switches = task | m | part | optional_part(part, "decoder") | optional_part(task, "precompute_mask_config")
     if tuned:
         switches = {name: value for name, value in switches.items() if name not in OF_TRAINING}
     config_class = kind.config_class

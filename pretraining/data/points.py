@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from transformers import AutoFeatureExtractor, PreTrainedConfig
 
@@ -177,18 +178,6 @@ def rotation(kind: str, vertical: str, rng: np.random.Generator) -> np.ndarray:
     """A random rotation, (3, 3): none, about the `vertical` axis, or about any."""
     if kind == "none":
         return np.eye(3)
-    if kind == "any":  # uniform: a unit quaternion
-        w, x, y, z = (quaternion := rng.normal(size=4)) / np.linalg.norm(quaternion)
-        return np.array(
-            [
-                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-            ]
-        )
-    angle = rng.uniform(-math.pi, math.pi)
-    up = "xyz".index(vertical)
-    turn, (a, b) = np.eye(3), ((up + 1) % 3, (up + 2) % 3)
-    turn[a, a] = turn[b, b] = math.cos(angle)
-    turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
-    return turn
+    if kind == "any":
+        return Rotation.random(None, rng).as_matrix()
+    return Rotation.from_euler(vertical, rng.uniform(-math.pi, math.pi)).as_matrix()

@@ -70,5 +70,11 @@ def test_what_cannot_be_read_is_said() -> None:
         EatFeatureExtractor()(np.zeros(399, dtype=np.float32), sampling_rate=16_000)
     with pytest.raises(ValueError, match="sampling rate of 16000"):
         EatFeatureExtractor()(np.zeros(4_000, dtype=np.float32), sampling_rate=44_100)
+    for wrong, words in ((np.zeros(4_000, dtype=np.int16), "int16"), (np.full(4_000, np.nan, np.float32), "NaN")):
+        with pytest.raises(ValueError, match=words):
+            EatFeatureExtractor()(wrong, sampling_rate=16_000)
+    for field, value in (("std", 0.0), ("max_length", 0), ("pad_to_multiple_of", 0), ("std", float("nan"))):
+        with pytest.raises(ValueError, match=f"{field} = {value}"):
+            EatFeatureExtractor(**{field: value})
     with pytest.raises(ValueError, match="padding = 'both' is invalid"):
         EatFeatureExtractor(padding="both")

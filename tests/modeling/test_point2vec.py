@@ -223,6 +223,15 @@ def test_wrong_inputs_are_named():
     for shape in ((2, 37, 6), (37, 3), (2, 4, 3)):
         with pytest.raises(ValueError, match="point_values"):
             model(torch.randn(shape))
+    values = inputs("points")["point_values"]
+    for name, wrong in (
+        ("attention_mask", torch.ones(3, 36)),
+        ("attention_mask", torch.ones(1, 37)),
+        ("start", torch.zeros(2, dtype=torch.long)),
+        ("start", torch.zeros(3)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} has shape"):
+            model(values, **{name: wrong})
 
 
 def test_a_folder_opens_by_the_auto_classes(tmp_path):

@@ -97,6 +97,18 @@ SWITCHES = [
     ("v2_image_a", "modalities.image.transformer_decoder", True),
     ("v2_image_a", "recon_loss", 1.0),
     ("v2_text_a", "shared_decoder", {"decoder_dim": 3}),
+    ("v2_audio_a", "task.precompute_mask_config.mask_dropout", 0.1),
+    ("v2_image_a", "task.precompute_mask_config.non_overlapping", True),
+    ("eat_a", "utterance_level", True),
+    ("eat_a", "modalities.image.patch_size", 8),
+    ("eat_a", "task.flexible_mask", True),
+    ("eat_a", "task.precompute_mask_config.expand_adjacent", True),
+    ("emotion2vec_train_a", "adversarial_training", True),
+    ("emotion2vec_train_a", "cls_type", "frame"),
+    ("point2vec_a", "encoder_dropout", 0.1),
+    ("point2vec_a", "d2v_target_norm", "group"),
+    ("point2vec_a", "loss", "l1"),
+    ("point2vec_cls_a", "cls_head_pooling", "median"),
 ]
 
 
@@ -105,7 +117,9 @@ def test_switch_that_cannot_be_expressed(case, paths, value, tmp_path, capsys):
     content = checkpoint_of(case)
     for path in paths.split(","):
         *sections, name = path.split(".")
-        place = content["cfg"]["model"]
+        place = content.get("hyper_parameters") or content["cfg"]["model"]
+        if sections and sections[0] == "task":
+            place = content["cfg"]
         for section in sections:
             place = place[section]
         place[name] = value

@@ -290,7 +290,9 @@ def test_the_processor_pads_and_refuses():
     assert torch.equal(single["point_values"], processor(torch.from_numpy(CLOUD))["point_values"])
     assert "attention_mask" not in single
     torch.testing.assert_close(single["point_values"].norm(dim=2).max(), torch.tensor(1.0))
-    for wrong, message in ((CLOUD[:, :2], "shape"), (CLOUD[:0], "shape"), (CLOUD * np.nan, "NaN")):
+    arrays = processor([CLOUD, CLOUD[:17]], return_tensors="np")
+    assert all(type(arrays[name]) is np.ndarray for name in ("point_values", "attention_mask"))
+    for wrong, message in ((CLOUD[:, :2], "shape"), (CLOUD[:0], "shape"), (CLOUD * np.nan, "NaN"), ([], "shape")):
         with pytest.raises(ValueError, match=message):
             processor(wrong)
     for fields in ({"num_points": 0}, {"sampling": "grid"}):
