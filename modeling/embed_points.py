@@ -53,8 +53,8 @@ class PointEmbeddings(nn.Module):
             )
         if start is not None and (start.shape != point_values.shape[:1] or start.dtype != torch.long):
             raise ValueError(
-                f"start has shape {tuple(start.shape)} and type {start.dtype}: must be ({len(point_values)},) long, the "
-                "number of a real point of each cloud."
+                f"start has shape {tuple(start.shape)} and type {start.dtype}: must be ({len(point_values)},) long, "
+                "the number of a real point of each cloud."
             )
         real = None if attention_mask is None else attention_mask.bool()
         points = point_values.float()

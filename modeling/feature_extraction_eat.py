@@ -31,7 +31,7 @@ class EatFeatureExtractor(ASTFeatureExtractor):
         return_attention_mask (`bool`): off, the model reads padding as if it were sound, as EAT does.
 
     Raises:
-        ValueError: an argument is out of its range; a clip is shorter than a frame, holds NaN or infinity, or integers.
+        ValueError: an argument is out of its range; a clip is shorter than a frame, not finite, or of integers.
     """
 
     _auto_class = "AutoFeatureExtractor"

@@ -31,7 +31,6 @@ __all__ = [
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = Path(__file__).parent / "samples"
-EAT_CASES = [folder.name for folder in sorted(GOLDEN.glob("eat_?"))]
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"  # full cases, beside a checkout
 
 
@@ -43,6 +42,9 @@ def folder_of(name: str) -> Path:
 def cases(pattern: str) -> list[str]:
     """Names of all cases that are here."""
     return sorted({path.name for folder in (GOLDEN, REFERENCE) for path in folder.glob(pattern)})
+
+
+EAT_CASES = cases("eat_?")
 
 
 def load_case(name: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:

@@ -6,15 +6,15 @@ import torch
 from safetensors.torch import load_file
 
 from data2vec.modeling.convert.command import main
-from data2vec.tests.reference import GOLDEN
+from data2vec.tests.reference import folder_of
 
 
 def checkpoint_of(case: str) -> dict:
-    return torch.load(GOLDEN / case / "checkpoint.pt", weights_only=True)
+    return torch.load(folder_of(case) / "checkpoint.pt", weights_only=True)
 
 
 def io_of(case: str) -> dict:
-    return load_file(GOLDEN / case / "io.safetensors")
+    return load_file(folder_of(case) / "io.safetensors")
 
 
 def converted(content: dict, folder: Path, *options: str) -> Path:

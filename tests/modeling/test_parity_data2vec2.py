@@ -23,7 +23,7 @@ from data2vec.modeling import (
 from data2vec.modeling.attention import Alibi, alibi_bias
 from data2vec.modeling.convert.check import masks_of
 from data2vec.modeling.embed_image import sincos_positions
-from tests.reference import EAT_CASES, GOLDEN, cases, check_in_bf16, load_case, part, rename, renamed, reshaped
+from tests.reference import GOLDEN, cases, check_in_bf16, load_case, part, rename, renamed, reshaped
 
 
 def shared(m: dict, modality: dict, io: dict, masking: dict) -> dict[str, Any]:
@@ -135,8 +135,14 @@ BUILD = {
     "eat": eat,
     "emotion2vec": lambda *case: Emotion2vecForPreTraining(audio(*case, Emotion2vecConfig, cls_pooling="tokens")),
 }
-CASES = {"v2_audio_a": "audio2", "v2_image_a": "vision2", "v2_text_a": "text2"} | dict.fromkeys(EAT_CASES, "eat")
-CASES |= dict.fromkeys(cases("emotion2vec_train_*"), "emotion2vec")
+METHODS = {
+    "v2_audio": "audio2",
+    "v2_image": "vision2",
+    "v2_text": "text2",
+    "eat": "eat",
+    "emotion2vec_train": "emotion2vec",
+}
+CASES = {name: kind for method, kind in METHODS.items() for name in cases(f"{method}_?")}
 
 
 def ours(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

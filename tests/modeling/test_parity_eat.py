@@ -22,16 +22,15 @@ from data2vec.modeling.convert.command import convert
 from data2vec.modeling.convert.keys import to_ours
 from data2vec.modeling.convert.sources import SOURCES
 from tests.modeling.test_parity_data2vec2 import close, inputs_of, load, masks_of, ours
-from tests.reference import EAT_CASES, GOLDEN, part
+from tests.reference import EAT_CASES, cases, folder_of, part
 
 
-TUNED = [folder.name for folder in sorted(GOLDEN.glob("eat_finetuned_?"))]
-HUB = [folder.name for folder in sorted(GOLDEN.glob("eat_hf_*"))]
+TUNED, HUB = cases("eat_finetuned_?"), cases("eat_hf_*")
 
 
 def read(case: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
     """Its config.json, what the original computed, and its steps."""
-    folder = GOLDEN / case
+    folder = folder_of(case)
     io, step = (load_file(folder / f"{name}.safetensors") for name in ("io", "step"))
     return json.loads((folder / "config.json").read_text()), io, step
 
@@ -100,7 +99,7 @@ def test_two_steps_equal_the_original(case: str) -> None:
 
 
 def classifier(case: str, folder: Path, **fields: Any) -> Any:
-    convert(GOLDEN / case / "checkpoint.pt", folder / "out")
+    convert(folder_of(case) / "checkpoint.pt", folder / "out")
     return AutoModelForAudioClassification.from_pretrained(folder / "out", **fields).eval()
 
 
@@ -187,8 +186,8 @@ def test_a_step_with_layer_decay_equals_the_original(case: str, tmp_path: Path) 
 @pytest.mark.parametrize("case", HUB)
 def test_a_folder_of_the_hub_answers_as_its_own_code(case: str, tmp_path: Path) -> None:
     """Also on clips longer than those of training."""
-    convert(GOLDEN / case, tmp_path / "out")
-    io, tuned = load_file(GOLDEN / case / "io.safetensors"), "finetuned" in case
+    convert(folder_of(case), tmp_path / "out")
+    io, tuned = load_file(folder_of(case) / "io.safetensors"), "finetuned" in case
     opener = AutoModelForAudioClassification if tuned else AutoModel
     model, info = opener.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(info.values())

@@ -166,9 +166,10 @@ def test_a_training_checkpoint_converts_with_its_teacher(name, tmp_path, capsys)
     from tests.reference import folder_of
 
     assert main([str(folder_of(name) / "checkpoint.pt"), str(tmp_path / "out")]) == 0
-    assert "cls_loss_weight = 1: the checkpoint's cls_loss" in capsys.readouterr().out
+    _, expected, original, io, _ = load(name)
+    weight = original["cfg"]["model"]["cls_loss"]
+    assert f"cls_loss_weight = {weight:g}: the checkpoint's cls_loss" in capsys.readouterr().out
     model = AutoModelForPreTraining.from_pretrained(tmp_path / "out").eval()
-    _, expected, _, io, _ = load(name)
     assert type(model) is type(expected) and model.objective.cls_pooling == "tokens"
     out = model(**inputs_of(model, io), **masks_of(model, io))
     close(out.predictions, io["reg.x"], "predictions")

@@ -11,13 +11,11 @@ from data2vec.modeling.convert.checkpoint import read_checkpoint
 from data2vec.modeling.convert.keys import translated
 from data2vec.modeling.convert.sources import source_of
 from data2vec.modeling.convert.weights import load
-from data2vec.tests.reference import GOLDEN
+from data2vec.tests.reference import cases, folder_of
 
 
-PRETRAINED = [path.name for path in sorted(GOLDEN.glob("*")) if path.name.startswith(("point2vec", "data2vec_pc"))]
-PRETRAINED = [name for name in PRETRAINED if not name.startswith(("point2vec_cls", "point2vec_seg", "point2vec_misc"))]
-CLASSIFIERS = [path.name for path in sorted(GOLDEN.glob("point2vec_cls_*"))]
-PARTS = [path.name for path in sorted(GOLDEN.glob("point2vec_seg_*"))]
+PRETRAINED = cases("point2vec_?") + cases("data2vec_pc_?")
+CLASSIFIERS, PARTS = cases("point2vec_cls_?"), cases("point2vec_seg_?")
 FIRST = 1024  # numbers that a large tensor is stored with, besides its sums
 
 
@@ -25,7 +23,7 @@ class Case:
     """A converted checkpoint, and what the original makes of its inputs."""
 
     def __init__(self, name: str):
-        folder = GOLDEN / name
+        folder = folder_of(name)
         self.name = name
         self.config = json.loads((folder / "config.json").read_text())
         self.io, self.step = load_file(folder / "io.safetensors"), load_file(folder / "step.safetensors")

@@ -42,7 +42,7 @@ CASES = ["v1_audio_a", "v1_text_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v
 
 @pytest.mark.parametrize("case", CASES)
 def test_converted_folder_answers_as_the_original(case, tmp_path, capsys):
-    source = GOLDEN / case / "checkpoint.pt"
+    source = folder_of(case) / "checkpoint.pt"
     assert main([str(source), str(tmp_path / "out"), "--check", str(source.parent)]) == 0
     assert "largest difference: " in capsys.readouterr().out
     model, loading = AutoModelForPreTraining.from_pretrained(tmp_path / "out", output_loading_info=True)
@@ -101,7 +101,7 @@ def test_check_tells_a_wrong_model(tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_encoder_only_answers_as_the_original(case, tmp_path):
-    source = GOLDEN / case / "checkpoint.pt"
+    source = folder_of(case) / "checkpoint.pt"
     assert main([str(source), str(tmp_path / "out"), "--encoder-only", "--check", str(source.parent)]) == 0
     model, loading = AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not loading["unexpected_keys"] and not {key for key in loading["missing_keys"] if "pooler" not in key}
@@ -115,7 +115,7 @@ def test_encoder_only_answers_as_the_original(case, tmp_path):
 
 
 def test_command_runs_without_a_package_beside(tmp_path):
-    source = GOLDEN / "v2_text_a" / "checkpoint.pt"
+    source = folder_of("v2_text_a") / "checkpoint.pt"
     command = [sys.executable, "-P", "-m", "data2vec.modeling.convert_fairseq", str(source), str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -230,7 +230,7 @@ def test_ctc(case, letters, tmp_path):
 
 @pytest.mark.parametrize("case", ["v1_audio_a", "v2_audio_a"])
 def test_encoder_of_a_recogniser(case, tmp_path, capsys):
-    check = str(GOLDEN / case)
+    check = str(folder_of(case))
     for options in (["--encoder-only"], []):  # with a head, what is in front of it is checked
         place = tmp_path / str(len(options))
         place.mkdir()
