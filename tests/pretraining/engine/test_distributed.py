@@ -196,6 +196,8 @@ def test_fsdp2_does_what_one_process_does(sharded, case):
     assert mean == pytest.approx(losses, rel=1e-5)
     assert not second["weights"] and first["weights"].keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
+        if "running_" in name or name.endswith("num_batches_tracked"):
+            continue  # statistics of a batch norm are those of the first rank's own rows
         # the bias of the keys has no gradient but rounding errors, which Adam makes large
         torch.testing.assert_close(first["weights"][name], tensor, atol=2e-4, rtol=1e-4, msg=name)
     assert not all(torch.equal(tensor, start[name]) for name, tensor in model.teacher.state_dict().items())
