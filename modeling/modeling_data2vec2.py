@@ -95,10 +95,11 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):
         Raises:
             ValueError: the mask has another shape than the inputs, which would be broadcast or cut unnoticed.
         """
-        if attention_mask is not None and attention_mask.shape != inputs[0].shape[:2]:
+        shape = next(values for values in inputs if values is not None).shape[:2]  # a stream may be absent
+        if attention_mask is not None and attention_mask.shape != shape:
             raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}: must be {tuple(inputs[0].shape[:2])}, the "
-                f"first two axes of {self.main_input_name}."
+                f"attention_mask has shape {tuple(attention_mask.shape)}: must be {tuple(shape)}, the first two axes "
+                f"of {self.main_input_name}."
             )
         tokens: Tokens = self.embeddings(*inputs)
         real = self.real_tokens(attention_mask, tokens.values.shape[1])

@@ -15,7 +15,7 @@ from data2vec.modeling.embed_image import ImageEmbeddings, SinCosPositions
 from data2vec.modeling.encoder import Data2Vec2Block
 from data2vec.modeling.gather import gather, scatter, select_visible
 from data2vec.modeling.tokens import Tokens
-from tests.modeling.tiny_data2vec2 import audio_config, same, text_config, vision_config
+from tests.modeling.tiny_data2vec2 import PRETRAINING, audio_config, build, inputs, same, text_config, vision_config
 
 
 # Dropping
@@ -116,6 +116,15 @@ def test_patches_are_in_rows():
 
 
 # Positions
+
+
+@pytest.mark.parametrize("kind", ["audio", "text", "eat"])
+def test_a_mask_of_another_shape_than_the_inputs_is_refused(kind):
+    model, (name, values) = build(PRETRAINING[kind]), next(iter(inputs(kind).items()))
+    rows, steps = values.shape[:2]
+    for shape in ((rows, steps - 1), (1, steps), (steps,)):
+        with pytest.raises(ValueError, match=rf"attention_mask has shape .*must be \({rows}, {steps}\), .* of {name}"):
+            model.base_model(values, attention_mask=torch.ones(shape, dtype=torch.long))
 
 
 def sincos(row: float, column: float, dim: int) -> list[float]:
