@@ -134,7 +134,11 @@ def pretrain(
     trainer.identity = identity(run)
     probe: Any = (data.probe_train, data.probe_test, data.probe_collator)
     if args.probe_steps:
-        trainer.add_callback(ProbeCallback(trainer, *probe, probe_steps=args.probe_steps, clock=trainer.clock))
+        how: dict[str, Any] = {
+            "probe_steps": args.probe_steps,
+            "svm": run.data.probe is not None and run.data.probe.svm,
+        }
+        trainer.add_callback(ProbeCallback(trainer, *probe, **how, clock=trainer.clock))
     health = Health(run.folder, data.skipped)
     for callback in (health, RunSummary(facts), *callbacks):
         trainer.add_callback(callback)

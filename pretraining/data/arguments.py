@@ -125,6 +125,10 @@ class ProbeArguments(CheckedArguments):
     column: str | None = field(default=None, metadata={"help": "as in sources"})
     columns: dict[str, str] | None = field(default=None, metadata={"help": "as in sources"})
     label_column: str = field(default="label", metadata={"help": "column of class labels"})
+    svm: bool = field(
+        default=False,
+        metadata={"help": "beside k-NN also a linear support vector machine on the features as they are (Point2Vec)"},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,14 +9,14 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from ..engine.distributed import EngineTrainer
 from ..monitoring.clock import TrainingClock
-from .probe import Collate, Example, batches_of, extract_features, knn_accuracy, subset, teacher_encoder
+from .probe import Collate, Example, batches_of, extract_features, knn_accuracy, subset, svm_accuracy, teacher_encoder
 
 
 MOST_EXAMPLES = 2000  # of each split; they are read once and kept
 
 
 class ProbeCallback(TrainerCallback):
-    """Logs `probe/knn_student` and `probe/knn_teacher`, accuracies from 0 to 1.
+    """Logs `probe/knn_student` and `probe/knn_teacher`, accuracies from 0 to 1; with `svm` also `probe/svm_...`.
 
     Before the first step, every `probe_steps` optimizer steps and after the last one. The main process computes and
     logs, the others go on and wait for it where they next exchange gradients. Training is not disturbed: no random
@@ -26,6 +26,7 @@ class ProbeCallback(TrainerCallback):
         trainer: whose `log` is called; its model has a `base_model` and a `teacher`.
         train, test: labelled examples, as `collate` takes them (without masks).
         probe_steps: how often, 1 or more.
+        svm: also a linear support vector machine.
         clock: the trainer's, which stands while this measures.
     """
 
@@ -38,8 +39,10 @@ class ProbeCallback(TrainerCallback):
         *,
         probe_steps: int,
         clock: TrainingClock,
+        svm: bool = False,
     ):
         self.trainer, self.collate, self.probe_steps, self.clock = trainer, collate, probe_steps, clock
+        self.svm = svm
         self.splits = {"train": train, "test": test}
         self.last_step = -1
 
@@ -79,6 +82,8 @@ class ProbeCallback(TrainerCallback):
         for name, encoder in (("student", model.base_model), ("teacher", teacher_encoder(model))):
             train, test = self._features(encoder, "train"), self._features(encoder, "test")
             scores[f"probe/knn_{name}"] = knn_accuracy(*train, *test)
+            if self.svm:
+                scores[f"probe/svm_{name}"] = svm_accuracy(*train, *test)
         # logging clears the flag: the step's own log, due after this callback, would be lost
         should_log = control.should_log
         self.trainer.log(scores)

@@ -61,7 +61,12 @@ PANELS = {
     ),
     "probe": Panel(
         "Online probe, accuracy in %",
-        {"probe/knn_student": "k-NN, student", "probe/knn_teacher": "k-NN, teacher"},
+        {
+            "probe/knn_student": "k-NN, student",
+            "probe/knn_teacher": "k-NN, teacher",
+            "probe/svm_student": "linear SVM, student",
+            "probe/svm_teacher": "linear SVM, teacher",
+        },
         "A classifier on the frozen features of labelled examples. It rises; where it falls while the loss improves, "
         "the loss has found a short cut.",
         short="Probe, %",

@@ -18,6 +18,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit, train_
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
@@ -34,6 +35,7 @@ Layer = int | Literal["last", "average", "all"] | None
 Features: TypeAlias = np.ndarray | sparse.csr_matrix
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # C of the linear probe, chosen on the validation split
+SVM_PENALTY = 0.012  # C of Point2Vec's own probe
 FEW_LABELS_PENALTY = 0.1  # with few labels there is nothing to choose it on
 VALIDATION_SHARE = 0.2
 VALIDATION_MOST = 500  # examples that a learning rate is chosen on, so that a large set does not cost time
@@ -187,6 +189,11 @@ def knn_accuracy(train_x: Features, train_y: np.ndarray, test_x: Features, test_
         raise ValueError(f"k = {k} neighbours of {len(train_y)} training examples: use 1 to {len(train_y)}.")
     classifier = make_pipeline(_scaler(train_x), KNeighborsClassifier(k, metric="cosine"))
     return float(classifier.fit(train_x, train_y).score(test_x, test_y))
+
+
+def svm_accuracy(train_x: Features, train_y: np.ndarray, test_x: Features, test_y: np.ndarray) -> float:
+    """Accuracy of a linear support vector machine on the features as they are, at Point2Vec's penalty."""
+    return float(SVC(C=SVM_PENALTY, kernel="linear").fit(train_x, train_y).score(test_x, test_y))
 
 
 @dataclass(frozen=True)

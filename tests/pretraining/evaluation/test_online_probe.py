@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from sklearn.svm import SVC
 from transformers import Data2VecVisionConfig, TrainerControl, TrainerState, TrainingArguments
 
 from data2vec.modeling import Data2VecVisionForPreTraining
@@ -119,3 +121,18 @@ def test_other_processes_go_on(tmp_path, monkeypatch):
     callback = ProbeCallback(trainer, *data, collate, probe_steps=1, clock=TrainingClock())
     state = dataclasses.replace(TrainerState(), global_step=1, is_world_process_zero=False)
     callback.on_step_end(trainer.args, state, TrainerControl(), model=trainer.model)
+
+
+def test_a_support_vector_machine_is_logged_where_it_is_asked_for(tmp_path):
+    trainer, _ = train(tmp_path, steps=2)
+    assert not any(name.startswith("probe/svm") for log in trainer.state.log_history for name in log)
+    data = images(61, seed=2), images(53, seed=3)
+    callback = ProbeCallback(trainer, *data, collate, probe_steps=1, clock=TrainingClock(), svm=True)
+    callback._measure(TrainerControl(), trainer.model)
+    scores = trainer.state.log_history[-1]
+    (train_x, train_y), (test_x, test_y) = (
+        probe.extract_features(trainer.model.base_model, probe.batches_of(of, collate)) for of in data
+    )
+    machine = SVC(C=0.012, kernel="linear").fit(train_x, train_y)
+    assert scores["probe/svm_student"] == np.mean(machine.predict(test_x) == test_y)
+    assert {"probe/svm_teacher", "probe/knn_student"} <= scores.keys()
