@@ -89,6 +89,35 @@ def test_as_many_groups_are_hidden(tmp_path, groups, ratio):
     assert model.sample_masked((groups,), 5).sum(1).unique().tolist() == [int(ratio * groups)]
 
 
+@pytest.mark.parametrize(("pooling", "parts"), [("cls_token", 1), ("mean+max+cls_token", 3), ("mean", 1), ("max", 1)])
+def test_every_pooling_of_the_classifier(tmp_path, pooling, parts):
+    content = stored("point2vec_cls_a")
+    generator, state = torch.Generator().manual_seed(0), content["state_dict"]
+    content["hyper_parameters"]["cls_head_pooling"] = pooling
+    state["cls_head.0.weight"] = torch.randn(32, 24 * parts, generator=generator)
+    if "cls" in pooling:
+        state |= {name: torch.randn(24, generator=generator) for name in ("cls_token", "cls_pos")}
+    model, _, _ = convert(written(content, tmp_path), tmp_path / "out")
+    model.eval()
+    points = load_file(GOLDEN / "point2vec_cls_a" / "io.safetensors")["in.points"]
+    encoder = model.point2vec
+    tokens = encoder.embed((points, None, None))
+    values, positions = tokens.values, encoder.positions(tokens)
+    if "cls" in pooling:
+        values, positions = (
+            torch.cat((state[name].expand(len(points), 1, 24), of), dim=1)
+            for name, of in (("cls_token", values), ("cls_pos", positions))
+        )
+    for block in encoder.encoder.layers:
+        values = block(values + positions)[3]
+    values = encoder.encoder.final_norm(values)
+    groups = values[:, -16:]
+    read = {"cls_token": [values[:, 0]], "mean": [groups.mean(1)], "max": [groups.amax(1)]}
+    read["mean+max+cls_token"] = [*read["cls_token"], *read["max"], *read["mean"]]
+    expected = model.classifier(torch.cat(read[pooling], dim=1))
+    torch.testing.assert_close(model(points).logits, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_statistics_that_are_nan_start_again(tmp_path):
     content = stored("point2vec_cls_a")
     for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
