@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from scipy.stats import kstest
 
-from data2vec.modeling import ObjectiveConfig
+from data2vec.modeling import ObjectiveConfig, Point2VecModel
 from data2vec.modeling.feature_extraction_point2vec import Point2VecFeatureExtractor
 from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.builtin_shapes import CLASSES, SOLIDS, shape
@@ -28,6 +28,7 @@ from data2vec.pretraining.data.points import PointsData, PointsDataArguments, ro
 from data2vec.pretraining.data.sources import load_source
 from data2vec.pretraining.evaluation.raw_features import point_distances, random_pointnet
 from data2vec.tests.reference import GOLDEN
+from tests.modeling.tiny_point2vec import points_config
 
 
 CONFIG = SimpleNamespace(num_groups=7, group_size=5)
@@ -383,3 +384,21 @@ def test_raw_features_tell_shapes_apart_and_do_not_turn():
     assert np.array_equal(here, there)
     shuffled = [{"point_values": e["point_values"].flip(0)} for e in first]
     np.testing.assert_allclose(random_pointnet(shuffled, first)[0], here, rtol=1e-5, atol=1e-6)
+
+
+def test_neighbours_are_hidden_among_the_centres_that_the_encoder_chooses():
+    objective = ObjectiveConfig.from_dict({"masking": {"method": "neighbours", "prob": 0.5}})
+    modality = points_data()
+    collator = modality.collator(objective, 5)
+    examples = [
+        {**modality.read({"points": CLOUD[:size]}, np.random.default_rng(size)), "epoch": 0, "index": size}
+        for size in (47, 29, 37)
+    ]
+    batch = collator(examples)
+    encoder = Point2VecModel(points_config(num_groups=7, group_size=5))
+    tokens = encoder.embed((batch["point_values"], batch["attention_mask"], batch["start"]))
+    seeds = collator.mask_seeds(objective, examples)
+    assert torch.equal(batch["masked"], objective.draw_masks((7,), seeds, coordinates=tokens.coordinates))
+    assert batch["masked"].sum(1).tolist() == [3, 3, 3]
+    for row, example in enumerate(examples):  # whatever else is in the batch
+        assert torch.equal(collator([example])["masked"][0], batch["masked"][row])
