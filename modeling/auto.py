@@ -22,12 +22,14 @@ from transformers import (
     PreTrainedModel,
 )
 
+from .configuration_av_data2vec import AvData2VecConfig
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
 from .configuration_objective import ObjectiveConfig
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
+from .feature_extraction_av_data2vec import AvData2VecFeatureExtractor
 from .feature_extraction_eat import EatFeatureExtractor
 from .feature_extraction_point2vec import Point2VecFeatureExtractor
 from .feature_extraction_sv_data2vec import SvData2VecFeatureExtractor
@@ -41,6 +43,7 @@ from .heads import (
     Data2Vec2VisionForImageClassification,
 )
 from .heads_point2vec import Point2VecForPartSegmentation, Point2VecForPointCloudClassification
+from .modeling_av_data2vec import AvData2VecForCTC, AvData2VecForPreTraining, AvData2VecModel
 from .modeling_data2vec2 import Data2Vec2AudioModel, Data2Vec2TextModel, Data2Vec2VisionModel
 from .modeling_data2vec2_pretraining import (
     Data2Vec2AudioForPreTraining,
@@ -63,6 +66,11 @@ from .modeling_sv_data2vec import SvData2VecForPreTraining, SvData2VecForVideoCl
 
 __all__ = [
     "MODELS",
+    "AvData2VecConfig",
+    "AvData2VecFeatureExtractor",
+    "AvData2VecForCTC",
+    "AvData2VecForPreTraining",
+    "AvData2VecModel",
     "Data2Vec2AudioConfig",
     "Data2Vec2AudioForAudioFrameClassification",
     "Data2Vec2AudioForCTC",
@@ -115,6 +123,7 @@ __all__ = [
 
 MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
     AutoModel: (
+        AvData2VecModel,
         Data2Vec2AudioModel,
         Data2Vec2TextModel,
         Data2Vec2VisionModel,
@@ -124,6 +133,7 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         SvData2VecModel,
     ),
     AutoModelForPreTraining: (
+        AvData2VecForPreTraining,
         Data2Vec2AudioForPreTraining,
         Data2Vec2TextForPreTraining,
         Data2Vec2VisionForPreTraining,
@@ -132,7 +142,7 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         Point2VecForPreTraining,
         SvData2VecForPreTraining,
     ),
-    AutoModelForCTC: (Data2Vec2AudioForCTC,),
+    AutoModelForCTC: (AvData2VecForCTC, Data2Vec2AudioForCTC),
     AutoModelForAudioClassification: (
         Data2Vec2AudioForSequenceClassification,
         EatForAudioClassification,

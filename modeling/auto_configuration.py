@@ -2,6 +2,7 @@
 
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from .configuration_av_data2vec import AvData2VecConfig
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
@@ -10,6 +11,7 @@ from .configuration_sv_data2vec import SvData2VecConfig
 
 
 for configuration in (
+    AvData2VecConfig,
     Data2Vec2AudioConfig,
     Data2Vec2TextConfig,
     Data2Vec2VisionConfig,

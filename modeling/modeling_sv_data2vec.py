@@ -44,6 +44,7 @@ class SkeletonEmbeddings(nn.Module):
 
 
 class SvData2VecEmbeddings(StreamEmbeddings):
+    video: VideoEmbeddings
     embedding_classes = (VideoEmbeddings, SkeletonEmbeddings)
     fusion_class = MeanFusion
 
@@ -52,13 +53,14 @@ class SvData2VecPreTrainedModel(Data2Vec2PreTrainedModel):
     config: SvData2VecConfig
     base_model_prefix = "sv_data2vec"
     main_input_name = "pixel_values"
-    input_modalities = ("video",)
+    input_modalities = "video"
 
 
 class SvData2VecModel(SvData2VecPreTrainedModel, StreamsModel):
     """The encoder of video, of skeletons, or of both."""
 
     embeddings_class = SvData2VecEmbeddings
+    embeddings: SvData2VecEmbeddings
     positions_class = LearnedPositions
 
     def get_input_embeddings(self) -> nn.Module:

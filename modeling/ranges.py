@@ -24,7 +24,16 @@ RANGES: dict[str, tuple[float, float, bool]] = {
         ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
         + ("conv_dim", "conv_kernel", "conv_stride", "conv_pos_kernel_size", "num_conv_pos_embedding_groups")
         + ("mask_time_length", "mask_feature_length", "classifier_proj_size", "vocab_size")
-        + ("image_size", "patch_size", "num_channels", "num_mel_bins", "resnet_width", "num_persons", "num_joints")
+        + (
+            "image_size",
+            "patch_size",
+            "num_channels",
+            "num_mel_bins",
+            "num_stacked_frames",
+            "resnet_width",
+            "num_persons",
+            "num_joints",
+        )
         + ("num_groups", "group_size", "num_categories", "segmentation_proj_size"),
         COUNT,
     ),

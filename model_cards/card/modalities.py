@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...pretraining.data.audio import AudioData
+from ...pretraining.data.av_speech import AvSpeechData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
 from ...pretraining.data.points import PointsData
@@ -82,6 +83,16 @@ CARD_WORDS: Registry[CardWords] = Registry(
             tasks={"ForImageClassification": "image-classification", "Model": "image-feature-extraction"},
             classification="image-classification",
             fine_tuning=("AutoModelForImageClassification", "run_image_classification.py", "fashion_mnist_small.yaml"),
+        ),
+        AvSpeechData: CardWords(
+            tag="speech",
+            limits="It knows the languages, the faces and the recording conditions of its training data. It takes "
+            "mono sound at 16 kHz, grey crops of the mouth at 25 frames a second, or both.",
+            example=lambda config: "example = np.zeros(16_000, dtype=np.float32)  # your clip: mono, at 16 kHz",
+            imports=("import numpy as np",),
+            has_language=True,
+            tasks={"ForCTC": "automatic-speech-recognition", "Model": "feature-extraction"},
+            classification="audio-classification",
         ),
         SkeletonVideoData: CardWords(
             tag="video",

@@ -26,6 +26,7 @@ from ...modeling.embed_audio import ConvFrames
 from ...modeling.embed_image import as_pair
 from ...modeling.heads_point2vec import Point2VecForPointCloudClassification
 from ...pretraining.data.audio import AudioData
+from ...pretraining.data.av_speech import AvSpeechData
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.hub_names import require_hub_name
 from ...pretraining.data.image import ImageData
@@ -259,6 +260,33 @@ class ExportablePoints(Exportable):
         return self._only(point_values=point_values, attention_mask=attention_mask)
 
 
+class ExportableAvSpeech(Exportable):
+    """Sound and mouth crops of any number of frames."""
+
+    heads: ClassVar[dict[str, Any]] = {"Model": AutoModel, "ForCTC": AutoModelForCTC}
+    names = ("input_features", "pixel_values", "attention_mask")
+    unit = "frames"
+    shortest, longest = 2, None
+    traced, timed = Shape(3, 7), Shape(1, 25 * SECONDS)
+    checked = (Shape(1, 2), Shape(2, 5), Shape(5, 11))
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        config: Any = self.model.config
+        mask, generator = self._masked(shape), torch.Generator().manual_seed(seed)
+        frame = (config.num_channels, config.image_size, config.image_size)
+        bins = config.num_mel_bins * config.num_stacked_frames
+        sound = torch.randn(shape.rows, shape.length, bins, generator=generator)
+        video = torch.randn(shape.rows, shape.length, *frame, generator=generator)
+        return {
+            "input_features": sound * mask.unsqueeze(-1),
+            "pixel_values": video * mask.view(*mask.shape, 1, 1, 1),
+            "attention_mask": mask,
+        }
+
+    def forward(self, input_features: Tensor, pixel_values: Tensor, attention_mask: Tensor) -> Tensor:
+        return self._only(input_features=input_features, pixel_values=pixel_values, attention_mask=attention_mask)
+
+
 class ExportableVideo(ExportableVision):
     """Clips without skeletons, of as many frames as there are positions."""
 
@@ -279,6 +307,7 @@ EXPORTS: Registry[type[Exportable]] = Registry(
         SpectrogramData: ExportableSpectrogram,
         ImageData: ExportableVision,
         SkeletonVideoData: ExportableVideo,
+        AvSpeechData: ExportableAvSpeech,
         TextData: ExportableText,
         PointsData: ExportablePoints,
     },

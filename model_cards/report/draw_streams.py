@@ -1,13 +1,13 @@
 """Several streams on one clock: what student and teacher read of each frame."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .figures import ReportFigure, attention_matrix, covered, percent, picture
+from .figures import ReportFigure, attention_matrix, coloured, covered, percent, picture
 from .inputs import Inputs, Masked
 
 
@@ -28,7 +28,8 @@ class StreamsDrawing:
         streams = inputs.config.streams
         painted = [self.painters[stream](inputs, example.batch) for stream in streams]
         masked = torch.from_numpy(example.masked)
-        drawn = inputs.objective.draw_streams(streams, masked, None, example.batch["stream_seeds"], 0)
+        objective: Any = inputs.objective
+        drawn = objective.draw_streams(streams, masked, None, example.batch["stream_seeds"], 0)
         student = drawn.student_streams[0].numpy()  # (frames, streams)
         teacher = drawn.teacher_streams[0].numpy()  # (1, streams)
         if inputs.objective.decoder is None:  # hidden tokens stay, but tell nothing
@@ -72,3 +73,12 @@ def joints_of(inputs: Inputs, batch: dict[str, Tensor]) -> np.ndarray:
         seen = joints[((joints > 0) & (joints < side)).all(-1)]
         cell[seen[:, 1], seen[:, 0]] = INK
     return cells
+
+
+def sound_of(inputs: Inputs, batch: dict[str, Tensor]) -> np.ndarray:
+    """Energies of each frame, high ones on top, in cells as wide as the frames'."""
+    processor, values = inputs.modality.processor, batch["input_features"][0]  # (frames, stacked * bins)
+    mel = values.view(len(values), -1, processor.num_mel_bins).transpose(1, 2).flip(1)  # (frames, bins, stacked)
+    side = frames_of(inputs, batch).shape[1]
+    mel = torch.nn.functional.interpolate(mel.unsqueeze(1), (side, side)).squeeze(1)
+    return coloured(((mel + 2) / 4).clamp(0, 1).numpy().reshape(-1, side)).reshape(len(values), side, side, 3)

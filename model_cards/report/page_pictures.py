@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ...pretraining.console.progress import progress
 from ...pretraining.data.audio import AudioData
+from ...pretraining.data.av_speech import AvSpeechData
 from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
 from ...pretraining.data.points import PointsData
@@ -24,7 +25,7 @@ from .draw_features import MAPPED, feature_map, layers_figure, probe_all_layers,
 from .draw_image import ImageDrawing
 from .draw_points import PointsDrawing
 from .draw_spectrogram import SpectrogramDrawing
-from .draw_streams import StreamsDrawing, frames_of, joints_of
+from .draw_streams import StreamsDrawing, frames_of, joints_of, sound_of
 from .draw_text import TextDrawing
 from .figures import Drawing, Group
 from .inputs import Inputs, Labelled, Masked
@@ -43,6 +44,7 @@ DRAWINGS: Registry[Drawing] = Registry(
         ImageData: ImageDrawing(),
         AudioData: AudioDrawing(),
         SpectrogramData: SpectrogramDrawing(),
+        AvSpeechData: StreamsDrawing({"audio": sound_of, "video": frames_of}),
         SkeletonVideoData: StreamsDrawing({"video": frames_of, "skeleton": joints_of}),
         TextData: TextDrawing(),
         PointsData: PointsDrawing(),

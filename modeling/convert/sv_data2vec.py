@@ -85,7 +85,7 @@ def shaped(name: str, tensor: Tensor) -> Tensor:
 
 def config(cfg: Values, tensors: Tensors) -> Configured:
     args = part_of(cfg["model"], "model_args", "args")
-    built = {"dim_in": 2, "t_patch_size": 1, "qkv_bias": True, "block_norm_first": True, "target_ffn": False}
+    built: Values = {"dim_in": 2, "t_patch_size": 1, "qkv_bias": True, "block_norm_first": True, "target_ffn": False}
     built |= {"patch_size": args.get("num_joints"), "decoder_dim_feat": args.get("dim_feat")}
     refuse_unless(args, built, "the original runs with nothing else", "args.model_args")
     fields = read_fields(args, FIELDS, "args.model_args")

@@ -31,6 +31,7 @@ PROBLEMS = (
     "not finite",
     "too short",
     "too few points",
+    "too small",
     "too large",
     "sampling rate",
     "pixel format",

@@ -106,6 +106,7 @@ IMAGES = _reads("vision", "image", "ImageData")
 TEXT = _reads("text", "text", "TextData")
 SPECTROGRAMS = _reads("spectrograms", "spectrogram", "SpectrogramData")
 POINTS = _reads("points", "points", "PointsData")
+MOUTHS = _reads("speech with mouth crops", "av_speech", "AvSpeechData")
 SKELETON_VIDEOS = _reads("videos with skeletons", "skeleton_video", "SkeletonVideoData")
 
 DATA2VEC = Method(
@@ -161,6 +162,20 @@ POINT2VEC = Method(
     tags=("point2vec",),
 )
 
+AV_DATA2VEC = Method(
+    name="AV-data2vec",
+    key="lian2023avdata2vec",
+    title="AV-data2vec: Self-supervised Learning of Audio-Visual Speech Representations "
+    "with Contextualized Target Representations",
+    authors="Lian, Jiachen and Baevski, Alexei and Hsu, Wei-Ning and Auli, Michael",
+    venue="IEEE Automatic Speech Recognition and Understanding Workshop",
+    year=2023,
+    arxiv="2302.06419",
+    tags=("av-data2vec",),
+    learns="a student that hears and sees, or only sees, masked speech learnt to predict\n"
+    "what its own moving average, the teacher, computes from the whole sound",
+)
+
 SV_DATA2VEC = Method(
     name="SV-data2vec",
     key="dozdor2025svdata2vec",
@@ -182,6 +197,12 @@ BUILT_IN = {
     "data2vec2-audio": ModelType(DATA2VEC2, AUDIO, Home(CONFIGS2, "Data2Vec2AudioConfig")),
     "data2vec2-vision": ModelType(DATA2VEC2, IMAGES, Home(CONFIGS2, "Data2Vec2VisionConfig")),
     "data2vec2-text": ModelType(DATA2VEC2, TEXT, Home(CONFIGS2, "Data2Vec2TextConfig")),
+    "av-data2vec": ModelType(
+        AV_DATA2VEC,
+        MOUTHS,
+        Home("data2vec.modeling.configuration_av_data2vec", "AvData2VecConfig"),
+        objective=Home("data2vec.modeling.configuration_streams", "StreamsObjectiveConfig"),
+    ),
     "sv-data2vec": ModelType(
         SV_DATA2VEC,
         SKELETON_VIDEOS,

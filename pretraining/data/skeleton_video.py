@@ -118,7 +118,7 @@ def _numbers(value: Any) -> Any:
         return value
     content = content_of(value)
     loaded = np.load(io.BytesIO(content) if isinstance(content, bytes) else content, allow_pickle=False)
-    if not isinstance(loaded, Mapping):
+    if isinstance(loaded, np.ndarray):
         return loaded
     with loaded as arrays:
         names = list(arrays) if len(arrays) == 1 else [name for name in ARRAYS if name in arrays]

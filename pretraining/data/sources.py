@@ -54,6 +54,7 @@ class MediaKind:
     # What is read with it, such as the video of a sound: each in a column of the same row or, in a folder, in the file
     # of the same name with one of its own endings.
     beside: tuple["MediaKind", ...] = ()
+    optional: bool = False  # beside another kind: a row may do without it
 
     @property
     def parts(self) -> tuple["MediaKind", ...]:
@@ -228,7 +229,9 @@ def _open_files(files: list[str], reading: _Reading, split: str | None) -> AnyDa
     """Media files become a column of paths, tables and texts rows; `split` is that of a table, which has one."""
     kind, endings = reading.kind, {extension(name) for name in files}
     if endings <= set(kind.extensions) and not kind.is_text:
-        columns = {kind.column: files} | {part.column: _partners(files, kind, part) for part in kind.beside}
+        columns: dict[str, Any] = {kind.column: files} | {
+            part.column: _partners(files, kind, part) for part in kind.beside
+        }
         if reading.labelled:
             columns[LABEL] = [os.path.basename(os.path.dirname(name)) for name in files]
         return _maybe_stream(datasets.Dataset.from_dict(columns), reading.streaming)
@@ -249,13 +252,13 @@ def _open_files(files: list[str], reading: _Reading, split: str | None) -> AnyDa
     return _checked(table, reading)
 
 
-def _partners(files: list[str], kind: MediaKind, part: MediaKind) -> list[str]:
+def _partners(files: list[str], kind: MediaKind, part: MediaKind) -> list[str | None]:
     """For each file the one with the same name that holds `part`."""
-    partners = [partner for name in files if (partner := with_ending(name, part.extensions)) is not None]
-    if len(partners) < len(files):
-        lacking = next(name for name in files if with_ending(name, part.extensions) is None)
+    partners = [with_ending(name, part.extensions) for name in files]
+    lacking = [name for name, partner in zip(files, partners, strict=True) if partner is None]
+    if lacking and not part.optional:
         raise ValueError(
-            f"{len(files) - len(partners)} of {len(files)} files of {kind.column}, first {lacking!r}, have no "
+            f"{len(lacking)} of {len(files)} files of {kind.column}, first {lacking[0]!r}, have no "
             f"{part.column} beside them: add a file of the same name that ends in {' or '.join(part.extensions)}."
         )
     return partners
@@ -266,6 +269,8 @@ def _keep_columns(dataset: AnyDataset, source: Source, kind: MediaKind, label_co
     kept: dict[str, str] = {}
     for part in kind.parts:
         column = _column_of(part, kind, source, features)
+        if column is None and part.optional:
+            continue
         if column is None or column not in features or column in kept:
             raise _no_column(column, part, kind, source, features)
         kept[column] = part.column

@@ -118,10 +118,40 @@ def _film(
         stream = container.streams.video[0]
         rate, own = stream.average_rate, (stream.height, stream.width)
         high, wide = size or own
-        found = []
+        found: list[np.ndarray] = []
         for frame in container.decode(stream):
             if len(found) == MOST_FRAMES:
                 raise BadExample("too many frames", "too large")
             found.append(frame.to_ndarray(format=CHANNELS[channels], width=wide, height=high))
     shape = (0, high, wide) if channels == 1 else (0, high, wide, 3)
     return np.stack(found) if found else np.empty(shape, np.uint8), None if rate is None else float(rate), own
+
+
+def read_sound(value: Any, name: str, rate: int) -> np.ndarray:
+    """The sound of a film as (samples,) fp32, mono, at `rate`.
+
+    Raises:
+        BadExample: the film cannot be read, or is silent.
+        ValueError: the extra that reads films is not installed.
+    """
+    try:
+        av = importlib.import_module("av")
+        with av.open(_opened(content_of(value))) as container:
+            if not container.streams.audio:
+                raise BadExample(f"{name} has no sound, and there is none beside it: remove it.", "silent")
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+            parts = [
+                made.to_ndarray()[0]
+                for frame in (*container.decode(container.streams.audio[0]), None)
+                for made in resampler.resample(frame)
+            ]
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name} needs the package {error.name}: pip install 'data2vec[video]'.") from error
+    except BadExample:
+        raise
+    except Exception as error:  # a damaged file can raise anything in a decoder
+        raise unopened(value, name, "a video", set(), error) from error
+    wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if not len(wave) or wave.min() == wave.max():
+        raise BadExample(f"{name} is silent: remove it.", "silent")
+    return wave

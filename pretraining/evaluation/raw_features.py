@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 from transformers.audio_utils import mel_filter_bank
 
 from ..data.audio import AudioData
+from ..data.av_speech import AvSpeechData
 from ..data.image import ImageData
 from ..data.modality import Modality, Registry
 from ..data.points import PointsData
@@ -103,6 +104,15 @@ def film_slices(train: Sequence[Example], test: Sequence[Example]) -> Pair:
     return flat(train), flat(test)
 
 
+def sound_slices(train: Sequence[Example], test: Sequence[Example]) -> Pair:
+    """Stacked log-mel frames, averaged in four slices of time: (examples, 4 * bins)."""
+    train_x, test_x = (
+        torch.stack([adaptive_avg_pool1d(torch.as_tensor(e["input_features"]).T, 4).flatten() for e in of]).numpy()
+        for of in (train, test)
+    )
+    return train_x, test_x
+
+
 def token_counts(train: Sequence[Example], test: Sequence[Example]) -> Pair:
     """tf-idf of each text's ids, sparse.
 
@@ -185,6 +195,7 @@ RAW_FEATURES: Registry[dict[str, Callable[[Sequence[Example], Sequence[Example]]
         AudioData: _of_mel(log_mel),
         SpectrogramData: _of_mel(Tensor.t),
         SkeletonVideoData: {"frames in four slices": film_slices},
+        AvSpeechData: {"frames in four slices": film_slices, "log-mel in four slices": sound_slices},
         TextData: {"token counts (tf-idf)": token_counts},
         PointsData: {"distances of points (D2)": point_distances, "random PointNet": random_pointnet},
     },

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data2vec import modeling
-from data2vec.modeling import SvData2VecConfig
+from data2vec.modeling import AvData2VecConfig, SvData2VecConfig
 
 
 SHARED: dict[str, Any] = {
@@ -19,7 +19,10 @@ SHARED: dict[str, Any] = {
     "hidden_dropout": 0.0,
     "attention_dropout": 0.0,
 }
-SHAPES: dict[str, dict[str, tuple[int, ...]]] = {"sv": {"pixel_values": (2, 10, 10), "keypoint_values": (1, 5, 2)}}
+SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
+    "sv": {"pixel_values": (2, 10, 10), "keypoint_values": (1, 5, 2)},
+    "av": {"input_features": (6,), "pixel_values": (1, 10, 10)},
+}
 
 
 def sv_config(**kwargs: Any) -> SvData2VecConfig:
@@ -38,11 +41,32 @@ def sv_config(**kwargs: Any) -> SvData2VecConfig:
     return SvData2VecConfig(**(SHARED | shape | kwargs))
 
 
-CONFIGS: dict[str, Any] = {"sv": sv_config}
+def av_config(**kwargs: Any) -> AvData2VecConfig:
+    """Frames of 2 x 3 mel bins and of 10 x 10 pixels."""
+    masking = {"method": "span", "prob": 0.5, "length": 3}
+    shape: dict[str, Any] = {
+        "layerdrop": 0.0,
+        "num_mel_bins": 3,
+        "num_stacked_frames": 2,
+        "image_size": 10,
+        "num_conv_pos_embeddings": 1,
+        "conv_pos_kernel_size": 3,
+        "num_conv_pos_embedding_groups": 4,
+        "vocab_size": 11,
+        "final_dropout": 0.0,
+        "objective": copy.deepcopy(AvData2VecConfig.default_objective) | {"top_k_layers": 2, "masking": masking},
+    }
+    return AvData2VecConfig(**(SHARED | shape | kwargs))
+
+
+CONFIGS: dict[str, Any] = {"sv": sv_config, "av": av_config}
 MODELS: dict[Any, str] = {
     modeling.SvData2VecModel: "sv",
     modeling.SvData2VecForPreTraining: "sv",
     modeling.SvData2VecForVideoClassification: "sv",
+    modeling.AvData2VecModel: "av",
+    modeling.AvData2VecForPreTraining: "av",
+    modeling.AvData2VecForCTC: "av",
 }
 
 

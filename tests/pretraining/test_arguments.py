@@ -8,6 +8,7 @@ import torch
 from transformers.integrations import integration_utils
 
 from data2vec.modeling import (
+    AvData2VecForPreTraining,
     Data2Vec2AudioForPreTraining,
     Data2Vec2TextForPreTraining,
     Data2Vec2VisionForPreTraining,
@@ -37,6 +38,7 @@ CLASSES = {
     "eat": EatForPreTraining,
     "points": Point2VecForPreTraining,
     "sv": SvData2VecForPreTraining,
+    "av": AvData2VecForPreTraining,
 }
 SETS = {"audioset": "audio", "streams": "sv"}  # recipes by the name of their data -> modality
 BASES = [name.replace("_v2", "") + "_base" + "_v2" * name.endswith("_v2") for name in CLASSES]

@@ -1,9 +1,11 @@
 """Recipes of seconds for every system: three modalities, both families, with dropout and LayerDrop among them."""
 
+import io
 import random
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import soundfile
 import yaml
@@ -35,6 +37,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "model_type": "sv-data2vec", "max_position_embeddings": 8, "image_size": 16, "resnet_width": 2,
         "num_persons": 1, "num_joints": 15,
     },
+    "av-2": {
+        "model_type": "av-data2vec", "image_size": 16, "resnet_width": 2, "num_mel_bins": 5, "num_stacked_frames": 4,
+        "num_conv_pos_embeddings": 1, "conv_pos_kernel_size": 3, "num_conv_pos_embedding_groups": 4, "layerdrop": 0.3,
+    },
 }  # fmt: skip
 DECODER = {"dim": 8, "layers": 1, "kernel": 3, "groups": 1}
 MASKING: dict[str, dict[str, Any]] = {
@@ -47,6 +53,7 @@ MASKING: dict[str, dict[str, Any]] = {
     "emotion2vec-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
     "eat-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
     "figures-2": {"method": "random", "prob": 0.66},
+    "av-2": {"method": "span", "prob": 0.5, "length": 2},
 }
 # of what differs from data2vec 2.0, one mask of a sample and another decoder
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -54,6 +61,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "views": None, "decoder": {"method": "transformer", "layers": 1, "learned_positions": True},
         "student_streams": {"video+skeleton": [1.0, 0.2], "video": [0.0, 0.8]}, "streams_anneal_steps": 6,
         "teacher_streams": {"skeleton": [1.0, 1.0]}, "nested_masking": {"skeleton": 0.75},
+    },
+    "av-2": {
+        "views": None, "decoder": None, "student_streams": {"audio+video": [1.0, 0.25], "video": [0.0, 0.75]},
+        "streams_anneal_steps": 6, "teacher_streams": {"audio": [1.0, 1.0]}, "score_visible": ["video"],
     },
 }  # fmt: skip
 
@@ -65,11 +76,22 @@ def write_sources(folder: Path) -> None:
     for i in range(40):
         noise = np.random.default_rng(i).standard_normal(3200 + 80 * i) / 10
         soundfile.write(folder / "audio" / f"{i:02}.wav", noise, 16000)
+    clips = [np.random.default_rng(i).integers(0, 256, (8 + i % 6, 20, 18), dtype=np.uint8) for i in range(40)]
+    sounds = [(folder / "audio" / f"{i:02}.wav").read_bytes() for i in range(40)]
+    datasets.Dataset.from_dict({"video": [_npy(clip) for clip in clips], "audio": sounds}).to_parquet(
+        folder / "speech.parquet"
+    )
     words = "the quick brown fox jumps over a lazy dog and then sleeps until noon".split()
     for i in range(8):
         rng = random.Random(i)
         lines = [" ".join(rng.choices(words, k=rng.randint(4, 20))) for _ in range(60)]
         (folder / "text" / f"{i}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str, Any]:
@@ -89,6 +111,7 @@ def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str,
         "emotion2vec": {**sounds, "min_seconds": 0.1},
         "eat": {**sounds, "min_seconds": 0.2},
         "figures": {"sources": [{"path": "builtin:figures"}]},
+        "av": {"sources": [{"path": str(sources / "speech.parquet")}], "max_seconds": 0.6, "min_seconds": 0.2},
     }[modality]  # fmt: skip
     if fields.pop("streaming", False):
         data |= {"streaming": True, "shuffle_buffer": 20}

@@ -96,7 +96,7 @@ def test_without_layerdrop_every_weight_has_a_gradient(tmp_path, system):
     """What lets DDP do without its search for unused parameters."""
     fields = recipe(system, tmp_path, tmp_path / "run", use_cpu=True)
     fields["model"].pop("layerdrop", None)
-    of_speech = system.split("-")[0] in ("audio", "emotion2vec")
+    of_speech = system.split("-")[0] in ("audio", "emotion2vec", "av")
     run = resolve(fields | {"model": fields["model"] | ({"layerdrop": 0.0} if of_speech else {})})
     torch.manual_seed(0)
     model = run.model_class(run.config)
@@ -105,6 +105,7 @@ def test_without_layerdrop_every_weight_has_a_gradient(tmp_path, system):
         "text": {"input_ids": torch.randint(5, 261, (3, 24))},
         "audio": {"input_values": torch.randn(3, 4800)},
         "eat": {"input_values": torch.randn(3, 20, 8)},
+        "av": {"input_features": torch.randn(3, 8, 20), "pixel_values": torch.randn(3, 8, 1, 16, 16)},
         "figures": {"pixel_values": torch.randn(3, 8, 3, 16, 16), "keypoint_values": torch.randn(3, 8, 1, 15, 2)},
         "emotion2vec": {"input_values": torch.randn(3, 4800)},
     }
