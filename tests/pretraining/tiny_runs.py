@@ -33,11 +33,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "emotion2vec-2": {"model_type": "emotion2vec", "num_conv_pos_embedding_groups": 4, "num_prenet_layers": 1}
     | CONVOLUTIONS,
     "eat-2": {"model_type": "eat", "num_mel_bins": 8, "patch_size": [4, 2], "max_position_embeddings": 12},
-    "figures-2": {
+    "figures-1": {
         "model_type": "sv-data2vec", "max_position_embeddings": 8, "image_size": 16, "resnet_width": 2,
         "num_persons": 1, "num_joints": 15,
     },
-    "av-2": {
+    "av-1": {
         "model_type": "av-data2vec", "image_size": 16, "resnet_width": 2, "num_mel_bins": 5, "num_stacked_frames": 4,
         "num_conv_pos_embeddings": 1, "conv_pos_kernel_size": 3, "num_conv_pos_embedding_groups": 4, "layerdrop": 0.3,
     },
@@ -52,18 +52,18 @@ MASKING: dict[str, dict[str, Any]] = {
     "audio-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
     "emotion2vec-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
     "eat-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
-    "figures-2": {"method": "random", "prob": 0.66},
-    "av-2": {"method": "span", "prob": 0.5, "length": 2},
+    "figures-1": {"method": "random", "prob": 0.66},
+    "av-1": {"method": "span", "prob": 0.5, "length": 2},
 }
-# of what differs from data2vec 2.0, one mask of a sample and another decoder
+# what the methods of several streams have besides
 OBJECTIVES: dict[str, dict[str, Any]] = {
-    "figures-2": {
-        "views": None, "decoder": {"method": "transformer", "layers": 1, "learned_positions": True},
+    "figures-1": {
+        "decoder": {"method": "transformer", "layers": 1, "learned_positions": True},
         "student_streams": {"video+skeleton": [1.0, 0.2], "video": [0.0, 0.8]}, "streams_anneal_steps": 6,
         "teacher_streams": {"skeleton": [1.0, 1.0]}, "nested_masking": {"skeleton": 0.75},
     },
-    "av-2": {
-        "views": None, "decoder": None, "student_streams": {"audio+video": [1.0, 0.25], "video": [0.0, 0.75]},
+    "av-1": {
+        "student_streams": {"audio+video": [1.0, 0.25], "video": [0.0, 0.75]},
         "streams_anneal_steps": 6, "teacher_streams": {"audio": [1.0, 1.0]}, "score_visible": ["video"],
     },
 }  # fmt: skip
@@ -119,7 +119,8 @@ def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str,
         "masking": MASKING[system], "top_k_layers": 2, "ema_decay": 0.9, "ema_end_decay": 0.99, "ema_anneal_steps": 6,
     }  # fmt: skip
     if family == "2":
-        objective |= {"views": 2, "decoder": DECODER} | OBJECTIVES.get(system, {})
+        objective |= {"views": 2, "decoder": DECODER}
+    objective |= OBJECTIVES.get(system, {})
     training = {
         "output_dir": str(output), "max_steps": 8, "save_steps": 2, "logging_steps": 3, "learning_rate": 1e-3,
         "per_device_train_batch_size": 4, "use_cpu": True, "report_to": "none", "disable_tqdm": True,

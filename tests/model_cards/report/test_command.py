@@ -40,10 +40,14 @@ def write_labelled(folder):
     texts = {"text": [f"the {word} fox" for word in 12 * ["lazy", "quick"]], "label": 12 * [HOSTILE, "quick"]}
     splits = {split: datasets.Dataset.from_dict(texts) for split in ("train", "test")}
     datasets.DatasetDict(splits).save_to_disk(folder / "texts")
+    clips = datasets.Dataset.from_parquet(str(folder.parent / "data" / "speech.parquet"))
+    clips = clips.add_column("label", 20 * [0, 1])
+    datasets.DatasetDict(dict.fromkeys(("train", "test"), clips)).save_to_disk(folder / "mouths")
     return {
         "audio": {"path": str(folder / "sounds")},
         "eat": {"path": str(folder / "sounds")},
         "figures": {"path": "builtin:figures"},
+        "av": {"path": str(folder / "mouths")},
         "emotion2vec": {"path": str(folder / "sounds")},
         "text": {"path": str(folder / "texts")},
         "vision": {"path": "builtin:digits"},
