@@ -25,7 +25,7 @@ LAYERS = ["modeling", "pretraining", "finetune", "model_cards"]  # each may impo
 ROOMS = {
     "modeling": ["", "convert"],
     "pretraining": ["console", "engine", "data", "checkpoints", "monitoring", "evaluation", "", "sweep"],
-    "finetune": ["", "probe", "audio", "ctc", "image", "text"],
+    "finetune": ["", "probe", "audio", "ctc", "image", "points", "text"],
     "model_cards": ["", "report", "card", "export", "hub", "space"],
 }
 # Files of a layer that stand apart from their room's floor: read by its rooms, or commands on top of them.
@@ -37,6 +37,8 @@ ABOVE = {
         "run_ctc",
         "run_glue",
         "run_image_classification",
+        "run_part_segmentation",
+        "run_point_cloud_classification",
         "run_probe",
         "train_ngram",
     },
