@@ -25,6 +25,7 @@ from data2vec.modeling import ObjectiveConfig
 from data2vec.modeling.conv import TokenConv
 from data2vec.modeling.embed_audio import AudioEmbeddings
 from data2vec.modeling.encoder import Data2Vec2Encoder
+from data2vec.modeling.tokens import Tokens
 from data2vec.pretraining.arguments import Run
 from data2vec.pretraining.data.build import PretrainingData
 
@@ -183,7 +184,7 @@ def plain_attention(model: nn.Module) -> nn.Module:
     """Attention through `transformers`' interface, everywhere."""
     for module in model.modules():
         if isinstance(module, Data2Vec2Encoder):
-            module._computes_explicitly = lambda hidden: False
+            module.computes_explicitly = lambda hidden: False
     return model
 
 
@@ -209,11 +210,11 @@ def _plain_token_conv(self: Any, tokens: Tensor, grid: tuple[int, ...]) -> Tenso
     return F.gelu(self.norm(planes.transpose(1, 2)).transpose(1, 2)).transpose(1, 2)
 
 
-def _plain_audio_embeddings(self: Any, input_values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+def _plain_audio_embeddings(self: Any, input_values: Tensor) -> Tokens:
     planes = input_values.unsqueeze(1)
     weights = [self.first_conv.weight.unsqueeze(1), *(conv.weight.squeeze(2) for conv in self.convs)]
     for weight, stride, norm in zip(weights, self.num_frames.strides, self.conv_norms, strict=True):
         planes = F.conv1d(planes, weight, stride=stride)
         planes = F.gelu(norm(planes.transpose(1, 2)).transpose(1, 2))
     tokens = self.projection(self.layer_norm(planes.transpose(1, 2)))
-    return tokens, (tokens.shape[1],)
+    return Tokens(tokens, (tokens.shape[1],))

@@ -69,7 +69,7 @@ class AudioEmbeddings(nn.Module):
                 "one frame of the convolutions."
             )
         kernel, stride = self.num_frames.kernels[0], self.num_frames.strides[0]
-        # copied here, not in the product: an exported graph would guess how from strides, which differ in batches of one
+        # copied here, not in the product: an exported graph would guess how from strides, which a batch of one lacks
         windows = input_values.to(self.first_conv.weight.dtype).unfold(1, kernel, stride).contiguous()
         frames = recompute_norm(F.gelu, self.conv_norms[0], self.first_conv(windows))  # (batch, frames, conv dim)
         for conv, norm in zip(self.convs, self.conv_norms[1:], strict=True):

@@ -101,8 +101,7 @@ class Data2Vec2Encoder(nn.Module):
         extra = hidden.shape[1] - tokens.shape[1]
         if positions is not None and extra:  # an extra token has none
             positions = F.pad(positions, (0, 0, extra, 0))
-        learned_bias = self.alibi is not None
-        explicit = output_attentions or computes_explicitly(self.config, hidden, self.training, learned_bias)
+        explicit = output_attentions or self.computes_explicitly(hidden)
         bias, attention = attention_inputs(self.config, hidden, real, explicit, index, window, extra, self.alibi)
         states, weights = [hidden], []
         for number, (block, kept) in enumerate(zip(blocks, kept_layers, strict=True)):
@@ -121,6 +120,10 @@ class Data2Vec2Encoder(nn.Module):
             tuple(states) if output_hidden_states else None,
             tuple(weights) if output_attentions else None,
         )
+
+    def computes_explicitly(self, hidden: Tensor) -> bool:
+        """See [`computes_explicitly`]."""
+        return computes_explicitly(self.config, hidden, self.training, learned_bias=self.alibi is not None)
 
     def _enter(self, hidden: Tensor) -> Tensor:
         """The first block's input: extra tokens in front, norm, dropout."""
