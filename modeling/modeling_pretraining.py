@@ -161,6 +161,7 @@ class PreTrainingMixin(PreTrainedModel):
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
         # A plain encoder was loaded: its teacher is not missing, it starts as the student. So does what both lack.
         super()._adjust_missing_and_unexpected_keys(loading_info)
+        self.teacher.requires_grad_(False)  # what was loaded are new parameters, which ask for gradients
         own, student = self.teacher.state_dict(), self.base_model.state_dict()
         missing = {name for name in own if f"teacher.{name}" in loading_info.missing_keys}
         new = {name for name in own if f"{self.base_model_prefix}.{name}" in loading_info.missing_keys}

@@ -307,3 +307,13 @@ def test_speech_has_the_methods_of_speech_encoders(model_class):
     model.freeze_feature_encoder()
     frozen = {name for name, p in model.base_model.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, _ in model.base_model.named_parameters() if "embeddings.conv" in n or "first_conv" in n}
+
+
+@PRETRAINERS
+def test_teacher_learns_nothing_from_gradients(model_class, tmp_path):
+    """Also where it was loaded: else DDP waits for gradients that never come."""
+    model = build(model_class)
+    model.save_pretrained(tmp_path)
+    for found in (model, model_class.from_pretrained(tmp_path)):
+        learning = {name for name, parameter in found.named_parameters() if parameter.requires_grad}
+        assert learning and not any(name.startswith("teacher.") for name in learning)
