@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from .configuration_decoder import ConvDecoderConfig, DecoderConfig, TransformerDecoderConfig
 from .conv import TokenConv
 from .encoder import Data2Vec2Block, add_at, attention_inputs, computes_explicitly, drop_path_rates, final_norm
+from .gather import per_view
 from .initialization import MaskToken
 from .positions import LearnedPositions
 from .tokens import Tokens
@@ -138,8 +139,8 @@ class TransformerDecoder(Decoder):
         values = tokens.values
         if self.positions is not None:
             positions = self.positions(tokens)
-        if positions is not None and 1 < len(positions) < len(values):
-            positions = positions.repeat_interleave(len(values) // len(positions), dim=0)
+        if positions is not None:
+            positions = per_view(positions, len(values))
         explicit = computes_explicitly(self.config, values, self.training)
         bias, attention = attention_inputs(self.config, values, tokens.real, explicit)
         for number, layer in enumerate(self.layers):

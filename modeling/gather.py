@@ -78,6 +78,16 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return F.embedding(first.unsqueeze(-1) + index, tokens.flatten(0, 1))
 
 
+def per_view(shared: Tensor, rows: int) -> Tensor:
+    """What all views of a sample share, `(batch, ...)`, once for each: `(rows, ...)`, those of a sample in a row.
+
+    One row serves all samples.
+    """
+    if len(shared) == 1:
+        return shared.expand(rows, *shared.shape[1:])
+    return shared if len(shared) == rows else shared.repeat_interleave(rows // len(shared), dim=0)
+
+
 def at_scored(states: Tensor, indices: Tensor, rows: int) -> Tensor:
     """What all views of a sample share, `(batch, time, dim)`, at scored positions `(scored,)` -> `(scored, dim)`.
 

@@ -1,6 +1,6 @@
 """AV-data2vec: speech that is heard and seen on the lips (arXiv 2302.06419): encoder, pretraining and CTC."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
@@ -12,9 +12,8 @@ from .embed_audio import ConvolutionalPositions
 from .embed_video import VideoEmbeddings
 from .heads import ctc_loss
 from .modeling_data2vec2 import Data2Vec2PreTrainedModel, EncoderOptions
-from .modeling_data2vec2_pretraining import PreTrainingOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
-from .streams import ConcatFusion, StreamEmbeddings, StreamsForPreTraining, StreamsModel
+from .streams import ConcatFusion, StreamEmbeddings, StreamsForPreTraining, StreamsModel, StreamsOptions
 
 
 class AudioFrameEmbeddings(nn.Module):
@@ -94,23 +93,16 @@ class AvData2VecForPreTraining(AvData2VecPreTrainedModel, StreamsForPreTraining)
         pixel_values: Tensor,
         attention_mask: Tensor | None = None,
         masked: Tensor | None = None,
-        student_streams: Tensor | None = None,
-        teacher_streams: Tensor | None = None,
-        stream_seeds: Tensor | None = None,
-        **options: Unpack[PreTrainingOptions],
+        **options: Unpack[StreamsOptions],
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
             input_features, pixel_values, attention_mask: as in [`AvData2VecModel`].
             masked: bool `(batch, frames)`, True = replaced by a mask token behind the fusion; sampled from the
                 objective if `None`.
-            student_streams, teacher_streams: bool `(batch, frames or 1, 2)`, which streams each reads; drawn if
-                `None`, with `scored`.
-            stream_seeds: `(batch,)` int64, with which they are drawn.
-            options: see [`PreTrainingOptions`].
+            options: see [`StreamsOptions`].
         """
-        streams: tuple[Any, ...] = (student_streams, teacher_streams, stream_seeds)
-        return self._pretrain_streams((input_features, pixel_values), attention_mask, masked, *streams, **options)
+        return self._pretrain_streams((input_features, pixel_values), attention_mask, masked, **options)
 
 
 class AvData2VecForCTC(AvData2VecPreTrainedModel):

@@ -18,7 +18,7 @@ from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, 
 from .configuration_objective import ObjectiveConfig
 from .decoder import build_decoder
 from .ema import Teacher
-from .gather import gather, scatter, scored_indices, select_visible
+from .gather import gather, per_view, scatter, scored_indices, select_visible
 from .initialization import DefaultLinear
 from .loss import LossTerm
 from .modeling_data2vec2 import (
@@ -176,14 +176,16 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
     # ---- what the student reads ----
 
     def student_positions(self, tokens: Tokens, hidden: Hidden) -> Tensor | None:
-        """What is added to the student's tokens, `(rows, batch or 1, time, dim)`; it must not tell what is hidden."""
+        """What is added to the student's tokens, which must not tell what is hidden.
+
+        `(rows, time, dim)`, or fewer rows, batch or 1, each of which serves as many in a row.
+        """
         positions = self.base_model.positions
         if positions is None or not positions.depends_on_tokens:
             return None if positions is None else positions(tokens)
-        views = len(hidden.visible) // len(tokens.values)
-        values = tokens.values.repeat_interleave(views, dim=0).masked_fill(~hidden.visible.unsqueeze(-1), 0)
-        real = None if tokens.real is None else tokens.real.repeat_interleave(views, dim=0)
-        return positions(Tokens(values, tokens.grid, real))
+        rows = len(hidden.visible)
+        values = per_view(tokens.values, rows).masked_fill(~hidden.visible.unsqueeze(-1), 0)
+        return positions(Tokens(values, tokens.grid, None if tokens.real is None else per_view(tokens.real, rows)))
 
     def student_view(
         self,
@@ -232,8 +234,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             positions = gather(positions, kept.where)
         real = kept.real
         if tokens.real is not None and self.objective.original_padding:
-            views = len(hidden.visible) // len(tokens.values)
-            padding_seen = tokens.real.repeat_interleave(views, dim=0).gather(1, kept.where)  # (rows, kept)
+            padding_seen = per_view(tokens.real, len(hidden.visible)).gather(1, kept.where)  # (rows, kept)
             real = padding_seen if real is None else real & padding_seen
         encoder = self.base_model.encoder
         encoded = encoder(picked, real, kept.where, kept_layers, positions=positions)
@@ -248,13 +249,13 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         mask_counts: tuple[int, int, int] | None = None,
     ) -> tuple[Tensor, Tensor | None, None]:
         """The student on all tokens, hidden ones replaced: `(rows, extra + time, dim)`, `(rows, time)`, `None`."""
-        views = len(hidden.visible) // len(tokens.values)
-        values, real = tokens.values.repeat_interleave(views, dim=0), tokens.real
-        real = None if real is None else real.repeat_interleave(views, dim=0)
+        rows = len(hidden.visible)
+        values = per_view(tokens.values, rows)
+        real = None if tokens.real is None else per_view(tokens.real, rows)
         mask_token = self.decoder.hidden_values(values, tuple(values.shape), None, 0.0)
         values = torch.where(hidden.removed.unsqueeze(-1), mask_token, values)
-        if positions is not None and 1 < len(positions) < len(values):
-            positions = positions.repeat_interleave(views, dim=0)
+        if positions is not None:
+            positions = per_view(positions, rows)
         encoded = self.base_model.encoder(values, real, kept_layers=kept_layers, positions=positions)
         return encoded.last_hidden_state, real, None
 
@@ -276,11 +277,8 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             predictions = states[:, :extra].mean(1)
         else:
             predictions = mean_over_time(states[:, extra:], step.student.real)
-        real = None  # of the targets' mean
-        if step.hidden.real is not None:
-            views = len(step.hidden.real) // len(step.all_targets)
-            real = step.hidden.real[::views]
-        targets = mean_over_time(step.all_targets, real).repeat_interleave(len(states) // len(step.all_targets), dim=0)
+        real = None if objective.original_padding else step.tokens.real
+        targets = per_view(mean_over_time(step.all_targets, real), len(states))
         return [regression, LossTerm("utterance", predictions, targets, objective.cls_loss_weight)]
 
     # ---- the step ----
@@ -346,7 +344,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
     def _hide(self, tokens: Tokens, masked: Tensor) -> Hidden:
         removed, real = masked.flatten(0, -2), None  # (rows, time)
         if tokens.real is not None and not self.objective.original_padding:
-            real = tokens.real.repeat_interleave(len(removed) // len(tokens.real), dim=0)
+            real = per_view(tokens.real, len(removed))
         return Hidden(removed, ~removed if real is None else ~removed & real, real)
 
 

@@ -1,6 +1,6 @@
 """SV-data2vec: video and skeleton of the same person (WACV 2025): encoder, pretraining and classifier."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,10 +12,9 @@ from .configuration_sv_data2vec import SvData2VecConfig
 from .embed_video import VideoEmbeddings
 from .heads import head_dropout, label_layer
 from .modeling_data2vec2 import Data2Vec2PreTrainedModel, EncoderOptions
-from .modeling_data2vec2_pretraining import PreTrainingOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 from .positions import LearnedPositions
-from .streams import MeanFusion, StreamEmbeddings, StreamsForPreTraining, StreamsModel
+from .streams import MeanFusion, StreamEmbeddings, StreamsForPreTraining, StreamsModel, StreamsOptions
 from .targets import mean_over_time
 
 
@@ -100,23 +99,16 @@ class SvData2VecForPreTraining(SvData2VecPreTrainedModel, StreamsForPreTraining)
         keypoint_values: Tensor,
         attention_mask: Tensor | None = None,
         masked: Tensor | None = None,
-        student_streams: Tensor | None = None,
-        teacher_streams: Tensor | None = None,
-        stream_seeds: Tensor | None = None,
-        **options: Unpack[PreTrainingOptions],
+        **options: Unpack[StreamsOptions],
     ) -> Data2VecForPreTrainingOutput:
         """
         Args:
             pixel_values, keypoint_values, attention_mask: as in [`SvData2VecModel`].
             masked: bool `(batch, frames)`, True = hidden from the student in both streams; sampled from the objective
                 if `None`.
-            student_streams, teacher_streams: bool `(batch, frames or 1, 2)`, which streams each reads; drawn if
-                `None`, with `scored`.
-            stream_seeds: `(batch,)` int64, with which they are drawn.
-            options: see [`PreTrainingOptions`].
+            options: see [`StreamsOptions`].
         """
-        streams: tuple[Any, ...] = (student_streams, teacher_streams, stream_seeds)
-        return self._pretrain_streams((pixel_values, keypoint_values), attention_mask, masked, *streams, **options)
+        return self._pretrain_streams((pixel_values, keypoint_values), attention_mask, masked, **options)
 
 
 class SvData2VecForVideoClassification(SvData2VecPreTrainedModel):

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from .configuration_streams import DrawnStreams, StreamsObjectiveConfig
 from .gather import count_masks
 from .modeling_data2vec2 import Data2Vec2Model, EncoderOptions
-from .modeling_data2vec2_pretraining import Data2Vec2ForPreTraining
+from .modeling_data2vec2_pretraining import Data2Vec2ForPreTraining, PreTrainingOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 from .tokens import Tokens
 
@@ -116,6 +116,20 @@ class StreamsModel(Data2Vec2Model):
         return self._encode(self.embed((*inputs, there.unsqueeze(1)), attention_mask), **options)
 
 
+class StreamsOptions(PreTrainingOptions, total=False):
+    """What models of several streams take by name in pretraining, besides.
+
+    Attributes:
+        student_streams, teacher_streams: bool `(batch, frames or 1, streams)`, which streams each reads; drawn if not
+            given, with `scored`, as at the start of the schedule.
+        stream_seeds: `(batch,)` int64, with which they are drawn.
+    """
+
+    student_streams: Tensor | None
+    teacher_streams: Tensor | None
+    stream_seeds: Tensor | None
+
+
 class StreamsForPreTraining(Data2Vec2ForPreTraining):
     """Student and teacher on streams that `objective` draws: see [`StreamsObjectiveConfig`]."""
 
@@ -153,9 +167,9 @@ class StreamsForPreTraining(Data2Vec2ForPreTraining):
         inputs: Streams,
         attention_mask: Tensor | None,
         masked: Tensor | None,
-        student_streams: Tensor | None,
-        teacher_streams: Tensor | None,
-        stream_seeds: Tensor | None,
+        student_streams: Tensor | None = None,
+        teacher_streams: Tensor | None = None,
+        stream_seeds: Tensor | None = None,
         scored: Tensor | None = None,
         **options: Any,
     ) -> Data2VecForPreTrainingOutput:
