@@ -15,8 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from .configuration_streams import DrawnStreams, StreamsObjectiveConfig
 from .gather import count_masks
 from .modeling_data2vec2 import Data2Vec2Model, EncoderOptions
-from .modeling_data2vec2_pretraining import Data2Vec2ForPreTraining, PreTrainingOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
+from .modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions
 from .tokens import Tokens
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..modeling_data2vec2_pretraining import Data2Vec2ForPreTraining
 from ..modeling_pretraining import PreTrainingMixin
+from ..modeling_student_teacher import Data2Vec2ForPreTraining
 from .keys import Rows, to_original, to_ours, translated
 from .source import Source, Tensors
 

@@ -1,0 +1,342 @@
+"""The step of data2vec 2.0 and of the methods that follow it: student, teacher and decoder (arXiv 2212.07525).
+
+A sample is embedded once and hidden in several ways (views). The student encodes what each view leaves visible, the
+decoder fills in the rest, and the teacher, which sees everything, is run once for all views.
+
+A method is a subclass, or a configuration, that says four things: what the student reads ([`student_view`]), what the
+teacher reads ([`teacher_view`], `ema_scope`), where the loss is taken (`scored`), and its terms ([`loss_terms`]).
+"""
+
+from typing import Any, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from .configuration_objective import ObjectiveConfig
+from .decoder import build_decoder
+from .ema import Teacher
+from .gather import gather, per_view, scatter, scored_indices, select_visible
+from .initialization import DefaultLinear
+from .loss import LossTerm
+from .modeling_data2vec2 import (
+    Data2Vec2Model,
+    Data2Vec2PreTrainedModel,
+)
+from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .targets import TopKAverage, mean_over_time
+from .tokens import Tokens
+
+
+class PreTrainingOptions(TypedDict, total=False):
+    """What all modalities take by name in pretraining.
+
+    Attributes:
+        scored: bool like `masked`, where the loss is taken; where `masked` is, if not given.
+        mask_noise: `(batch, views, time, dim)`, what a convolutional decoder reads where `masked`; drawn if not given.
+        kept_layers: one bool a block, the prenet's first, False = dropped (LayerDrop); drawn with `config.layerdrop`
+            if not given.
+        num_items_in_batch: scored positions of the whole effective batch, which divides the loss.
+        output_teacher_layers: also return the taps of all blocks.
+        output_decoder_states: also return the decoder's input and its output at all positions.
+        mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device; counted if not given.
+    """
+
+    scored: Tensor | None
+    mask_noise: Tensor | None
+    kept_layers: list[bool] | None
+    num_items_in_batch: Tensor | int | None
+    output_teacher_layers: bool
+    output_decoder_states: bool
+    mask_counts: tuple[int, int, int] | None
+
+
+class Hidden(NamedTuple):
+    """What is hidden from the student: a row per view, those of a sample in a row."""
+
+    removed: Tensor  # bool (rows, time), what is taken from the student
+    visible: Tensor  # bool (rows, time), what it sees; what is neither is padding
+    real: Tensor | None  # bool (rows, time), False on padding; None where nothing is padded, or padding counts
+
+
+class Student(NamedTuple):
+    """What the student made of its view."""
+
+    last_hidden_state: Tensor  # (rows, extra + seen, dim)
+    real: Tensor | None  # bool (rows, seen), False on filler and padding; None where there is neither
+    in_place: Tensor  # (rows, time, dim), what it saw in its places, and what the decoder reads elsewhere
+
+
+class Step(NamedTuple):
+    """What a term of the loss may compare."""
+
+    inputs: tuple[Any, ...]  # what the embeddings read
+    tokens: Tokens  # the student's embedding of it, of everything
+    hidden: Hidden
+    student: Student
+    decoded: Tensor  # (rows, time, width), what the decoder's projection reads
+    all_targets: Tensor  # (batch, time, dim) fp32, what the teacher says
+    scored: Tensor  # (positions,) long, where the loss is taken, in the rows of `decoded`, flattened
+
+
+class Data2Vec2Teacher(Teacher):
+    """The parts of an encoder that the teacher owns, parameters named as in the student's."""
+
+    def __init__(self, config: PreTrainedConfig, model: type[Data2Vec2Model], own_embeddings: bool):
+        super().__init__()
+        self.embeddings = model.embeddings_class(config) if own_embeddings else None
+        self.positions = model.positions_class(config) if model.positions_class is not None else None
+        self.encoder = model.encoder_class(config)
+
+
+class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
+    """What all modalities share; a modality names its encoder and its inputs.
+
+    `objective.ema_scope` says what the teacher averages: `"blocks"` (its positions, norm, prenet and extra tokens are
+    copied from the student), `"encoder"` (these too, all behind the embeddings) or `"all"`; a `"frozen"` teacher has
+    everything and averages nothing. Without embeddings of its own it reads the student's, without gradient and without
+    dropout (the original leaves it on in text).
+
+    Raises:
+        ValueError: `config.objective` is invalid or does not fit the encoder.
+    """
+
+    base_class: type[Data2Vec2Model]
+    ema_scopes = {"blocks": ("encoder.layers.",), "encoder": ("encoder.", "positions."), "all": ("",), "frozen": ()}
+    head_linear: type[nn.Linear] = DefaultLinear  # in text the original starts the decoder's head like the encoder
+    head_ratio = 2  # width inside the decoder's head, of its input's
+    _auto_class = "AutoModelForPreTraining"
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.init_objective()
+        objective = self.objective
+        setattr(self, self.base_model_prefix, self.base_class(config))
+        self.decoder = build_decoder(
+            objective.decoder, config, objective.head_layers, self.head_linear, self.head_ratio
+        )
+        own_embeddings = objective.ema_scope == "frozen" or "embeddings.".startswith(
+            self.ema_scopes[objective.ema_scope]
+        )
+        self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings)
+        self.post_init()
+        self._keys_to_ignore_on_load_unexpected = []  # an encoder's, which knows no teacher
+        self.post_init_teacher()
+
+    @classmethod
+    def check_objective(cls, config: PreTrainedConfig, objective: ObjectiveConfig) -> None:
+        objective.check_model(config.num_hidden_layers, tuple(cls.ema_scopes))
+        if objective.decoder is not None:
+            objective.decoder.check_encoder(config)
+            if objective.head_layers == 0:
+                raise ValueError("objective.head_layers = 0: must be 1 or more behind a decoder.")
+        if objective.cls_loss_weight and objective.cls_pooling != "mean" and config.num_extra_tokens == 0:
+            raise ValueError(
+                f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 without an extra token, which "
+                "predicts, or set num_extra_tokens to 1 or more, or objective.cls_pooling to 'mean'."
+            )
+
+    # ---- what the teacher reads ----
+
+    @torch.no_grad()
+    def teacher_view(self, inputs: tuple[Any, ...], tokens: Tokens) -> Tokens:
+        """What the teacher reads, here everything: values of the teacher's dtype, without positions.
+
+        Args:
+            inputs: what the embeddings read.
+            tokens: the student's embedding of it, of everything and without dropout.
+        """
+        own = self.teacher.embeddings
+        read = tokens if own is None else own(*inputs)._replace(real=tokens.real)
+        return read._replace(values=read.values.detach().to(next(self.teacher.parameters()).dtype))
+
+    @torch.no_grad()
+    def run_teacher(self, tokens: Tokens, keep_layers: bool = False) -> TopKAverage:
+        """Targets from the blocks behind the prenet."""
+        teacher = self.teacher
+        targets = self.targets(tokens.real, keep_layers, in_front=self.config.num_extra_tokens)
+        teacher.encoder(
+            tokens.values,
+            tokens.real,
+            positions=None if teacher.positions is None else teacher.positions(tokens),
+            targets=targets,
+            window=self.objective.teacher_window,
+        )
+        return targets
+
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
+        return self.run_teacher(self.teacher_view(inputs, tokens), keep_layers)
+
+    # ---- what the student reads ----
+
+    def student_positions(self, tokens: Tokens, hidden: Hidden) -> Tensor | None:
+        """What is added to the student's tokens, which must not tell what is hidden.
+
+        `(rows, time, dim)`, or fewer rows, batch or 1, each of which serves as many in a row.
+        """
+        positions = self.base_model.positions
+        if positions is None or not positions.depends_on_tokens:
+            return None if positions is None else positions(tokens)
+        rows = len(hidden.visible)
+        values = per_view(tokens.values, rows).masked_fill(~hidden.visible.unsqueeze(-1), 0)
+        return positions(Tokens(values, tokens.grid, None if tokens.real is None else per_view(tokens.real, rows)))
+
+    def student_view(
+        self,
+        tokens: Tokens,
+        positions: Tensor | None,
+        hidden: Hidden,
+        kept_layers: list[bool] | None = None,
+        mask_counts: tuple[int, int, int] | None = None,
+        mask_noise: Tensor | None = None,
+    ) -> Student:
+        """Run the student on what it may see: the visible tokens alone where there is a decoder, which fills in the
+        hidden ones; else all, with a mask token in place of each hidden one.
+
+        Args:
+            tokens: the embedding of everything.
+            positions: see [`student_positions`].
+            kept_layers, mask_counts, mask_noise: see [`PreTrainingOptions`].
+        """
+        run = self.encode_replaced if self.objective.decoder is None else self.encode_visible
+        states, real, where = run(tokens, positions, hidden, kept_layers, mask_counts)
+        behind = states[:, self.config.num_extra_tokens :]
+        if where is None:
+            return Student(states, real, behind)
+        behind = self.decoder.enter(behind)
+        shape = (*hidden.visible.shape, states.shape[-1])
+        filler = self.decoder.hidden_values(behind, shape, mask_noise, self.objective.mask_noise_std)
+        return Student(states, real, scatter(behind, hidden.visible, filler * hidden.removed.unsqueeze(-1)))
+
+    def encode_visible(
+        self,
+        tokens: Tokens,
+        positions: Tensor | None,
+        hidden: Hidden,
+        kept_layers: list[bool] | None = None,
+        mask_counts: tuple[int, int, int] | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The student on visible tokens alone.
+
+        Returns:
+            `(rows, extra + kept, dim)`, in order, with filler at the end of rows that keep fewer; bool `(rows, kept)`,
+            False on filler, or `None`; and where the kept tokens are in the full sequence, `(rows, kept)` long.
+        """
+        kept = select_visible(hidden.visible, mask_counts)
+        picked = gather(tokens.values, kept.where)  # (rows, kept, dim)
+        if positions is not None:
+            positions = gather(positions, kept.where)
+        real = kept.real
+        if tokens.real is not None and self.objective.original_padding:
+            padding_seen = per_view(tokens.real, len(hidden.visible)).gather(1, kept.where)  # (rows, kept)
+            real = padding_seen if real is None else real & padding_seen
+        encoder = self.base_model.encoder
+        encoded = encoder(picked, real, kept.where, kept_layers, positions=positions)
+        return encoded.last_hidden_state, real, kept.where
+
+    def encode_replaced(
+        self,
+        tokens: Tokens,
+        positions: Tensor | None,
+        hidden: Hidden,
+        kept_layers: list[bool] | None = None,
+        mask_counts: tuple[int, int, int] | None = None,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """The student on all tokens, hidden ones replaced: `(rows, extra + time, dim)`, `(rows, time)`, `None`."""
+        rows = len(hidden.visible)
+        values = per_view(tokens.values, rows)
+        real = None if tokens.real is None else per_view(tokens.real, rows)
+        mask_token = self.decoder.hidden_values(values, tuple(values.shape), None, 0.0)
+        values = torch.where(hidden.removed.unsqueeze(-1), mask_token, values)
+        if positions is not None:
+            positions = per_view(positions, rows)
+        encoded = self.base_model.encoder(values, real, kept_layers=kept_layers, positions=positions)
+        return encoded.last_hidden_state, real, None
+
+    # ---- what is compared ----
+
+    def loss_terms(self, regression: LossTerm, step: Step) -> list[LossTerm]:
+        """The terms of the loss, the same in each batch: the regression at scored positions, then what a method adds.
+
+        Args:
+            regression: see [`regression_term`].
+        """
+        objective = self.objective
+        if not objective.cls_loss_weight:
+            return [regression]
+        extra, states = self.config.num_extra_tokens, step.student.last_hidden_state
+        if objective.cls_pooling == "last_token":
+            predictions = states[:, extra - 1]
+        elif objective.cls_pooling == "tokens":
+            predictions = states[:, :extra].mean(1)
+        else:
+            predictions = mean_over_time(states[:, extra:], step.student.real)
+        real = None if objective.original_padding else step.tokens.real
+        targets = per_view(mean_over_time(step.all_targets, real), len(states))
+        return [regression, LossTerm("utterance", predictions, targets, objective.cls_loss_weight)]
+
+    # ---- the step ----
+
+    def _pretrain(
+        self,
+        inputs: tuple[Any, ...],
+        attention_mask: Tensor | None,
+        masked: Tensor | None,
+        scored: Tensor | None = None,
+        mask_noise: Tensor | None = None,
+        kept_layers: list[bool] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        output_teacher_layers: bool = False,
+        output_decoder_states: bool = False,
+        mask_counts: tuple[int, int, int] | None = None,
+    ) -> Data2VecForPreTrainingOutput:
+        # 1. Embed everything, once; what is hidden from the student
+        tokens = self.base_model.embed(inputs, attention_mask)
+        masked = self._masks_of(tokens, masked)
+        scored = masked if scored is None else scored
+        hidden = self._hide(tokens, masked)
+
+        # 2. Teacher: what is to be predicted
+        targets = self.make_targets(inputs, tokens, output_teacher_layers)
+
+        # 3. Student and decoder
+        positions = self.student_positions(tokens, hidden)
+        student = self.student_view(tokens, positions, hidden, kept_layers, mask_counts, mask_noise)
+        decoded = self.decoder(Tokens(student.in_place, tokens.grid, hidden.real), positions)  # (rows, time, width)
+
+        # 4. Predictions where the loss is taken, and its terms
+        indices = scored_indices(scored, mask_counts)
+        predictions = self.decoder.projection(decoded.flatten(0, 1).index_select(0, indices))  # (scored, dim)
+        all_targets = targets.result()
+        step = Step(inputs, tokens, hidden, student, decoded, all_targets, indices)
+        terms = self.loss_terms(self.regression_term(predictions, all_targets, scored, indices), step)
+        output = self.compare(terms, all_targets, masked, tokens.real, num_items_in_batch)
+        for term in terms:
+            if term.name == "utterance":
+                output.cls_predictions, output.cls_targets = term.predictions, term.targets
+        output.last_hidden_state = student.last_hidden_state
+        output.teacher_layers = targets.layers
+        if output_decoder_states:
+            output.decoder_input, output.decoder_output = student.in_place, self.decoder.projection(decoded)
+        return output
+
+    def _masks_of(self, tokens: Tokens, masked: Tensor | None) -> Tensor:
+        """Masks as given, else drawn: bool `(batch, time)`, or `(batch, views, time)` with `objective.views`."""
+        batch, time = tokens.values.shape[:2]
+        if masked is None:
+            return self.sample_masked(tokens.grid, batch, maskable=tokens.real, coordinates=tokens.coordinates).to(
+                tokens.values.device
+            )
+        views = self.objective.views is not None
+        if masked.dtype != torch.bool or masked.dim() != 2 + views or (len(masked), masked.shape[-1]) != (batch, time):
+            axes, here = ("batch, time", f"{batch}, {time}")
+            if views:
+                axes, here = ("batch, views, time", f"{batch}, views, {time}")
+            raise ValueError(f"masked is {masked.dtype} {tuple(masked.shape)}: pass bool ({axes}), here ({here}).")
+        return masked
+
+    def _hide(self, tokens: Tokens, masked: Tensor) -> Hidden:
+        removed, real = masked.flatten(0, -2), None  # (rows, time)
+        if tokens.real is not None and not self.objective.original_padding:
+            real = per_view(tokens.real, len(removed))
+        return Hidden(removed, ~removed if real is None else ~removed & real, real)
