@@ -4,7 +4,7 @@
 
 Each speaker is left out once. Encoders have heard the clips of eight of the ten, without their labels, as the paper's
 have heard IEMOCAP. Classifiers read the mean of the frozen frames; the paper's network on frames, which
-`probe_emodb.yaml` asks for as it is, takes a core a minute an encoder.
+`probe_emodb.yaml` asks for as it is, takes about a minute of one core for each encoder.
 """
 
 import contextlib

@@ -42,5 +42,5 @@ def test_a_subclass_shares_what_its_parent_has_until_it_has_its_own():
     assert drawings[Spectrograms] == "waves"
     drawings[Spectrograms] = "patches"
     assert (drawings[Spectrograms], drawings[AudioData]) == ("patches", "waves")
-    with pytest.raises(ValueError, match="No drawing is registered for images, only for speech, text, spectrograms"):
+    with pytest.raises(ValueError, match="No drawing for images, only for speech, text, spectrograms"):
         drawings[ImageData]
