@@ -164,8 +164,7 @@ class Registry(dict[type[Modality[Any]], Entry]):
                 return self[parent]
         known = ", ".join(known.name for known in self)
         raise ValueError(
-            f"No {self.what} for {modality.name}, only for {known}: register an entry "
-            "(docs/adding_a_method.md)."
+            f"No {self.what} for {modality.name}, only for {known}: register an entry (docs/adding_a_method.md)."
         )
 
 
