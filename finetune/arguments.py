@@ -23,8 +23,9 @@ from ..pretraining import recipe as recipe_file
 from ..pretraining.data.arguments import CheckedArguments
 from ..pretraining.model_section import check_shapes, config_class_of, open_config
 from ..pretraining.shared_arguments import build_training
-from .command_line import MODEL_FIELDS, SECTIONS, read_command
+from .command_line import MODEL_FIELDS, SECTIONS, TASK_NAME, read_command
 from .data_arguments import FineTuneDataArguments
+from .help_text import COMMANDS
 from .training_arguments import FineTuneArguments
 
 
@@ -108,6 +109,9 @@ def resolve(recipe: Mapping[str, Any], task_class: type[RecipeFields]) -> FineTu
         ValueError: see [`parse`].
     """
     recipe = {section: dict(recipe.get(section, {})) for section in SECTIONS}
+    named, own = recipe["task"].get("name"), COMMANDS[task_class.script].name
+    if named not in (None, own):
+        raise ValueError(f"{TASK_NAME} = {named!r}: {task_class.script} is for {own}. Use data2vec finetune RECIPE.")
     recipe_file.check_fields(recipe, field_names(task_class))
     overrides = dict(recipe["model"])
     checkpoint, from_scratch = overrides.pop(recipe_file.CHECKPOINT), overrides.pop("from_scratch", False)

@@ -1,7 +1,7 @@
 """The command lines of the scripts in this folder: help, and the recipe that they name. Nothing imports torch."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .normalisation import CASES, PUNCTUATION
 
 SECTIONS = ("model", "data", "task", "training")
 MODEL_FIELDS = ("model_name_or_path", "from_scratch", "original_padding")
+TASK_NAME = "task.name"
 ARGUMENTS = ("data2vec.finetune.training_arguments", "FineTuneArguments")
 
 
@@ -26,10 +27,12 @@ def read_command(script: str, argv: Sequence[str] | None = None) -> tuple[dict[s
         FileNotFoundError: no such recipe.
     """
     command = COMMANDS[script]
+    probes = script == "run_probe.py"
+    name = "data2vec probe" if probes else "data2vec finetune"
     parser = command_parser(
-        f"accelerate launch finetune/{script}",
-        f"{command.what} {RECIPE_WORDS}",
-        f"accelerate launch finetune/{script} {command.example}",
+        name,
+        f"{command.what} {RECIPE_WORDS} On several GPUs: accelerate launch finetune/{script}, same arguments.",
+        f"{name} {command.example}",
         page=command.page,
         usage="RECIPE.yaml [--field value ...]",
         groups={
@@ -39,14 +42,13 @@ def read_command(script: str, argv: Sequence[str] | None = None) -> tuple[dict[s
             "fields of task": fields_of(*command.task),
             TRAINING: sorted(fields_of(*ARGUMENTS, inherited=False)),
         },
-        codes=ORDINARY if script == "run_probe.py" else FINE_TUNING,
+        codes=ORDINARY if probes else FINE_TUNING,
     )
     return recipe_file.read_command(parser, argv, RECIPES, SECTIONS)
 
 
-def check_command(path: str) -> Callable[[], None]:
-    """What the script at `path` refuses before anything heavy is imported, see [`answer_early`]."""
-    script = Path(path).name
+def check_command(script: str, argv: Sequence[str] | None = None) -> None:
+    """What a script refuses before anything heavy is imported, see [`answer_early`]."""
     classes = {"data": COMMANDS[script].data, "task": COMMANDS[script].task, "training": ARGUMENTS}
 
     def names(section: str, recipe: Mapping[str, Any]) -> list[str]:
@@ -54,7 +56,43 @@ def check_command(path: str) -> Callable[[], None]:
             return fields_of(*classes[section])
         return [*model_fields(model_type_of(recipe["model"])), *MODEL_FIELDS]
 
-    return lambda: check_names(*read_command(script), names)
+    check_names(*read_command(script, argv), names)
+
+
+def script_of(argv: Sequence[str]) -> str:
+    """The script for the task of a recipe: what the recipe says as `task.name`, or `--task.name` behind it.
+
+    Raises:
+        ValueError: neither says one, or it is no task.
+        FileNotFoundError: no such recipe.
+    """
+    parser = command_parser(
+        "data2vec finetune",
+        f"Fine-tune an encoder and evaluate it. The recipe says for which task. {RECIPE_WORDS}",
+        f"data2vec finetune {COMMANDS['run_image_classification.py'].example}",
+        page="docs/fine_tuning.md",
+        usage="RECIPE.yaml [--field value ...]",
+        groups={
+            **{f"recipes for {words.name}": recipes_of(script) for script, words in COMMANDS.items()},
+            "fields": "data2vec finetune RECIPE.yaml --help lists those of its task",
+        },
+        codes=FINE_TUNING,
+    )
+    recipe, overrides = recipe_file.read_command(parser, argv, RECIPES, SECTIONS)
+    words = [part for word in overrides for part in word.split("=", 1)]
+    given = [value for field, value in zip(words, words[1:], strict=False) if field == f"--{TASK_NAME}"]
+    name = given[-1] if given else recipe["task"].get("name")
+    scripts = {words.name: script for script, words in COMMANDS.items()}
+    if name not in scripts:
+        raise ValueError(f"{TASK_NAME} = {name!r}: the recipe must say its task, one of {', '.join(scripts)}.")
+    return scripts[name]
+
+
+def check_finetune(argv: Sequence[str]) -> None:
+    """What `data2vec finetune` refuses before anything heavy is imported."""
+    of_task = bool(argv) and not argv[0].startswith("-")  # then --help is that of the recipe's task
+    script = script_of([word for word in argv if not (of_task and word in ("-h", "--help"))])
+    check_command(script, argv)
 
 
 def ngram_parser() -> argparse.ArgumentParser:

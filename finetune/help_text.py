@@ -12,6 +12,7 @@ field: --learning_rate 1e-3, --model.hidden_dropout 0.1 or, inside a field, --tr
 
 @dataclass(frozen=True)
 class Words:
+    name: str  # of the task, as task.name of a recipe
     what: str
     example: str  # behind the name of the script
     page: str
@@ -21,6 +22,7 @@ class Words:
 
 COMMANDS = {
     "run_image_classification.py": Words(
+        "image-classification",
         "Fine-tune an encoder for image classification and evaluate it.",
         "fashion_mnist_small.yaml \\\n"
         "    --model_name_or_path runs/my_vision --labels_per_class null \\\n"
@@ -30,6 +32,7 @@ COMMANDS = {
         ("data2vec.finetune.image.arguments", "ImageClassificationArguments"),
     ),
     "run_ctc.py": Words(
+        "automatic-speech-recognition",
         "Fine-tune an encoder for speech recognition by CTC and evaluate it, with an n-gram language model if one is "
         "given.",
         "librispeech_small.yaml --model_name_or_path runs/my_audio \\\n"
@@ -40,6 +43,7 @@ COMMANDS = {
         ("data2vec.finetune.ctc.task", "CtcArguments"),
     ),
     "run_glue.py": Words(
+        "text-classification",
         "Fine-tune an encoder for text classification and evaluate it: your own texts, one column or a pair, or a "
         "task of GLUE (--task_name rte); --sweep.tasks all makes the papers' sweep and prints GLUE's row.",
         "imdb_small.yaml --model_name_or_path runs/my_text \\\n"
@@ -49,6 +53,7 @@ COMMANDS = {
         ("data2vec.finetune.text.task", "TextClassificationArguments"),
     ),
     "run_audio_classification.py": Words(
+        "audio-classification",
         "Fine-tune an encoder for audio classification, one label a clip or several, and evaluate it; a recipe with "
         "folds makes every fold the test set once (--fold 3 one of them).",
         "spoken_digits_small.yaml \\\n"
@@ -59,6 +64,7 @@ COMMANDS = {
         ("data2vec.finetune.audio.task", "AudioClassificationArguments"),
     ),
     "run_point_cloud_classification.py": Words(
+        "point-cloud-classification",
         "Fine-tune an encoder to classify point clouds and evaluate it; with --ways an episode of few-shot learning.",
         "shapes_small.yaml \\\n"
         "    --model_name_or_path runs/my_points --data.validation null --labels_per_class null \\\n"
@@ -68,6 +74,7 @@ COMMANDS = {
         ("data2vec.finetune.points.arguments", "PointsTaskArguments"),
     ),
     "run_part_segmentation.py": Words(
+        "part-segmentation",
         "Fine-tune an encoder of point clouds to find the parts of objects and evaluate it. A point's last number is "
         "its part.",
         "shapenet_part.yaml --model_name_or_path runs/my_points \\\n"
@@ -77,6 +84,7 @@ COMMANDS = {
         ("data2vec.finetune.points.arguments", "PointsTaskArguments"),
     ),
     "run_probe.py": Words(
+        "probe",
         "What a frozen encoder knows: features of every layer, k-NN and linear probes, few labels, beside untrained "
         "and raw features. --probes '[]' only writes features.",
         "probe_audio.yaml --model_name_or_path runs/my_audio \\\n"
@@ -89,5 +97,6 @@ COMMANDS = {
 
 
 def recipes_of(script: str) -> list[str]:
-    """The recipes that come with the package for a script; each opens with the command that runs it."""
-    return sorted(path.name for path in RECIPES.glob("*.yaml") if f"finetune/{script}" in path.read_text("utf-8"))
+    """The recipes that come with the package for a script; each says its task."""
+    said = f"\n  name: {COMMANDS[script].name}\n"
+    return sorted(path.name for path in RECIPES.glob("*.yaml") if said in path.read_text("utf-8"))

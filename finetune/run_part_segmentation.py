@@ -10,7 +10,7 @@ from data2vec.pretraining.command_line import answer_early
 
 
 if __name__ == "__main__":
-    answer_early(check_command(__file__))
+    answer_early(lambda: check_command("run_part_segmentation.py"))
 
 from collections.abc import Sequence
 

@@ -45,8 +45,9 @@ from .trainer import FineTuneTrainer
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
-# Fields of `training` that say where a run computes and what it logs, not what comes out.
+# Fields of `training` that say where a run computes and what it logs, not what comes out; and the task's name.
 FREE = (
+    "name",
     "output_dir", "report_to", "run_name", "disable_tqdm", "logging_steps", "save_total_limit", "use_cpu", "bf16",
     "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_pin_memory",
     "push_to_hub", "hub_model_id", "hub_revision", "hub_private_repo", "per_device_eval_batch_size",
@@ -178,8 +179,8 @@ def _evaluate(trainer: FineTuneTrainer, task: Task[Any, Any], data: TaskData, ru
     }
     if trainer.is_world_process_zero():
         write_text(run.folder / RESULTS, json.dumps(results, indent=2) + "\n")
-        print(f"See it with:      python -m data2vec.model_cards.report {run.folder}")
-        print(f"Its card is by:   python -m data2vec.model_cards.render {run.folder}")
+        print(f"See it with:      data2vec report {run.folder}")
+        print(f"Its card is by:   data2vec card {run.folder}")
     return results
 
 

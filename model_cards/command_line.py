@@ -26,10 +26,10 @@ MapMethod = Literal["pca", "umap"]
 def render_parser(words: type[Any]) -> argparse.ArgumentParser:
     """`words` is the dataclass whose fields are options."""
     parser = command_parser(
-        "python -m data2vec.model_cards.render",
+        "data2vec card",
         "Render the model card of a finished run: README.md with the Hub's metadata, and curves.png, in the run "
         "folder. Its numbers are those of the folder's files; what a person says is kept in card.yaml there.",
-        "python -m data2vec.model_cards.render runs/my_speech --license apache-2.0 --language en",
+        "data2vec card runs/my_speech --license apache-2.0 --language en",
         page="docs/publishing.md, the card",
     )
     parser.add_argument("run_folder", metavar="RUN_FOLDER", help="output_dir of a finished pretraining or fine-tuning")
@@ -40,8 +40,8 @@ def render_parser(words: type[Any]) -> argparse.ArgumentParser:
     return parser
 
 
-def check_render(words: type[Any]) -> None:
-    open_folder(render_parser(words).parse_args().run_folder)
+def check_render(argv: Sequence[str], words: type[Any]) -> None:
+    open_folder(render_parser(words).parse_args(argv).run_folder)
 
 
 # ---- push ----
@@ -49,10 +49,10 @@ def check_render(words: type[Any]) -> None:
 
 def push_parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        "python -m data2vec.model_cards.push",
+        "data2vec push",
         "Publish a run folder on the Hugging Face Hub, with its card, in one commit; private unless --public is "
         "given. Interrupted, the same command continues. The token is that of `hf auth login` or HF_TOKEN.",
-        "python -m data2vec.model_cards.push runs/my_speech me/my-speech --dry-run",
+        "data2vec push runs/my_speech me/my-speech --dry-run",
         page="docs/publishing.md, push",
     )
     parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="with its card: render it first")
@@ -71,8 +71,8 @@ def push_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_push() -> None:
-    given = push_parser().parse_args()
+def check_push(argv: Sequence[str]) -> None:
+    given = push_parser().parse_args(argv)
     require_finished(given.folder, given.pretraining)
 
 
@@ -81,12 +81,11 @@ def check_push() -> None:
 
 def report_parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        "python -m data2vec.model_cards.report",
+        "data2vec report",
         "See a run, or two side by side: write one HTML page that needs nothing outside itself, and its pictures as "
         "PNG files beside it. Health, curves, what the masks hide, a map of the features, attention, accuracy by "
         "layer; of a fine-tuned model, what it takes for what. What a folder lacks is named, with how to get it.",
-        "python -m data2vec.model_cards.report runs/my_run\n"
-        "python -m data2vec.model_cards.report runs/my_run runs/my_other_run -o comparison.html",
+        "data2vec report runs/my_run\ndata2vec report runs/my_run runs/my_other_run -o comparison.html",
         page="docs/reading_a_run.md",
     )
     parser.add_argument("run", metavar="RUN_FOLDER", help="the output_dir of a run")
@@ -101,8 +100,8 @@ def report_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_report() -> None:
-    given = report_parser().parse_args()
+def check_report(argv: Sequence[str]) -> None:
+    given = report_parser().parse_args(argv)
     require_method(given.method)
     for folder in (given.run, given.other):
         if folder is not None:
@@ -120,10 +119,10 @@ def require_method(method: MapMethod) -> None:
 
 def export_parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        "python -m data2vec.model_cards.export",
+        "data2vec export",
         "Export an encoder or a fine-tuned model with torch.export or to ONNX, for any batch size and length; check "
         "it against PyTorch at lengths that it was not traced with; measure its size and speed.",
-        "python -m data2vec.model_cards.export runs/my_recogniser my_export --format onnx --int8",
+        "data2vec export runs/my_recogniser my_export --format onnx --int8",
         page="docs/downstream.md",
     )
     parser.add_argument("model", metavar="RUN_FOLDER_OR_HUB_ID", help="what AutoModel.from_pretrained opens")
@@ -133,8 +132,8 @@ def export_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_export() -> None:
-    given = export_parser().parse_args()
+def check_export(argv: Sequence[str]) -> None:
+    given = export_parser().parse_args(argv)
     require_exportable(given.model, given.format, given.int8)
 
 
@@ -150,10 +149,10 @@ def require_exportable(name: str, formats: Sequence[str], int8: bool) -> None:
 
 def space_parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        "python -m data2vec.model_cards.space",
+        "data2vec space",
         "Write a Gradio Space to try a model in: speak and read the transcript, drop a picture, or type a sentence "
         "and see the nearest ones. Run it here, or upload it.",
-        "python -m data2vec.model_cards.space runs/my_recogniser --launch",
+        "data2vec space runs/my_recogniser --launch",
         page="docs/downstream.md",
     )
     parser.add_argument("model", metavar="RUN_FOLDER_OR_HUB_ID", help="a fine-tuned model, or an encoder")
@@ -170,8 +169,8 @@ def space_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_space() -> None:
-    given = space_parser().parse_args()
+def check_space(argv: Sequence[str]) -> None:
+    given = space_parser().parse_args(argv)
     opened_model(given)
     require_hub_name(given.model)
 
@@ -185,6 +184,6 @@ def opened_model(given: argparse.Namespace) -> str:
     if given.model_id is None:
         raise ValueError(
             "--push needs --model_id OWNER/NAME: a Space opens its model from the Hub. Push the model first "
-            "(python -m data2vec.model_cards.push)."
+            "(data2vec push)."
         )
     return str(given.model_id)

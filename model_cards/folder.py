@@ -123,7 +123,7 @@ def require_finished(folder: Path, pretraining: bool) -> None:
     if not (folder / CARD).is_file():
         raise ValueError(
             f"{str(folder)!r} has no {CARD}: a model is published with its card. "
-            f"First: python -m data2vec.model_cards.render {folder} --license apache-2.0"
+            f"First: data2vec card {folder} --license apache-2.0"
         )
 
 

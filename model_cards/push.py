@@ -1,4 +1,4 @@
-"""Publish a run folder: `python -m data2vec.model_cards.push RUN_FOLDER OWNER/NAME [--dry-run] [--public] [...]`.
+"""Publish a run folder: `data2vec push RUN_FOLDER OWNER/NAME [--dry-run] [--public] [...]`.
 
 Uploads the model, its card with curves, the record of the run and, for data2vec 2.0, the code, in one commit.
 `--dry-run` lists exactly what that would be and uses no network. The repository is private unless `--public` is given.
@@ -8,16 +8,8 @@ The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another Hub.
 message says what helps).
 """
 
-import sys
-
-from data2vec.model_cards.command_line import MAIN, check_push, push_parser
-from data2vec.pretraining.command_line import answer_early
-
-
-if __name__ == "__main__":
-    answer_early(check_push)
-
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +18,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from data2vec.model_cards.command_line import MAIN, push_parser
 from data2vec.model_cards.folder import CONFIG
 from data2vec.model_cards.hub.errors import in_words, is_expected
 from data2vec.model_cards.hub.upload_list import UploadList, list_uploads
@@ -178,7 +171,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_REFUSED
     print(f"Done: {commit.commit_url}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,18 +1,8 @@
-"""Render the card of a run folder: `python -m data2vec.model_cards.render RUN_FOLDER --license apache-2.0 [...]`.
+"""Render the card of a run folder: `data2vec card RUN_FOLDER --license apache-2.0 [...]`.
 
 Writes README.md, the model card with the Hub's metadata, and curves.png into the folder. It takes its numbers from the
 folder's own files only; what a person says is kept in card.yaml there, so that the next call needs no words.
 """
-
-import sys
-
-from data2vec.model_cards.card.card_yaml import CardFields
-from data2vec.model_cards.command_line import check_render, render_parser
-from data2vec.pretraining.command_line import answer_early
-
-
-if __name__ == "__main__":
-    answer_early(lambda: check_render(CardFields))
 
 import re
 from collections.abc import Sequence
@@ -22,9 +12,11 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from data2vec.model_cards.card import tables, usage
+from data2vec.model_cards.card.card_yaml import CardFields
 from data2vec.model_cards.card.facts import Facts, read_facts
 from data2vec.model_cards.card.hub_terms import METRICS, PIPELINE_NAMES
 from data2vec.model_cards.card.metadata import card_data, check
+from data2vec.model_cards.command_line import render_parser
 from data2vec.model_cards.report.verdict import verdict
 from data2vec.pretraining.checkpoints.run_files import CARD, write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
@@ -113,9 +105,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         render(folder, **given)
     except (ValueError, OSError) as error:
         return end(EXIT_REFUSED, error)
-    print(f"{folder / CARD} is the card. Look at it, then: python -m data2vec.model_cards.push {folder} OWNER/NAME")
+    print(f"{folder / CARD} is the card. Look at it, then: data2vec push {folder} OWNER/NAME")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

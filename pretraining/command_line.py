@@ -23,7 +23,7 @@ RECIPES = Path(__file__).parent / "recipes"
 WHAT = """Pretrain data2vec 1 or 2.0 in speech, vision or language. A recipe is a YAML file with the sections model,
 objective, data, training and, where the run ends with a report, report. --field value overrides one field: --max_steps
 100, --objective.top_k_layers 4 or, inside a field, --masking.length 5; values are YAML. The same command resumes an
-interrupted run."""
+interrupted run. On several GPUs: accelerate launch pretraining/run.py, with the same arguments."""
 SECTIONS = ("model", "objective", "data", "training")
 CLASSES = {  # section -> the class that holds its fields; those of other sections depend on the model type
     "training": ("data2vec.pretraining.shared_arguments", "PretrainingArguments"),
@@ -37,7 +37,7 @@ SWEEP_WHAT = """Try values of any fields of a recipe: of model, objective, data 
 which (space), how many runs (trials) and what they are compared by (measure: an online probe, or a number that needs
 no labels). Every trial is a run folder of its own, and best.yaml the recipe of the best one, which run.py takes as it
 is. The same command resumes an interrupted sweep."""
-SWEEP_EXAMPLE = """python -m data2vec.pretraining.sweep demo_vision.yaml --output_dir runs/my_sweep --trials 20 \\
+SWEEP_EXAMPLE = """data2vec sweep demo_vision.yaml --output_dir runs/my_sweep --trials 20 \\
     --space '{objective.top_k_layers: {low: 1, high: 4}, learning_rate: {low: 5e-4, high: 8e-3, log: true}}'"""
 
 
@@ -49,9 +49,9 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], lis
         FileNotFoundError: no such recipe.
     """
     parser = command_parser(
-        "accelerate launch pretraining/run.py",
+        "data2vec pretrain",
         WHAT,
-        "accelerate launch pretraining/run.py demo_audio.yaml --sources '[{path: my_clips}]' \\\n"
+        "data2vec pretrain demo_audio.yaml --sources '[{path: my_clips}]' \\\n"
         "    --output_dir runs/my_audio --probe null",
         page="docs/pretraining.md; docs/reference/modeling.md explains the fields of objective",
         usage="RECIPE.yaml [--field value ...]",
@@ -145,7 +145,7 @@ def _recipes() -> list[str]:
 def read_sweep(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
     """As [`read_command`], with the section `sweep`."""
     parser = command_parser(
-        "python -m data2vec.pretraining.sweep",
+        "data2vec sweep",
         SWEEP_WHAT,
         SWEEP_EXAMPLE,
         page="docs/sweeping.md",
@@ -164,13 +164,13 @@ def sweep_fields() -> list[str]:
     return fields_of("data2vec.pretraining.sweep.arguments", "SweepArguments")
 
 
-def check_sweep() -> None:
+def check_sweep(argv: Sequence[str]) -> None:
     """As [`check_command`], and that Optuna is installed."""
 
     def names(section: str, recipe: Mapping[str, Any]) -> list[str]:
         return sweep_fields() if section == SWEEP else field_names(section, recipe)
 
-    check_names(*read_sweep(), names)
+    check_names(*read_sweep(argv), names)
     require_optuna()
 
 
@@ -208,10 +208,9 @@ def texts_of(given: argparse.Namespace) -> list[Source]:
 def tokenizer_parser() -> argparse.ArgumentParser:
     """Of train_tokenizer."""
     parser = command_parser(
-        "data2vec-train-tokenizer",
-        "Train a byte-level BPE tokenizer, RoBERTa's kind, on your own text and save it where AutoTokenizer opens it. "
-        "The same as python -m data2vec.pretraining.train_tokenizer.",
-        "data2vec-train-tokenizer --data corpus.txt more.jsonl --vocab_size 32000 my_tokenizer",
+        "data2vec tokenizer",
+        "Train a byte-level BPE tokenizer, RoBERTa's kind, on your own text and save it where AutoTokenizer opens it.",
+        "data2vec tokenizer --data corpus.txt more.jsonl --vocab_size 32000 my_tokenizer",
         page="docs/pretraining.md, text",
         usage="OUT_DIR --data DATA [DATA ...] --vocab_size N [options]",
     )
@@ -221,8 +220,8 @@ def tokenizer_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_tokenizer() -> None:
-    texts_of(tokenizer_parser().parse_args())
+def check_tokenizer(argv: Sequence[str]) -> None:
+    texts_of(tokenizer_parser().parse_args(argv))
 
 
 def consolidate_parser() -> argparse.ArgumentParser:

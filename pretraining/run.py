@@ -173,7 +173,7 @@ def pretrain(
     if trainer.is_world_process_zero():
         print(line)
         if code == 0:
-            print(f"See it with:        python -m data2vec.model_cards.report {run.folder}")
+            print(f"See it with:        data2vec report {run.folder}")
             print(f"Fine-tune it with:  accelerate launch finetune/run_*.py RECIPE --model_name_or_path {run.folder}")
     return code
 

@@ -1,18 +1,11 @@
 """Train a byte-level BPE tokenizer, RoBERTa's kind, on your own text and save it where AutoTokenizer opens it.
 
-python -m data2vec.pretraining.train_tokenizer --data corpus/*.txt --vocab_size 32000 OUT_DIR
+data2vec tokenizer --data corpus/*.txt --vocab_size 32000 OUT_DIR
 """
-
-import sys
-
-from data2vec.pretraining.command_line import answer_early, check_tokenizer, texts_of, tokenizer_parser
-
-
-if __name__ == "__main__":
-    answer_early(check_tokenizer)
 
 from collections.abc import Sequence
 
+from data2vec.pretraining.command_line import texts_of, tokenizer_parser
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.console.progress import progress
 from data2vec.pretraining.data.sources import load_sources
@@ -31,7 +24,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"A byte-level BPE of {len(tokenizer)} tokens is in {given.out_dir}: AutoTokenizer opens it, and")
     print(f"a recipe uses it as data.tokenizer: {given.out_dir} with the encoder's vocab_size: {len(tokenizer)}.")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,7 @@ def blocks_of(page: Path) -> list[tuple[str, str]]:
 def run_block(language: str, code: str, folder: Path) -> None:
     """Run a bash or python block in `folder`; AssertionError with what it printed where it fails.
 
-    `python` and `accelerate` start warm ([`warm_server`]), unless DATA2VEC_TESTS_COLD is set.
+    `python`, `accelerate` and `data2vec` start warm ([`warm_server`]), unless DATA2VEC_TESTS_COLD is set.
     """
     environment = os.environ | {"PYTHONPATH": "", "ACCELERATE_USE_CPU": "true"}
     commands = commands_for(environment)

@@ -4,47 +4,88 @@ import importlib
 import importlib.util
 import re
 import sys
-import tomllib
+import types
 from collections.abc import Callable
 
 import pytest
 
-from data2vec.finetune.help_text import COMMANDS, recipes_of
+from data2vec.cli import COMMANDS, Command, main
+from data2vec.finetune.command_line import script_of
+from data2vec.finetune.help_text import COMMANDS as SCRIPT_WORDS
 from data2vec.finetune.help_text import RECIPES as FINE_TUNING_RECIPES
+from data2vec.finetune.help_text import recipes_of
 from data2vec.pretraining.command_line import RECIPES
 from data2vec.pretraining.console.help import EXIT_CODES, FINE_TUNING, ORDINARY
 from data2vec.pretraining.console.progress import progress
 from tests.code_blocks import ROOT, blocks_of
+from tests.finetune.encoders import encoder_folder
 
 
-SCRIPTS = {f"data2vec.finetune.{name.removesuffix('.py')}": name for name in COMMANDS}
-# module -> the exit codes that it documents
-MODULES = {
+SCRIPTS = {f"data2vec.finetune.{name.removesuffix('.py')}": name for name in SCRIPT_WORDS}
+TRAIN = {"pretrain": tuple(EXIT_CODES), "finetune": FINE_TUNING, "sweep": FINE_TUNING}
+# command, or module -> the exit codes that it documents
+CODES = {
+    **{f"data2vec {name}": TRAIN.get(name, ORDINARY) for name in COMMANDS},
     "data2vec.pretraining.run": tuple(EXIT_CODES),
     **{module: ORDINARY if name == "run_probe.py" else FINE_TUNING for module, name in SCRIPTS.items()},
-    "data2vec.pretraining.sweep": FINE_TUNING,
-    "data2vec.pretraining.train_tokenizer": ORDINARY,
     "data2vec.pretraining.consolidate": ORDINARY,
     "data2vec.finetune.train_ngram": ORDINARY,
     "data2vec.modeling.convert": ORDINARY,
-    **{f"data2vec.model_cards.{name}": ORDINARY for name in ("report", "render", "push", "export", "space")},
 }
 
 
-def main_of(module: str) -> Callable[[list[str]], int]:
-    """What `python -m module` calls: a package's is that of its `__main__`."""
-    package = importlib.util.find_spec(module).submodule_search_locations is not None
-    return importlib.import_module(f"{module}.__main__" if package else module).main
+def main_of(command: str) -> Callable[[list[str]], int]:
+    """What `data2vec NAME` or `python -m MODULE` calls: a package's is that of its `__main__`."""
+    if " " in command:
+        return lambda words: main([command.split()[1], *words])
+    package = importlib.util.find_spec(command).submodule_search_locations is not None
+    return importlib.import_module(f"{command}.__main__" if package else command).main
 
 
 def test_every_command_is_on_the_page():
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     launched = {*SCRIPTS, "data2vec.pretraining.run"}
-    for module in MODULES:
-        path = f"`accelerate launch {module.removeprefix('data2vec.').replace('.', '/')}.py "
-        assert (path if module in launched else f"`python -m {module} ") in page
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-    assert [script for script in scripts if f"`{script}`" not in page] == []
+    for command in CODES:
+        path = f"accelerate launch {command.removeprefix('data2vec.').replace('.', '/')}.py "
+        shown = path if command in launched else command if " " in command else f"python -m {command}"
+        assert f"`{shown}" in page
+    assert all(
+        f"`{words.name}`" in page or f"task.name: {words.name}`" in page or words.name == "probe"
+        for words in SCRIPT_WORDS.values()
+    )
+
+
+def test_finetune_finds_the_task_in_the_recipe(tmp_path):
+    for script, words in SCRIPT_WORDS.items():
+        for recipe in recipes_of(script):
+            assert script_of([recipe]) == script
+        mine = tmp_path / "mine.yaml"
+        mine.write_text("model: {model_name_or_path: x}\n")
+        assert script_of([str(mine), "--max_steps", "1", "--task.name", words.name]) == script
+        assert script_of([str(mine), f"--task.name={words.name}"]) == script
+    with pytest.raises(ValueError, match=r"task.name = None: the recipe must say its task, one of image-classifi"):
+        script_of([str(mine)])
+
+
+def test_a_recipe_of_another_task_is_refused(tmp_path, capsys):
+    words = ["esc10_small.yaml", "--model_name_or_path", str(encoder_folder(tmp_path, "vision", "v1"))]
+    assert main_of("data2vec.finetune.run_image_classification")(words) == 2
+    assert "task.name = 'audio-classification': run_image_classification.py is for" in capsys.readouterr().err
+
+
+def test_arguments_are_handed_over_unread(monkeypatch):
+    """In their order, with short options, negative numbers and what Typer would take for its own."""
+    words = ["run", "-o", "page", "--layer", "-1", "--data.train={path: a b}", "--show-completion", "", "-12"]
+    seen = []
+    module = types.SimpleNamespace(main=lambda words: seen.append(words) or 5)
+    monkeypatch.setitem(sys.modules, "data2vec.none_such", module)
+    monkeypatch.setitem(COMMANDS, "report", Command("", seen.append, "none_such"))
+    assert main(["report", *words]) == 5 and seen == [words, words]
+
+
+def test_completion_offers_recipes():
+    assert COMMANDS["pretrain"].complete("demo_v") == ["demo_vision.yaml"]
+    assert COMMANDS["card"].complete("demo_v") == COMMANDS["pretrain"].complete("") == []
 
 
 def help_of(module: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -61,13 +102,13 @@ def section(text: str, title: str) -> list[str]:
     return [line[2:] for line in found[1].splitlines()]
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", CODES)
 def test_help_has_an_example_exit_codes_and_the_page(module, capsys):
     text = help_of(module, capsys)
     assert max(map(len, text.splitlines())) <= 110, "wider than a terminal"
-    assert re.match(r"(accelerate launch|data2vec-|python -m)", section(text, "example")[0])
+    assert re.match(r"(data2vec |python -m)", section(text, "example")[0])
     codes = [int(line.split()[0]) for line in section(text, "exit codes")]
-    assert codes == sorted(MODULES[module])
+    assert codes == sorted(CODES[module])
     page = re.match(r"docs/\w+\.md", section(text, "documentation")[0])
     assert page and (ROOT / page[0]).is_file()
 
@@ -121,7 +162,7 @@ def test_a_recipe_like_no_other_lists_them(capsys):
     assert all(path.name in message for path in RECIPES.glob("*.yaml"))
 
 
-@pytest.mark.parametrize("module", ["data2vec.pretraining.train_tokenizer", "data2vec.finetune.train_ngram"])
+@pytest.mark.parametrize("module", ["data2vec tokenizer", "data2vec.finetune.train_ngram"])
 def test_small_commands_refuse_without_a_traceback(module, tmp_path, capsys):
     extra = ["--vocab_size", "300"] if "tokenizer" in module else []
     code = main_of(module)([str(tmp_path / "out"), "--data", str(tmp_path / "none.txt"), *extra])
@@ -134,7 +175,7 @@ def test_a_missing_argument_is_refused_with_the_usage(capsys):
     with pytest.raises(SystemExit) as done:
         importlib.import_module("data2vec.pretraining.run").main([])
     message = capsys.readouterr().err
-    assert done.value.code == 2 and "usage: accelerate launch pretraining/run.py RECIPE.yaml" in message
+    assert done.value.code == 2 and "usage: data2vec pretrain RECIPE.yaml" in message
 
 
 def test_bars_are_for_terminals(monkeypatch, capsys):
@@ -149,12 +190,12 @@ def test_bars_are_for_terminals(monkeypatch, capsys):
     assert "reading" not in capsys.readouterr().err, "what is over at once needs no bar"
 
 
-@pytest.mark.parametrize("script", COMMANDS)
+@pytest.mark.parametrize("script", SCRIPT_WORDS)
 def test_the_example_is_that_of_the_page(script):
     """docs/fine_tuning.md runs its commands in a test: recipe and fields of the example are among theirs."""
     blocks = [code for language, code in blocks_of(ROOT / "docs" / "fine_tuning.md") if language == "bash"]
     on_page = " ".join(code for code in blocks if f"finetune/{script}" in code)
-    example = COMMANDS[script].example
+    example = SCRIPT_WORDS[script].example
     assert set(re.findall(r"--[\w.]+|\w+\.yaml", example)) <= set(re.findall(r"--[\w.]+|\w+\.yaml", on_page))
 
 

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 LAYERS = ["modeling", "pretraining", "finetune", "model_cards"]  # each may import those before it
+TOP = ["cli", "__main__"]  # files of the root above all layers, each may import those before it
 # Rooms of a layer, each may import those before it; docs/architecture.md draws them. "" is the layer's own files.
 ROOMS = {
     "modeling": ["", "convert"],
@@ -111,13 +112,19 @@ def test_file_names_say_what_is_inside() -> None:
 def test_imports_go_one_way() -> None:
     for rank, layer in enumerate(LAYERS):
         allowed = {f"data2vec.{name}" for name in LAYERS[: rank + 1]}
-        above = {f"data2vec.{name}" for name in LAYERS[rank + 1 :]}
+        above = {f"data2vec.{name}" for name in [*LAYERS[rank + 1 :], *TOP]}
         for path in sources(layer):
             names = imports(path)
             used = {".".join(name.split(".")[:2]) for name in names if name.split(".")[0] == "data2vec"}
             assert not used & above, f"{path}: {layer} imports {used & above}, only {allowed} lie below it"
             bare = {name for name in names if name.split(".")[0] in LAYERS}
             assert not bare, f"{path}: write data2vec.{min(bare)}, the folder itself is no package"
+
+
+def test_files_of_the_root_lie_above_all_layers() -> None:
+    assert {path.stem for path in ROOT.glob("*.py")} == {"__init__", *TOP}
+    for rank, name in enumerate(TOP):
+        assert not imports(ROOT / f"{name}.py") & {f"data2vec.{above}" for above in TOP[rank:]}
 
 
 def room_of(layer: str, module: str) -> str:
@@ -261,7 +268,7 @@ def test_version_is_the_same_everywhere() -> None:
 
 @pytest.mark.parametrize("command", sorted(PYPROJECT["project"]["scripts"]))
 def test_console_command_answers(command: str) -> None:
-    (entry,) = importlib.metadata.entry_points(group="console_scripts", name=command)
+    entry = importlib.metadata.EntryPoint(command, PYPROJECT["project"]["scripts"][command], "console_scripts")
     assert callable(entry.load())
 
 
@@ -329,7 +336,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of the working tree, built from a copy: setuptools leaves its build folder beside the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "checkout"
-    keep = {"pyproject.toml", "README.md", "LICENSE", "__init__.py", "py.typed", *LAYERS, "model_cards", "tests"}
+    keep = {"pyproject.toml", "README.md", "LICENSE", "__init__.py", "py.typed", *LAYERS, "tests"} | {
+        f"{name}.py" for name in TOP
+    }
     shutil.copytree(ROOT, copy, ignore=lambda at, names: set(names) - keep if Path(at) == ROOT else {"__pycache__"})
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     result = subprocess.run([*pip, "--wheel-dir", folder, copy], capture_output=True, text=True, timeout=300)
@@ -339,7 +348,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
-    expected = {"data2vec/__init__.py", "data2vec/py.typed"}
+    expected = {"data2vec/__init__.py", "data2vec/py.typed", *(f"data2vec/{name}.py" for name in TOP)}
     for name, folder in package_folders().items():
         if name != "data2vec":
             files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]

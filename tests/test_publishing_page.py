@@ -24,7 +24,7 @@ def reader(tmp_path_factory):
         for name, value in hub.environment(here / "cache").items():
             patch.setitem(os.environ, name, value)
         words = f"render {letters} --license mit", f"push {letters} me/my-letters"
-        run_block("bash", "\n".join(f"python -m data2vec.model_cards.{line}" for line in words), here)
+        run_block("bash", "\n".join(f"data2vec {line}" for line in words), here)
         yield hub, here
 
 

@@ -16,7 +16,7 @@ COLD = "DATA2VEC_TESTS_COLD"  # of the environment: every process is started afr
 
 
 def commands_for(environment: Mapping[str, str]) -> Path:
-    """The folder with `python` and `accelerate` for processes with this environment; it ends with this process.
+    """The folder with the commands for processes with this environment; it ends with this process.
 
     They are forked from a process that has imported the libraries in that environment, so they share the seed of
     hashes: a test that compares what two processes do starts these itself.

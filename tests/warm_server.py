@@ -1,9 +1,9 @@
-"""Forks `python` and `accelerate` from a process that has imported the libraries: `warm_server.py BIN SOCKET`.
+"""Forks commands from a process that has imported the libraries: `warm_server.py BIN SOCKET`.
 
 To import torch, transformers and the others takes some six seconds, and a page of documentation starts a dozen
 processes. One that is forked here has the libraries and nothing else: this package it imports itself, with the
-arguments, folder, environment and standard streams of the one who asked. BIN gets the two commands, to be put on PATH;
-what they cannot do warm, another environment for example, they do with the real Python.
+arguments, folder, environment and standard streams of the one who asked. BIN gets `python`, `accelerate` and
+`data2vec`, to be put on PATH; what they cannot do warm, another environment for example, they do with the real Python.
 """
 
 import atexit
@@ -38,12 +38,12 @@ READ_AT_IMPORT = ("HF_", "HUGGING", "TRANSFORMERS_", "DATASETS", "OMP_", "MKL_",
 
 CLIENT = """#!{python} -ISE
 import json, os, socket, sys
-real = [{python!r}] + ([{accelerate!r}] if {accelerated} else [])
-if not {accelerated} and (len(sys.argv) < 2 or not (sys.argv[1] in ("-c", "-m") or sys.argv[1].endswith(".py"))):
+real = {real!r}
+if len(real) == 1 and (len(sys.argv) < 2 or not (sys.argv[1] in ("-c", "-m") or sys.argv[1].endswith(".py"))):
     os.execv(real[0], real + sys.argv[1:])
 asked = socket.socket(socket.AF_UNIX)
 asked.connect({socket!r})
-words = (["-m", "accelerate.commands.accelerate_cli"] if {accelerated} else []) + sys.argv[1:]
+words = {warm!r} + sys.argv[1:]
 request = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
 socket.send_fds(asked, [len(request).to_bytes(8, "big")], [0, 1, 2])
 asked.sendall(request)
@@ -60,10 +60,11 @@ def environment_at_import(environment: Any) -> dict[str, str]:
 
 
 def write_commands(bin_folder: Path, path: str) -> None:
-    real = {"python": sys.executable, "accelerate": str(Path(sys.executable).with_name("accelerate"))}
-    for name in ("python", "accelerate"):
+    launcher = ["-m", "accelerate.commands.accelerate_cli"]
+    modules: dict[str, list[str]] = {"python": [], "accelerate": launcher, "data2vec": ["-m", "data2vec"]}
+    for name, warm in modules.items():
         file = bin_folder / name
-        file.write_text(CLIENT.format(**real, accelerated=name == "accelerate", socket=path))
+        file.write_text(CLIENT.format(python=sys.executable, real=[sys.executable, *warm], warm=warm, socket=path))
         file.chmod(0o755)
     sys.executable = str(bin_folder / "python")  # what `accelerate launch` starts its processes with
 

@@ -11,7 +11,7 @@ linear_softmax  a frame-classification model whose frames' probabilities are poo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.audio import AudioData
 from ...pretraining.data.build import modality_of
 from ...pretraining.data.labels import Labels, encode_label_lists, is_list, number_labels
@@ -41,6 +40,7 @@ from ..metrics import load, unweighted_accuracy
 from ..mixing import MixingCollator
 from ..predictions import SCORES_KEPT, classification_rows, write_confusion
 from ..task import Collate, Task, TaskData
+from ..task_arguments import TaskArguments
 from .augment import SpecAugment
 from .examples import ClipCollator, ClipReader, MixedExamples, Mixup, WeightedExamples, real_frames
 from .folds import holding_out
@@ -104,10 +104,8 @@ class AudioClassificationData(FineTuneDataArguments):
 
 
 @dataclass(kw_only=True)
-class AudioClassificationArguments(CheckedArguments):
+class AudioClassificationArguments(TaskArguments):
     """The `task` section of an audio-classification recipe. Masking is the model's: model.mask_time_prob and so on."""
-
-    where: ClassVar[str] = "task"
 
     pooling: Literal["mean", "linear_softmax"] = field(
         default="mean",

@@ -11,7 +11,7 @@ utterances, as in the original's recipes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import datasets
 import numpy as np
@@ -24,7 +24,6 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.modality import describe
 from ...pretraining.data.sound_files import AUDIO
 from ...pretraining.data.sources import LABEL
@@ -33,6 +32,7 @@ from ..labels import open_splits
 from ..metrics import load
 from ..normalisation import CASES, PUNCTUATION
 from ..task import Task, TaskData
+from ..task_arguments import TaskArguments
 from .data import CtcCollator, CtcDataArguments, Speech, decode_labels
 from .decoding import GreedyDecoder, LanguageModelDecoder, Tuning, most_frequent, tune, utterance_errors
 from .transcripts import letters_of, make_tokenizer
@@ -43,10 +43,8 @@ PADDED = -100.0  # what the `Trainer` fills batches of predictions up with; a fr
 
 
 @dataclass(kw_only=True)
-class CtcArguments(CheckedArguments):
+class CtcArguments(TaskArguments):
     """The `task` fields of a recipe for speech recognition."""
-
-    where: ClassVar[str] = "task"
 
     letter_case: str = field(default="upper", metadata={"help": "of transcripts: upper, lower or keep"})
     removed_characters: str = field(

@@ -1,20 +1,18 @@
 """What a recipe of image classification says: its sections `task` and `data`."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
-from ...pretraining.data.arguments import CheckedArguments
 from ..data_arguments import FineTuneDataArguments
+from ..task_arguments import TaskArguments
 
 
 @dataclass(kw_only=True)
-class ImageClassificationArguments(CheckedArguments):
+class ImageClassificationArguments(TaskArguments):
     """The `task` section: augmentation of training images, and the head.
 
     The defaults are off, so that a recipe names all that it does; the sources are beside the numbers there.
     """
-
-    where: ClassVar[str] = "task"
 
     pooling: Literal["mean", "cls"] = field(
         default="mean", metadata={"help": "what the head reads: the mean of the patches, or the class token"}

@@ -1,17 +1,15 @@
 """What recipes on point clouds say: their sections `task` and `data`."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
-from ...pretraining.data.arguments import CheckedArguments
 from ..data_arguments import FineTuneDataArguments
+from ..task_arguments import TaskArguments
 
 
 @dataclass(kw_only=True)
-class PointsTaskArguments(CheckedArguments):
+class PointsTaskArguments(TaskArguments):
     """The `task` section: augmentation in training, and evaluation."""
-
-    where: ClassVar[str] = "task"
 
     scale: list[float] = field(
         default_factory=lambda: [1.0, 1.0], metadata={"help": "smallest and largest factor, drawn for each axis"}

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from ...pretraining.data.arguments import CheckedArguments
 from ..data_arguments import FineTuneDataArguments
+from ..task_arguments import TaskArguments
 
 
 @dataclass(kw_only=True)
@@ -43,10 +44,8 @@ Kind = Literal["knn", "linear", "mlp", "few_labels"]
 
 
 @dataclass(kw_only=True)
-class ProbeTask(CheckedArguments):
+class ProbeTask(TaskArguments):
     """The `task` section: which features, and what is asked of them."""
-
-    where: ClassVar[str] = "task"
 
     weights: Literal["student", "teacher"] = field(
         default="student", metadata={"help": "of a pretraining run; the teacher is in its sub-folder pretraining"}

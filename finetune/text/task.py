@@ -4,14 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import datasets
 import numpy as np
 from transformers import AutoModelForSequenceClassification
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.data.labels import Labels, holds_decimals, number_labels, read_numbers
 from ...pretraining.data.text import TextCollator
 from ...pretraining.data.text_rows import TEXT
@@ -23,6 +22,7 @@ from ..labels import labelled_examples
 from ..metrics import load
 from ..predictions import classification_rows, write_confusion, write_rows
 from ..task import VALIDATION, Task, TaskData, softmax
+from ..task_arguments import TaskArguments
 from .arguments import TextClassificationData
 from .data import (
     empty_texts,
@@ -44,10 +44,8 @@ OWN_CLASSES, OWN_NUMBERS = ("accuracy",), ("pearson", "spearman")  # what your o
 
 
 @dataclass(kw_only=True)
-class TextClassificationArguments(CheckedArguments):
+class TextClassificationArguments(TaskArguments):
     """The `task` section of a text recipe."""
-
-    where: ClassVar[str] = "task"
 
     sweep: GlueSweep | None = field(
         default=None, metadata={"help": "runs over tasks, learning rates and seeds; its fields are in glue_sweep"}

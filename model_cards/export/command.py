@@ -1,4 +1,4 @@
-"""Export a model: `python -m data2vec.model_cards.export RUN_FOLDER_OR_HUB_ID OUT [--format torch onnx] [--int8]`.
+"""Export a model: `data2vec export RUN_FOLDER_OR_HUB_ID OUT [--format torch onnx] [--int8]`.
 
 OUT receives model.pt2 (torch.export), model.onnx and model.int8.onnx as asked for, the model's configuration and
 processor, and export.json with what was checked and measured. A file whose outputs differ from PyTorch's by more than

@@ -1,4 +1,4 @@
-"""See a run: `python -m data2vec.model_cards.report RUN_FOLDER [OTHER_RUN_FOLDER] [-o report.html]`.
+"""See a run: `data2vec report RUN_FOLDER [OTHER_RUN_FOLDER] [-o report.html]`.
 
 Writes one HTML page that needs nothing outside itself, and its pictures as PNG files in a folder beside it: is the run
 healthy, its curves, what it learnt, what its masks hide of its own data, a map of its features, where it looks, what

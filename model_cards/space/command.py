@@ -1,4 +1,4 @@
-"""A Space to try a model in: `python -m data2vec.model_cards.space MODEL [--launch | --push OWNER/NAME [--dry-run]]`.
+"""A Space to try a model in: `data2vec space MODEL [--launch | --push OWNER/NAME [--dry-run]]`.
 
 Writes a folder with app.py, requirements.txt, README.md and space.json, and runs it here or uploads it.
 """

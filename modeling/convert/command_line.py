@@ -2,14 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
 WHAT = """Turn a checkpoint of the original code, of data2vec 1 or 2.0, into a folder that from_pretrained opens,
 and back. fairseq is not needed, and nothing of the checkpoint is run."""
 ENDING = """example:
-  data2vec-convert-fairseq audio_base_ls.pt my_model
-  data2vec-convert-fairseq my_model back.pt --to-fairseq
+  data2vec convert audio_base_ls.pt my_model
+  data2vec convert my_model back.pt --to-fairseq
 
 exit codes:
   0  done
@@ -30,7 +31,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def command_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="data2vec-convert-fairseq", description=WHAT, epilog=ENDING, formatter_class=_Help, allow_abbrev=False
+        prog="data2vec convert", description=WHAT, epilog=ENDING, formatter_class=_Help, allow_abbrev=False
     )
     parser.add_argument(
         "source",
@@ -73,10 +74,15 @@ def refuse(error: Exception) -> int:
     return 2
 
 
+def check_command(argv: Sequence[str] | None = None) -> None:
+    """Raises ValueError where the command line names nothing to convert, or a place that is taken."""
+    given = command_parser().parse_args(argv)
+    (check_back if given.to_fairseq else check_there)(given.source, given.out)
+
+
 def answer_early() -> None:
     """End the process with help, or with what is wrong with its command line; else return."""
-    given = command_parser().parse_args()
     try:
-        (check_back if given.to_fairseq else check_there)(given.source, given.out)
+        check_command()
     except (ValueError, OSError) as error:
         sys.exit(refuse(error))

@@ -243,7 +243,7 @@ def _open_tokenizer(args: TextDataArguments) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"data.tokenizer = {args.tokenizer!r} cannot be opened: name a folder or a Hub name that AutoTokenizer "
-            f"opens (python -m data2vec.pretraining.train_tokenizer makes one), or {TRAINED_HERE}. {error}"
+            f"opens (data2vec tokenizer makes one), or {TRAINED_HERE}. {error}"
         ) from error
 
 

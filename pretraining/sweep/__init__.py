@@ -1,1 +1,1 @@
-"""Many runs of one recipe, compared by one number: `python -m data2vec.pretraining.sweep RECIPE.yaml`."""
+"""Many runs of one recipe, compared by one number: `data2vec sweep RECIPE.yaml`."""

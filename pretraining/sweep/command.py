@@ -1,4 +1,4 @@
-"""Try many recipes: `python -m data2vec.pretraining.sweep RECIPE.yaml [--field value ...]`.
+"""Try many recipes: `data2vec sweep RECIPE.yaml [--field value ...]`.
 
     recipe -> space -> trials (run-0/, run-1/, ...: each a run of run.py) -> sweep.json, best.yaml
 

@@ -282,7 +282,7 @@ def test_a_task_asked_for_is_one_run_of_a_recipe_with_a_sweep(encoders, glue, tm
     recipe = write_recipe(tmp_path, glue, encoders["v1"], task={"sweep": sweep}, training={"max_steps": 1})
     assert main([recipe, "--task_name", "sst2"]) == 0
     assert [file.parent for file in tmp_path.rglob("results.json")] == [tmp_path / "run"]
-    assert f"python -m data2vec.model_cards.render {tmp_path / 'run'}\n" in capsys.readouterr().out, "what comes next"
+    assert f"data2vec card {tmp_path / 'run'}\n" in capsys.readouterr().out, "what comes next"
     written = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert written["data"]["task_name"] == "sst2"
 

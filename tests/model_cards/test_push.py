@@ -1,4 +1,4 @@
-"""`python -m data2vec.model_cards.push` against a Hub on this machine, through the real client."""
+"""`data2vec push` against a Hub on this machine, through the real client."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`python -m data2vec.model_cards.render` on finished run folders of every kind."""
+"""`data2vec card` on finished run folders of every kind."""
 
 import json
 import re

@@ -8,9 +8,10 @@ import sys
 import pytest
 from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING
 
+from data2vec.cli import COMMANDS
 from data2vec.finetune.arguments import FineTuneArguments
 from data2vec.finetune.command_line import ARGUMENTS
-from data2vec.finetune.help_text import COMMANDS
+from data2vec.finetune.help_text import COMMANDS as SCRIPTS
 from data2vec.modeling.configuration_objective import objective_class_of
 from data2vec.pretraining import command_line
 from data2vec.pretraining.console.fields import fields_of
@@ -21,7 +22,7 @@ from tests.code_blocks import ROOT
 
 HOMES = {*command_line.CLASSES.values(), *(built.reads.arguments for built in BUILT_IN.values()), ARGUMENTS}
 HOMES |= {built.objective for built in BUILT_IN.values()}
-HOMES |= {home for words in COMMANDS.values() for home in (words.data, words.task)}
+HOMES |= {home for words in SCRIPTS.values() for home in (words.data, words.task)}
 
 
 @pytest.mark.parametrize(("module", "name"), sorted(HOMES))
@@ -44,7 +45,7 @@ def test_model_types_are_those_that_are_pretrained(model_type):
 
 def test_fine_tuning_reads_the_classes_of_its_tasks():
     assert getattr(importlib.import_module(ARGUMENTS[0]), ARGUMENTS[1]) is FineTuneArguments
-    for script, words in COMMANDS.items():
+    for script, words in SCRIPTS.items():
         module = importlib.import_module(f"data2vec.finetune.{script.removesuffix('.py')}")
         tasks = [
             value
@@ -80,31 +81,36 @@ except SystemExit as done:
         ("pretraining/run.py demo_text.yaml --objective.vews 2", 2, "did you mean 'views'?"),
         ("pretraining/run.py demo_vision.yaml --model.patch_siz 2", 2, "did you mean 'patch_size'?"),
         ("pretraining/run.py demo_vision.yaml --data.max_second 2", 2, "data.max_second is not a field"),
-        *((f"finetune/{script} --help", 0, "fields of task") for script in COMMANDS),
-        *((f"finetune/{script} zzz.yaml", 2, "There is no recipe 'zzz.yaml'") for script in COMMANDS),
+        *((f"finetune/{script} --help", 0, "fields of task") for script in SCRIPTS),
+        *((f"finetune/{script} zzz.yaml", 2, "There is no recipe 'zzz.yaml'") for script in SCRIPTS),
         *((f"data2vec.{module} --help", 0, "documentation:") for module in (
-            "pretraining.train_tokenizer", "pretraining.consolidate", "pretraining.sweep", "finetune.train_ngram",
-            "modeling.convert", "modeling.convert_fairseq", "model_cards.render", "model_cards.push",
-            "model_cards.report", "model_cards.export", "model_cards.space",
+            "pretraining.consolidate", "finetune.train_ngram", "modeling.convert", "modeling.convert_fairseq",
         )),
-        ("data2vec.pretraining.train_tokenizer out --vocab_size 300 --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
-        ("data2vec.pretraining.train_tokenizer out --vocab_size 300 --data zzz*.txt", 2, "correct the pattern"),
+        *((f"data2vec {command} --help", 0, "documentation:") for command in COMMANDS),
+        ("data2vec --help", 0, "pretrain"),
+        ("data2vec pretrian", 2, "error: No such command 'pretrian'. Did you mean 'pretrain'?"),
+        ("data2vec pretrain demo_text.yaml --learning_rat 1", 2, "Did you mean --learning_rate?"),
+        ("data2vec finetune esc10_small.yaml --help", 0, "recipes that come with the package"),
+        ("data2vec finetune demo_text.yaml", 2, "There is no recipe 'demo_text.yaml'"),
+        ("data2vec finetune esc10_small.yaml --task.name smell", 2, "task.name = 'smell': the recipe must say"),
+        ("data2vec tokenizer out --vocab_size 300 --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
+        ("data2vec tokenizer out --vocab_size 300 --data zzz*.txt", 2, "correct the pattern"),
         ("data2vec.pretraining.consolidate zzz out", 2, "zzz has no config.json"),
-        ("data2vec.pretraining.sweep zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
-        ("data2vec.pretraining.sweep demo_vision.yaml --trails 2", 2, "Did you mean --trials?"),
-        ("data2vec.pretraining.sweep demo_vision.yaml --objective.vews 2", 2, "did you mean 'views'?"),
+        ("data2vec sweep zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
+        ("data2vec sweep demo_vision.yaml --trails 2", 2, "Did you mean --trials?"),
+        ("data2vec sweep demo_vision.yaml --objective.vews 2", 2, "did you mean 'views'?"),
         ("data2vec.finetune.train_ngram out --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
         ("data2vec.modeling.convert zzz.pt out", 2, "zzz.pt is not a file"),
         ("data2vec.modeling.convert pyproject.toml tests", 2, "tests is there already"),
         ("data2vec.modeling.convert_fairseq zzz out.pt --to-fairseq", 2, "zzz has no config.json"),
-        ("data2vec.model_cards.render zzz", 2, "'zzz' is not a folder"),
-        ("data2vec.model_cards.push zzz me/zzz", 2, "'zzz' is not a folder"),
-        ("data2vec.model_cards.push tests me/zzz", 2, "'tests' has no config.json"),
-        ("data2vec.model_cards.report tests zzz", 2, "'tests' holds nothing of a run"),
-        ("data2vec.model_cards.export ./zzz out --int8", 2, "add onnx to --format"),
-        ("data2vec.model_cards.export ./zzz out", 2, "no file or folder './zzz'"),
-        ("data2vec.model_cards.space ./zzz", 2, "no file or folder './zzz'"),
-        ("data2vec.model_cards.space tests --push me/zzz", 2, "--push needs --model_id"),
+        ("data2vec card zzz", 2, "'zzz' is not a folder"),
+        ("data2vec push zzz me/zzz", 2, "'zzz' is not a folder"),
+        ("data2vec push tests me/zzz", 2, "'tests' has no config.json"),
+        ("data2vec report tests zzz", 2, "'tests' holds nothing of a run"),
+        ("data2vec export ./zzz out --int8", 2, "add onnx to --format"),
+        ("data2vec export ./zzz out", 2, "no file or folder './zzz'"),
+        ("data2vec space ./zzz", 2, "no file or folder './zzz'"),
+        ("data2vec space tests --push me/zzz", 2, "--push needs --model_id"),
     ],
 )  # fmt: skip
 def test_help_and_slips_are_answered_before_torch_is_imported(words, code, said):
