@@ -103,7 +103,7 @@ def ngram_parser() -> argparse.ArgumentParser:
         "Interpolated Kneser-Ney smoothing in plain Python: good for some million words; for more, KenLM's lmplz is "
         "faster and needs less memory. Sentences are normalised as transcripts are.",
         "python -m data2vec.finetune.train_ngram --data transcripts.txt --order 3 lm.arpa",
-        page="docs/fine_tuning.md, with a language model",
+        page="docs/tasks/speech_recognition.md",
         usage="OUT_FILE --data DATA [DATA ...] [--order N] [options]",
     )
     add_texts(parser)

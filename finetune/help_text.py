@@ -27,7 +27,7 @@ COMMANDS = {
         "fashion_mnist_small.yaml \\\n"
         "    --model_name_or_path runs/my_vision --labels_per_class null \\\n"
         "    --data.train '{path: my_photos/train}' --data.test '{path: my_photos/test}'",
-        "docs/fine_tuning.md",
+        "docs/tasks/image_classification.md",
         ("data2vec.finetune.image.arguments", "ImageClassificationData"),
         ("data2vec.finetune.image.arguments", "ImageClassificationArguments"),
     ),
@@ -38,7 +38,7 @@ COMMANDS = {
         "librispeech_small.yaml --model_name_or_path runs/my_audio \\\n"
         "    --data.train '{path: train.jsonl}' --data.validation '{path: validation.jsonl}' \\\n"
         "    --data.test '{path: test.jsonl}'",
-        "docs/fine_tuning.md, speech recognition",
+        "docs/tasks/speech_recognition.md",
         ("data2vec.finetune.ctc.data", "CtcDataArguments"),
         ("data2vec.finetune.ctc.task", "CtcArguments"),
     ),
@@ -48,7 +48,7 @@ COMMANDS = {
         "task of GLUE (--task_name rte); --sweep.tasks all makes the papers' sweep and prints GLUE's row.",
         "imdb_small.yaml --model_name_or_path runs/my_text \\\n"
         "    --data.train '{path: my_reviews.csv, label_column: verdict}' --data.test null",
-        "docs/fine_tuning.md, text",
+        "docs/tasks/text_classification.md",
         ("data2vec.finetune.text.arguments", "TextClassificationData"),
         ("data2vec.finetune.text.task", "TextClassificationArguments"),
     ),
@@ -59,7 +59,7 @@ COMMANDS = {
         "spoken_digits_small.yaml \\\n"
         "    --model_name_or_path runs/my_audio --data.train '{path: my_sounds/train}' \\\n"
         "    --data.test '{path: my_sounds/test}' --data.validation null --validation_share 0.2",
-        "docs/fine_tuning.md, sounds",
+        "docs/tasks/audio_classification.md",
         ("data2vec.finetune.audio.task", "AudioClassificationData"),
         ("data2vec.finetune.audio.task", "AudioClassificationArguments"),
     ),
@@ -69,7 +69,7 @@ COMMANDS = {
         "shapes_small.yaml \\\n"
         "    --model_name_or_path runs/my_points --data.validation null --labels_per_class null \\\n"
         "    --data.train '{path: my_scans/train}' --data.test '{path: my_scans/test}'",
-        "docs/fine_tuning.md, point clouds",
+        "docs/tasks/point_clouds.md",
         ("data2vec.finetune.points.arguments", "PointCloudClassificationData"),
         ("data2vec.finetune.points.arguments", "PointsTaskArguments"),
     ),
@@ -79,7 +79,7 @@ COMMANDS = {
         "its part.",
         "shapenet_part.yaml --model_name_or_path runs/my_points \\\n"
         "    --data.train '{path: my_objects/train}' --data.test '{path: my_objects/test}'",
-        "docs/fine_tuning.md, point clouds",
+        "docs/tasks/point_clouds.md",
         ("data2vec.finetune.points.arguments", "PointsFineTuneData"),
         ("data2vec.finetune.points.arguments", "PointsTaskArguments"),
     ),
@@ -89,7 +89,7 @@ COMMANDS = {
         "and raw features. --probes '[]' only writes features.",
         "probe_audio.yaml --model_name_or_path runs/my_audio \\\n"
         "    --data.train '{path: my_sounds/train}' --data.test '{path: my_sounds/test}'",
-        "docs/fine_tuning.md, without fine-tuning",
+        "docs/tasks/frozen_features.md",
         ("data2vec.finetune.probe.arguments", "ProbeData"),
         ("data2vec.finetune.probe.arguments", "ProbeTask"),
     ),

@@ -1,6 +1,7 @@
 """Fine-tune for image classification: `accelerate launch finetune/run_image_classification.py RECIPE.yaml`.
 
-`--field value` overrides a field of the recipe. See docs/fine_tuning.md, and runner.py for what the run folder holds.
+`--field value` overrides a field of the recipe. See docs/tasks/image_classification.md.
+runner.py says what the run folder holds.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Fine-tune to find the parts of objects: `accelerate launch finetune/run_part_segmentation.py RECIPE.yaml`.
 
-`--field value` overrides a field of the recipe. See docs/fine_tuning.md, and runner.py for what the run folder holds.
+`--field value` overrides a field of the recipe. See docs/tasks/point_clouds.md.
+runner.py says what the run folder holds.
 """
 
 import sys

@@ -109,7 +109,7 @@ def test_help_has_an_example_exit_codes_and_the_page(module, capsys):
     assert re.match(r"(data2vec |python -m)", section(text, "example")[0])
     codes = [int(line.split()[0]) for line in section(text, "exit codes")]
     assert codes == sorted(CODES[module])
-    page = re.match(r"docs/\w+\.md", section(text, "documentation")[0])
+    page = re.match(r"docs/[\w/]+\.md", section(text, "documentation")[0])
     assert page and (ROOT / page[0]).is_file()
 
 
@@ -192,8 +192,8 @@ def test_bars_are_for_terminals(monkeypatch, capsys):
 
 @pytest.mark.parametrize("script", SCRIPT_WORDS)
 def test_the_example_is_that_of_the_page(script):
-    """docs/fine_tuning.md runs its commands in a test: recipe and fields of the example are among theirs."""
-    blocks = [code for language, code in blocks_of(ROOT / "docs" / "fine_tuning.md") if language == "bash"]
+    """A test runs the page's commands: recipe and fields of the example are among theirs."""
+    blocks = [code for language, code in blocks_of(ROOT / SCRIPT_WORDS[script].page) if language == "bash"]
     on_page = " ".join(code for code in blocks if f"finetune/{script}" in code)
     example = SCRIPT_WORDS[script].example
     assert set(re.findall(r"--[\w.]+|\w+\.yaml", example)) <= set(re.findall(r"--[\w.]+|\w+\.yaml", on_page))

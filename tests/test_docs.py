@@ -47,6 +47,11 @@ def test_the_link_check_finds_what_is_broken(tmp_path):
     assert broken_links(page) == ["none.md: no such file", "#same-2: no such heading", "none.png: no such file"]
 
 
+@pytest.mark.parametrize("page", sorted(set(DOCS.rglob("*.md")) - set((DOCS / "results").rglob("*.md"))), ids=name)
+def test_a_page_is_short(page):
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= 150, "split it, or move the details to docs/runs"
+
+
 @pytest.mark.parametrize("page", LINKED, ids=name)
 def test_files_that_are_named_are_there(page):
     """`folder/file.py` in the text, from the root or from the page."""
@@ -70,12 +75,13 @@ def test_commands_that_are_not_run_name_what_is_there(page):
         assert importlib.util.find_spec(module) is not None
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=name)
+@pytest.mark.parametrize("page", sorted([*DOCS.glob("*.md"), *(DOCS / "tasks").glob("*.md")]), ids=name)
 def test_code_of_a_page_is_run_by_a_test(page):
     code = [language for language, _ in blocks_of(page) if language in ("bash", "python")]
     if not code or page.name in NOT_RUN:
         return
-    stem = page.stem.rpartition("_")[0] if page.stem.startswith("getting_started_") else page.stem
+    stem = "getting_started" if page.stem.startswith("getting_started_") else page.stem
+    stem = "tasks" if page.parent.name == "tasks" else stem
     tests = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     assert any(stem in text and "run_block" in text for text in tests), "no test runs its blocks"
 
@@ -156,8 +162,8 @@ def test_every_page_is_in_the_site(tmp_path):
 
     settings = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path))
     listed = re.findall(r"[\w/]+\.md", str(settings["nav"]))
-    pages = [str(page.relative_to(DOCS)) for page in [*DOCS.glob("*.md"), *(DOCS / "reference").glob("*.md")]]
-    assert set(pages) <= set(listed)
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert {page for page in pages if not page.startswith("runs/")} | {"runs/README.md"} == set(listed)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

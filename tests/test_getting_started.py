@@ -6,7 +6,7 @@ import pytest
 
 from tests.code_blocks import ROOT, blocks_of, run_block
 from tests.getting_started import blocks_to_run, check_number_of_commands, check_published, reader, texts
-from tests.test_fine_tuning_page import photos, sounds
+from tests.test_task_pages import photos, sounds
 from tests.warm import COLD
 
 

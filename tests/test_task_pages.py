@@ -1,4 +1,4 @@
-"""Every code block of docs/fine_tuning.md, executed in the order of the page, as a reader would."""
+"""Every code block of docs/fine_tuning.md and docs/tasks, run in the order of its page, as a reader would."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,8 @@ from tests.finetune.encoders import encoder_folder
 from tests.modeling.tiny_point2vec import points_config
 
 
-BLOCKS = blocks_of(ROOT / "docs" / "fine_tuning.md")
+PAGES = [ROOT / "docs" / "fine_tuning.md", *sorted((ROOT / "docs" / "tasks").glob("*.md"))]
+BLOCKS = [(page.stem, language, code) for page in PAGES for language, code in blocks_of(page)]
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +99,12 @@ def scans(here: Path) -> None:
                 np.savetxt(here / "my_objects" / split / kind / f"{i}.txt", np.hstack((points, parts)))
 
 
-@pytest.mark.parametrize("index", [i for i, (language, _) in enumerate(BLOCKS) if language != "yaml"])
-def test_block(index, folder):
-    run_block(*BLOCKS[index], folder)
+@pytest.mark.parametrize(("page", "language", "code"), [block for block in BLOCKS if block[1] != "yaml"])
+def test_block(page, language, code, folder):
+    run_block(language, code, folder)
 
 
-@pytest.mark.parametrize("code", [code for language, code in BLOCKS if language == "yaml"])
+@pytest.mark.parametrize("code", [code for _, language, code in BLOCKS if language == "yaml"])
 def test_recipe_of_the_page(code, folder):
     """Every field of a recipe that is shown exists, but for the configuration's, which are the reader's encoder's."""
     recipe = parse_yaml(code)
