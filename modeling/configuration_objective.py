@@ -20,7 +20,7 @@ from .ranges import require
 
 
 TargetTap = Literal["ffn", "ffn_residual", "end_of_block", "self_attention"]
-TargetNorm = Literal["instance", "layer", "batch"]
+TargetNorm = Literal["instance", "layer", "batch", "group"]
 ClsPooling = Literal["last_token", "tokens", "mean"]
 EmaScope = Literal["blocks", "encoder", "all", "frozen"]
 
@@ -40,7 +40,8 @@ class ObjectiveConfig:
             default), `"ffn_residual"` (after the residual, before the final norm), `"end_of_block"`,
             `"self_attention"` (before the residual); data2vec, table 5.
         target_layer_norm (`str`, *optional*): normalisation of each layer's feature before averaging: `"instance"`
-            (over time, per sample and channel), `"layer"` (over channels), `"batch"` (over samples and time).
+            (over time, per sample and channel), `"layer"` (over channels), `"batch"` (over samples and time),
+            `"group"` (over time and channels, per sample).
         target_norm (`str`, *optional*): normalisation of the average, same choices.
         teacher_window (`int`, *optional*): in every block of the teacher a token attends to tokens at most so many
             positions away, `2 * teacher_window + 1` in all, 0 is itself alone; `None` is everything (data2vec,

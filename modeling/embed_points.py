@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from .initialization import DefaultLinear
 from .point_groups import farthest_points, nearest_points, pick, points_within
+from .ranges import require_indices
 from .tokens import Tokens
 
 
@@ -39,7 +40,7 @@ class PointEmbeddings(nn.Module):
         """`(batch, points, 3)`, `(batch, points)` with 1 = real, `(batch,)` long -> tokens with their centres.
 
         Raises:
-            ValueError: one of them has another shape, or a cloud fewer points than a group.
+            ValueError: one of them has another shape, a cloud fewer points than a group, or `start` is no real point.
         """
         if point_values.dim() != 3 or point_values.shape[2] != 3 or point_values.shape[1] < self.size:
             raise ValueError(
@@ -57,6 +58,8 @@ class PointEmbeddings(nn.Module):
                 "the number of a real point of each cloud."
             )
         real = None if attention_mask is None else attention_mask.bool()
+        if start is not None:
+            require_indices("start", start, point_values.shape[1], allowed=real)
         points = point_values.float()
         centers = pick(points, farthest_points(points, self.groups, start, real))  # (batch, groups, 3)
         if self.radius is None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from .ranges import require_indices
 from .tokens import Tokens
 
 
@@ -27,7 +28,7 @@ class TextEmbeddings(nn.Module):
                 themselves what is padding.
 
         Raises:
-            ValueError: other axes, or more tokens than positions.
+            ValueError: other axes, more tokens than positions, or an id outside the vocabulary.
         """
         embedded = inputs.is_floating_point()
         most = self.position_embeddings.num_embeddings - self.padding - 1
@@ -38,6 +39,7 @@ class TextEmbeddings(nn.Module):
                 "max_position_embeddings - pad_token_id - 1."
             )
         if not embedded:
+            require_indices("input_ids", inputs, self.word_embeddings.num_embeddings)
             real = inputs.ne(self.padding)
         elif attention_mask is not None:
             real = attention_mask.bool()

@@ -26,6 +26,7 @@ from .modeling_data2vec2 import (
     Data2Vec2VisionModel,
     EncoderOptions,
 )
+from .ranges import require_indices
 from .targets import mean_over_time
 
 
@@ -43,6 +44,7 @@ def classification_loss(logits: Tensor, labels: Tensor | None, config: PreTraine
         return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype))
     if kind == "multi_label_classification" or (kind is None and labels.is_floating_point()):
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    require_indices("labels", labels, logits.shape[-1], ignored=-100)
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 

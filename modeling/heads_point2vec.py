@@ -14,6 +14,7 @@ from .initialization import MaskToken
 from .modeling_data2vec2 import EncoderOptions
 from .modeling_point2vec import Point2VecModel, Point2VecPreTrainedModel
 from .point_groups import interpolate
+from .ranges import require_indices
 
 
 CATEGORY_DIM = 64
@@ -82,6 +83,7 @@ class Point2VecForPointCloudClassification(Point2VecPreTrainedModel):
         logits = self.classifier(self.pooled(output.last_hidden_state))  # (batch, labels)
         loss = None
         if labels is not None:
+            require_indices("labels", labels, logits.shape[-1], ignored=-100)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         return SequenceClassifierOutput(loss, logits, output.hidden_states, output.attentions)
 
@@ -132,6 +134,7 @@ class Point2VecForPartSegmentation(Point2VecPreTrainedModel):
             labels: `(batch, points)` long, the part of each point; -100 does not count.
         """
         encoder, config = self.point2vec, self.config
+        require_indices("categories", categories, config.num_categories)
         tokens = encoder.embed((point_values, attention_mask, start))
         asked = options.get("output_hidden_states")
         output = encoder._encode(tokens, **options | {"output_hidden_states": True})

@@ -16,6 +16,7 @@ from .decoder import regression_head
 from .ema import Teacher
 from .gather import scored_indices
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .ranges import require_indices
 from .recompute import recompute_activation, recompute_in
 from .targets import BlockFeatures, TopKAverage
 from .tokens import Tokens
@@ -173,6 +174,7 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
 
 def _embed(embeddings: Data2VecTextEmbeddings, input_ids: Tensor) -> Tensor:
     """Token, position and (first) type embedding and their norm, without dropout: `(batch, tokens, dim)`."""
+    require_indices("input_ids", input_ids, embeddings.word_embeddings.num_embeddings)
     positions = embeddings.create_position_ids_from_input_ids(input_ids, embeddings.padding_idx)
     hidden = embeddings.word_embeddings(input_ids) + embeddings.position_embeddings(positions)
     return embeddings.LayerNorm(hidden + embeddings.token_type_embeddings.weight[0])

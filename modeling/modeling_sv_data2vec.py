@@ -14,6 +14,7 @@ from .heads import head_dropout, label_layer
 from .modeling_data2vec2 import Data2Vec2PreTrainedModel, EncoderOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 from .positions import LearnedPositions
+from .ranges import require_indices
 from .streams import MeanFusion, StreamEmbeddings, StreamsForPreTraining, StreamsModel, StreamsOptions
 from .targets import mean_over_time
 
@@ -144,5 +145,6 @@ class SvData2VecForVideoClassification(SvData2VecPreTrainedModel):
         logits = self.classifier(F.relu(self.norm(self.projector(pooled))))
         loss = None
         if labels is not None:
+            require_indices("labels", labels, logits.shape[-1], ignored=-100)
             loss = F.cross_entropy(logits, labels, label_smoothing=float(self.config.label_smoothing))
         return ImageClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)

@@ -1,9 +1,11 @@
-"""Ranges of the numbers in a model's configuration, those of `transformers`' data2vec 1 included."""
+"""Ranges of the numbers in a model's configuration, `transformers`' data2vec 1 included, and of indices in a batch."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedConfig
 
 
@@ -61,3 +63,29 @@ def require(prefix: str, values: Any, checks: Mapping[str, tuple[bool, str]]) ->
     for name, (holds, words) in checks.items():
         if not holds:
             raise ValueError(f"{prefix}{name} = {getattr(values, name)!r}: must be {words}.")
+
+
+def require_indices(
+    name: str, values: Tensor, below: int, ignored: int | None = None, allowed: Tensor | None = None
+) -> None:
+    """Refuse indices outside 0 to `below - 1`: a ValueError with the first wrong one.
+
+    A GPU, which nothing waits for, ends with the same words itself; what is compiled is not checked.
+
+    Args:
+        ignored: a value that may also be there.
+        allowed: bool `(batch, below)`, which indices each row may hold, where these are not all.
+    """
+    if torch.compiler.is_compiling() or values.is_meta:
+        return
+    right = (values >= 0) & (values < below)
+    words = f"must be 0 to {below - 1}" if ignored is None else f"must be 0 to {below - 1}, or {ignored}"
+    if allowed is not None:
+        rows = allowed.gather(1, values.clamp(0, below - 1).view(len(values), -1))
+        right, words = right & rows.view_as(right), f"{words}, and not padding"
+    if ignored is not None:
+        right |= values == ignored
+    if not values.is_cpu:
+        torch._assert_async(right.all(), f"{name}: {words}.")
+    elif not right.all():
+        raise ValueError(f"{name} holds {int(values[~right][0])}: {words}.")

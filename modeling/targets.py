@@ -25,7 +25,7 @@ def _standardize(features: Tensor, dims: tuple[int, ...], real: Tensor | None) -
     if real is None:
         centered = features - features.mean(dims, keepdim=True)
         return centered * torch.rsqrt(centered.square().mean(dims, keepdim=True) + EPS)
-    weight = real.unsqueeze(-1).to(features.dtype)  # (batch, time, 1)
+    weight = real.unsqueeze(-1).to(features.dtype).expand_as(features)  # (batch, time, dim)
     count = weight.sum(dims, keepdim=True).clamp(min=1)
     centered = (features - (features * weight).sum(dims, keepdim=True) / count) * weight
     variance = centered.square().sum(dims, keepdim=True) / count
@@ -37,9 +37,10 @@ def normalize(features: Tensor, kind: str | None, real: Tensor | None = None) ->
 
     Args:
         features: `(batch, time, dim)`, fp32.
-        kind: `"instance"` over time, `"batch"` over batch and time, `"layer"` over dim, `None` for no change.
+        kind: `"instance"` over time, `"batch"` over batch and time, `"layer"` over dim, `"group"` over time and dim,
+            `None` for no change.
         real: bool `(batch, time)`, True on real steps. Statistics over time use these alone, and the other steps
-            of an instance or batch norm come out as zeros; `None` takes every step.
+            then come out as zeros; `None` takes every step.
 
     Returns:
         `(batch, time, dim)` fp32.
@@ -48,7 +49,7 @@ def normalize(features: Tensor, kind: str | None, real: Tensor | None = None) ->
         return features
     if kind == "layer":
         return torch.nn.functional.layer_norm(features, features.shape[-1:], eps=EPS)
-    dims = {"instance": (1,), "batch": (0, 1)}[kind]
+    dims = {"instance": (1,), "batch": (0, 1), "group": (1, 2)}[kind]
     return _standardize(features, dims, real)
 
 

@@ -24,7 +24,7 @@ FIELDS: Fields = [
     ("tokenizer_group_size", "group_size", 32),
 ]
 LOSSES = {"smooth_l1": 2.0, "mse": 0.0}
-NORMS = (None, "instance", "layer", "batch")
+NORMS = (None, "instance", "layer", "batch", "group")
 MASKINGS = {"rand": "random", "block": "neighbours"}
 LAYER_PARTS = {"final": "end_of_block", "ffn": "ffn"}
 POOLINGS = {

@@ -195,8 +195,9 @@ def check_expressible(objective: ObjectiveConfig, config: Any) -> None:
         )
     if getattr(config, "hidden_act", "gelu") != "gelu":
         raise ValueError(f"hidden_act = {config.hidden_act!r} cannot be written: the original's is 'gelu'.")
-    if objective.target_norm == "batch":
-        raise ValueError("objective.target_norm = 'batch' cannot be written: the original has no such switch.")
+    for name, known in (("target_layer_norm", NORMS), ("target_norm", NORMS[:2])):
+        if (norm := getattr(objective, name)) not in (None, *known):
+            raise ValueError(f"objective.{name} = {norm!r} cannot be written: the original has no such switch.")
     if objective.teacher_window is not None:
         raise ValueError(
             f"objective.teacher_window = {objective.teacher_window} cannot be written: the original's teacher sees "

@@ -1,6 +1,7 @@
 """What holds for every class of both families."""
 
 import copy
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -269,6 +270,24 @@ def test_half_precision_agrees(model_class, tmp_path):
         assert output.loss.dtype == output.all_targets.dtype == torch.float32
         losses.append(output.loss.item())
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+@EVERY
+def test_an_index_out_of_range_is_named_with_its_value(model_class):
+    model, batch = build(model_class), inputs_of(model_class)
+    accepted = inspect.signature(model.forward).parameters
+    indices = {name: batch[name] for name in ("input_ids", "categories") if name in batch}
+    if "start" in accepted:
+        indices["start"] = torch.tensor([0, 36, 5])
+    if "labels" in accepted and "CTC" not in model_class.__name__:
+        indices["labels"] = torch.zeros(model(**batch).logits.shape[:-1], dtype=torch.long)
+    model(**batch | indices)
+    for name, right in indices.items():
+        for wrong in (-7, 1000):
+            spoilt = right.clone()
+            spoilt[1] = wrong
+            with pytest.raises(ValueError, match=f"^{name} holds {wrong}: must be 0 to "):
+                model(**batch | indices | {name: spoilt})
 
 
 TEXT = [model_class for model_class, kind in tiny_data2vec2.MODELS.items() if kind == "text"]

@@ -84,13 +84,14 @@ class TestConfig:
 
 
 class TestTargets:
-    @pytest.mark.parametrize("kind", ["instance", "layer", "batch"])
+    @pytest.mark.parametrize("kind", ["instance", "layer", "batch", "group"])
     def test_norms_are_torchs_own(self, kind):
         x = layers(1)[0]
         channels_first = x.transpose(1, 2)
         expected = {
             "instance": F.instance_norm(channels_first).transpose(1, 2),
             "layer": F.layer_norm(x, (DIM,)),
+            "group": F.group_norm(channels_first, 1).transpose(1, 2),
             "batch": F.batch_norm(channels_first, None, None, training=True).transpose(1, 2),
         }[kind]
         torch.testing.assert_close(normalize(x, kind), expected, atol=1e-5, rtol=1e-5)
@@ -115,7 +116,7 @@ class TestTargets:
         averaged_first = normalize(torch.stack(stack[-2:]).mean(0), "instance")
         assert (average_top_k(stack, objective()) - averaged_first).abs().max() > 0.05
 
-    @pytest.mark.parametrize("kind", ["instance", "layer", "batch"])
+    @pytest.mark.parametrize("kind", ["instance", "layer", "batch", "group"])
     def test_padding_changes_nothing(self, kind):
         stack, length = layers(), 7
         real = torch.arange(TIME) < length

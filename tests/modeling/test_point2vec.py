@@ -59,8 +59,8 @@ def test_the_teacher_starts_late_as_the_originals(table):
         objective(ema_delay=-1)
 
 
-@pytest.mark.parametrize("after", [None, "layer", "instance", "batch"])
-@pytest.mark.parametrize("before", [None, "layer", "instance", "batch"])
+@pytest.mark.parametrize("after", [None, "layer", "instance", "batch", "group"])
+@pytest.mark.parametrize("before", [None, "layer", "instance", "batch", "group"])
 def test_targets_are_normalised_as_the_originals(table, before, after):
     layers = [normalize(table[f"target.in.{number}"], before) for number in (1, 3)]
     found = normalize(sum(layers) / 2, after)
@@ -232,6 +232,9 @@ def test_wrong_inputs_are_named():
     ):
         with pytest.raises(ValueError, match=f"^{name} has shape"):
             model(values, **{name: wrong})
+    padded = inputs("points", padded=True)
+    with pytest.raises(ValueError, match="^start holds 29: must be 0 to 36, and not padding"):
+        model(**padded, start=torch.tensor([30, 29, 31]))
 
 
 def test_a_folder_opens_by_the_auto_classes(tmp_path):

@@ -60,7 +60,7 @@ def test_switches_of_other_recipes(tmp_path):
         "d2v_target_layer_part": "ffn",
         "d2v_target_layers": [0, 2],
         "d2v_target_layer_norm": "instance",
-        "d2v_target_norm": None,
+        "d2v_target_norm": "group",
         "loss": "mse",
         "encoder_add_pos_at_every_layer": False,
         "d2v_masking_type": "block",
@@ -73,7 +73,7 @@ def test_switches_of_other_recipes(tmp_path):
     assert (config.group_radius, config.add_positions_to_every_layer) == (0.45, False)
     assert objective.decoder.add_positions_to_every_layer
     assert (objective.target_tap, objective.target_layers, objective.loss_beta) == ("ffn", [0, 2], 0.0)
-    assert (objective.target_layer_norm, objective.target_norm) == ("instance", None)
+    assert (objective.target_layer_norm, objective.target_norm) == ("instance", "group")
     assert objective.masking.to_dict() == {"method": "neighbours", "prob": 0.7}
     assert objective.ema_anneal_steps == 40  # 2 epochs of 20 updates
     assert notes == []
@@ -132,7 +132,7 @@ def test_statistics_that_are_nan_start_again(tmp_path):
     ("name", "value"),
     [
         ("loss", "l1"),
-        ("d2v_target_layer_norm", "group"),
+        ("d2v_target_layer_norm", "weight"),
         ("d2v_masking_type", "grid"),
         ("d2v_target_layer_part", "attention"),
         ("d2v_target_layers", "last"),
