@@ -211,6 +211,6 @@ BEIT = Source(
     halves=True,
     to_cfg=to_cfg,
     completed=completed,
-    separate_teacher=True,
+    layout="data2vec_vision",
     epsilon=1e-6,
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..configuration_objective import ObjectiveConfig
 from ..configuration_point2vec import Point2VecConfig
 from ..feature_extraction_point2vec import Point2VecFeatureExtractor
 from ..heads_point2vec import Point2VecForPartSegmentation, Point2VecForPointCloudClassification
@@ -92,6 +93,17 @@ def shaped(name: str, tensor: Tensor) -> Tensor:
     return tensor.squeeze(-1) if tensor.ndim == 3 else tensor
 
 
+def rows_back(objective: ObjectiveConfig) -> Rows:
+    """A regressor of one layer has no number."""
+    left_out = "regressor.{n}." if objective.decoder else "regressor."
+    return [row for row in ROWS if row[0] != left_out]
+
+
+def shaped_back(name: str, tensor: Tensor) -> Tensor:
+    """The tokenizer's matrices are convolutions of width 1."""
+    return tensor.unsqueeze(-1) if ".embeddings." in name and tensor.ndim == 2 else tensor
+
+
 def encoder_fields(m: Values, tensors: Tensors) -> tuple[Values, list[str]]:
     """What all checkpoints say of the encoder, and notes on what is another than theirs."""
     original.refuse_unless(
@@ -160,6 +172,61 @@ def objective(m: Values, fields: Values) -> Values:
         "ema_delay": 1,
         "ema_scope": "blocks",
     }
+
+
+def to_cfg(ours: Any, objective: ObjectiveConfig) -> Values:
+    """Hyper-parameters, which say the same when they are read.
+
+    Raises:
+        ValueError: something of the configuration that the original has no parameter for.
+    """
+    said, decoder, groups = objective.to_dict(), objective.decoder, ours.num_groups
+    share, layers = said["masking"]["prob"], sorted(objective.averaged_layers(ours.num_hidden_layers))
+    hidden = int(groups * share) if objective.masking.uses_coordinates else groups - int(groups * (1 - share))
+    cfg = original.write_fields(ours, FIELDS) | {
+        "tokenizer_group_radius": ours.group_radius,
+        "encoder_dropout": ours.hidden_dropout,
+        "encoder_attention_dropout": ours.attention_dropout,
+        "encoder_drop_path_rate": ours.drop_path_rate,
+        "encoder_add_pos_at_every_layer": ours.add_positions_to_every_layer,
+        "decoder": decoder is not None,
+        "decoder_attention_dropout": ours.attention_dropout,
+        "d2v_masking_ratio": original.mask_ratio(hidden, groups),
+        "d2v_masking_type": _key(MASKINGS, objective.masking.method),
+        "d2v_target_layers": layers,
+        "d2v_target_layer_part": _key(LAYER_PARTS, objective.target_tap),
+        "d2v_target_layer_norm": objective.target_layer_norm,
+        "d2v_target_norm": objective.target_norm,
+        "d2v_ema_tau_min": objective.ema_decay,
+        "d2v_ema_tau_max": objective.ema_end_decay,
+        "loss": _key(LOSSES, objective.loss_beta),
+        "train_transformations": ["subsample", "scale", "center", "unit_sphere", "rotate"],
+        "val_transformations": ["subsample", "center", "unit_sphere"],
+        "transformation_subsample_points": 1024,
+        "transformation_rotate_dims": [1],
+    }
+    if decoder is not None:
+        cfg |= {
+            "decoder_depth": decoder.layers,
+            "decoder_drop_path_rate": decoder.drop_path_rate,
+            "decoder_add_pos_at_every_layer": decoder.add_positions_to_every_layer,
+        }
+    again, _ = config({"model": cfg}, {})
+    found = ObjectiveConfig.from_dict(again.objective).to_dict()
+    # what the file says in another way, or of epochs
+    found |= {name: said[name] for name in ("target_layers", "ema_anneal_steps")}
+    found["masking"] |= {"prob": share}
+    pairs = {f"objective.{name}": (value, found[name]) for name, value in said.items()}
+    for name in ("intermediate_size", "num_prenet_layers", "layer_norm_first", "activation_dropout", "layerdrop"):
+        pairs[name] = (getattr(ours, name), getattr(again, name))
+    for name, (value, other) in pairs.items():
+        if value != other:
+            raise ValueError(f"{name} = {value!r} cannot be written: in the original it is {other!r}.")
+    return cfg
+
+
+def _key(table: Values, value: Any) -> Any:
+    return next((name for name, found in table.items() if found == value), value)
 
 
 def masking(m: Values, groups: int) -> Values:
@@ -253,7 +320,13 @@ def _source(words: str, parts: bool, tuned: Tuned) -> Source:
         older=((r"^encoder\.", "student."),),  # what fine-tuning calls it
         shaped=shaped,
         processor=feature_extractor,
+        is_ours=lambda config: config.model_type == Point2VecConfig.model_type,
+        to_cfg=to_cfg,
+        rows_back=rows_back,
+        shaped_back=shaped_back,
         teacher="teacher.ema_model.",
+        layout="lightning",
+        epsilon=1e-5,
     )
 
 

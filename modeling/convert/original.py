@@ -178,6 +178,9 @@ def read_objective(m: Values) -> Values:
 
 
 def write_objective(objective: ObjectiveConfig) -> Values:
+    for name, known in (("target_layer_norm", NORMS), ("target_norm", NORMS[:2])):
+        if (norm := getattr(objective, name)) not in (None, *known):
+            raise ValueError(f"objective.{name} = {norm!r} cannot be written: the original has no such switch.")
     return write_fields(objective, OBJECTIVE) | {
         "loss_scale": objective.loss_scale,
         **{f"{norm}_norm_target_layer": objective.target_layer_norm == norm for norm in NORMS},
@@ -195,9 +198,6 @@ def check_expressible(objective: ObjectiveConfig, config: Any) -> None:
         )
     if getattr(config, "hidden_act", "gelu") != "gelu":
         raise ValueError(f"hidden_act = {config.hidden_act!r} cannot be written: the original's is 'gelu'.")
-    for name, known in (("target_layer_norm", NORMS), ("target_norm", NORMS[:2])):
-        if (norm := getattr(objective, name)) not in (None, *known):
-            raise ValueError(f"objective.{name} = {norm!r} cannot be written: the original has no such switch.")
     if objective.teacher_window is not None:
         raise ValueError(
             f"objective.teacher_window = {objective.teacher_window} cannot be written: the original's teacher sees "

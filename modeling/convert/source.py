@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -54,12 +54,12 @@ class Source:
 
     # back to the original
     is_ours: Callable[[Any], bool] = lambda config: False
-    to_cfg: Callable[[Any, ObjectiveConfig], Values] | None = None  # the sections `model`, `task` ...
+    to_cfg: Callable[[Any, ObjectiveConfig], Values] | None = None  # the sections `model`, `task` ..., or Lightning's
     rows_back: Callable[[ObjectiveConfig], Rows] | None = None  # where not all names of `rows` are the newest
     shaped_back: Callable[[str, Tensor], Tensor] | None = None
     completed: Callable[[Tensors, Any], Tensors] | None = None  # with tensors that the original wants besides
     teacher: str = "_ema."  # in front of the teacher's names
-    separate_teacher: bool = False  # in an entry `model_ema` of its own, beside `args`: data2vec_vision's layout
+    layout: Literal["fairseq", "data2vec_vision", "lightning"] = "fairseq"  # of the file
     epsilon: float | None = None  # of the norms, where the original cannot change it
 
     def tuned_rows(self) -> Rows:

@@ -6,10 +6,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
-from data2vec.modeling import Point2VecForPartSegmentation, Point2VecForPointCloudClassification, Point2VecModel
-from data2vec.modeling.convert.command import convert
+from data2vec.modeling import (
+    Point2VecForPartSegmentation,
+    Point2VecForPointCloudClassification,
+    Point2VecForPreTraining,
+    Point2VecModel,
+)
+from data2vec.modeling.convert.command import convert, main
 from data2vec.tests.reference import GOLDEN
 
 
@@ -46,6 +51,28 @@ def test_every_kind_becomes_a_folder(case, tmp_path):
     processor = AutoFeatureExtractor.from_pretrained(folder)
     assert processor.num_points == (2048 if "seg" in case else 128)
     assert not processor.do_normalize  # these cases were made without
+
+
+@pytest.mark.parametrize("case", CASES[:2])
+def test_a_folder_goes_back(case, tmp_path):
+    folder = tmp_path / "out"
+    convert(GOLDEN / case / "checkpoint.pt", folder)
+    assert main([str(folder), str(tmp_path / "back.ckpt"), "--to-fairseq"]) == 0
+    back, original = torch.load(tmp_path / "back.ckpt", weights_only=True), stored(case)
+    assert set(back) == set(original)
+    assert set(back["state_dict"]) == set(original["state_dict"])
+    for name, tensor in original["state_dict"].items():
+        assert torch.equal(back["state_dict"][name], tensor), name
+    said = {name: value for name, value in original["hyper_parameters"].items() if name in back["hyper_parameters"]}
+    for name in ("d2v_masking_ratio", "d2v_ema_tau_epochs", "val_transformations", "train_transformations"):
+        del said[name]  # the same number of groups; epochs are not in the folder, nor are clouds
+    said["transformation_subsample_points"] = 1024
+    if case == "data2vec_pc_a":
+        assert "decoder_depth" not in back["hyper_parameters"]
+    assert {name: back["hyper_parameters"][name] for name in said} == said
+    convert(tmp_path / "back.ckpt", tmp_path / "again")
+    first, second = ((of / "config.json").read_text() for of in (folder, tmp_path / "again"))
+    assert first == second
 
 
 def test_encoder_only(tmp_path):
@@ -146,6 +173,34 @@ def test_what_is_not_built_is_refused_by_name(tmp_path, name, value):
     with pytest.raises(ValueError, match=name):
         convert(written(content, tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"objective.views": 3}, "objective.views = 3"),
+        ({"objective.loss_beta": 1.0}, "model.loss = 1.0"),
+        ({"objective.ema_delay": 0}, "objective.ema_delay = 0"),
+        (
+            {"objective.masking": {"method": "block", "prob": 0.5, "length": 2}},
+            "objective.masking = {'method': 'block'",
+        ),
+        ({"intermediate_size": 40}, "intermediate_size = 40"),
+        ({"hidden_dropout": 0.1}, "encoder_dropout"),
+    ],
+)
+def test_what_the_original_cannot_say_is_not_written(tmp_path, capsys, changed, words):
+    convert(GOLDEN / "point2vec_a" / "checkpoint.pt", tmp_path / "out")
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    for name, value in changed.items():
+        section, _, field = name.rpartition(".")
+        if section:
+            config.objective[field] = value
+        else:
+            setattr(config, name, value)
+    Point2VecForPreTraining(config).save_pretrained(tmp_path / "other")
+    assert main([str(tmp_path / "other"), str(tmp_path / "back.ckpt"), "--to-fairseq"]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_other_files_of_lightning_are_refused(tmp_path):

@@ -17,12 +17,16 @@ from data2vec.modeling import (
     Data2VecTextForPreTraining,
     Data2VecVisionConfig,
     Data2VecVisionForPreTraining,
+    Point2VecConfig,
+    Point2VecForPreTraining,
 )
 from data2vec.modeling.convert.command import main
 
 
 SIZES = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2}
 CONVS = {"conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_conv_pos_embedding_groups": 4}
+TRANSFORMER = {"method": "transformer", "layers": 1, "drop_path_rate": 0.1}
+CLOUDS = {"target_layers": [0, 1], "loss_scale": 1 / 24, "original_padding": False}
 DECODER = {"dim": 20, "layers": 2, "kernel": 5, "groups": 4}
 IMAGE = {"image_size": 32, "patch_size": 8, "intermediate_size": 96}
 RECTANGLES = {"method": "beit_block", "ratio": 0.5, "min_patches": 2, "max_patches": 7}
@@ -81,6 +85,19 @@ MODELS = {
         {"masking": RECTANGLES, "target_norm": None},
         **IMAGE | {"use_shared_relative_position_bias": True, "layer_norm_eps": 1e-6},
     ),
+    "Point2Vec": lambda: model_of(
+        Point2VecForPreTraining,
+        Point2VecConfig,
+        CLOUDS | {"decoder": TRANSFORMER, "masking": {"method": "neighbours", "prob": 0.25}, "target_norm": "group"},
+        intermediate_size=96,
+        group_radius=0.3,
+    ),
+    "data2vec-pc": lambda: model_of(
+        Point2VecForPreTraining,
+        Point2VecConfig,
+        CLOUDS | {"decoder": None, "head_layers": 2, "masking": {"method": "random", "prob": 40.5 / 64}},
+        intermediate_size=96,
+    ),
 }
 
 
@@ -91,7 +108,7 @@ def test_there_and_back(name, tmp_path):
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():  # teacher and student apart
             parameter.zero_() if "token_type" in parameter_name else parameter.normal_()
-    if name == "2.0 text large":  # what its teacher shares with the student
+    if name in ("2.0 text large", "Point2Vec", "data2vec-pc"):  # what its teacher shares with the student
         model.update_teacher(decay=1.0)
     model.save_pretrained(tmp_path / "own")
     assert main([str(tmp_path / "own"), str(tmp_path / "original.pt"), "--to-fairseq"]) == 0
