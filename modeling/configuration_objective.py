@@ -7,7 +7,7 @@ All methods share it; one that needs more numbers subclasses it (`objective_clas
 import difflib
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
@@ -27,7 +27,69 @@ EmaScope = Literal["blocks", "encoder", "all", "frozen"]
 
 @strict
 @dataclass(kw_only=True)
-class ObjectiveConfig:
+class EmaSchedule:
+    """How fast the teacher follows.
+
+    Args:
+        ema_decay, ema_end_decay, ema_anneal_steps: the decay rises linearly from the first to the second over that
+            many updates, then stays (data2vec, section 3.3).
+        ema_delay (`int`): updates by which the teacher starts late (Point2Vec: 1). Above 0 it is a copy of the student
+            up to and with update `ema_delay + 1`, and the decay is that of `ema_delay` updates before.
+
+    Raises:
+        ValueError: a value of the wrong type or outside its range; the message names the field.
+    """
+
+    ema_decay: float | int = 0.999
+    ema_end_decay: float | int = 0.9999
+    ema_anneal_steps: int = 30_000
+    ema_delay: int = 0
+
+    def validate_schedule(self) -> None:
+        checks = {
+            "ema_decay": (0 <= self.ema_decay <= 1, "between 0 and 1"),
+            "ema_end_decay": (self.ema_decay <= self.ema_end_decay <= 1, "between ema_decay and 1"),
+            "ema_anneal_steps": (self.ema_anneal_steps >= 0, "0 or more updates"),
+            "ema_delay": (self.ema_delay >= 0, "0 or more updates"),
+        }
+        require("objective.", self, checks)
+
+    def decay_at(self, step: int) -> float:
+        """Decay of the teacher's move after update `step` (1-based), linear up to `ema_anneal_steps`; 0 is a copy."""
+        step -= self.ema_delay
+        if self.ema_delay and step <= 1:
+            return 0.0
+        if step >= self.ema_anneal_steps:
+            return float(self.ema_end_decay)
+        return self.ema_decay + (self.ema_end_decay - self.ema_decay) * step / self.ema_anneal_steps
+
+    def to_dict(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def parsed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """What a file holds, as the fields hold it."""
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from a plain dict; an unknown key is a ValueError that names the nearest known one."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}."
+                raise ValueError(f"objective.{key} is not a field of the objective: {hint}")
+        try:
+            return cls(**cls.parsed(values))
+        except StrictDataclassError as error:
+            # the cause of a failed cross-field check is our own message; of a type check, the library's
+            raise ValueError(f"objective: {error.__cause__ or error}") from error
+
+
+@strict
+@dataclass(kw_only=True)
+class ObjectiveConfig(EmaSchedule):
     """What the student predicts, how far off it is, how the teacher follows and what is hidden.
 
     Args:
@@ -68,10 +130,7 @@ class ObjectiveConfig:
             (data2vec 2.0, section 3.2). Hidden tokens are then dropped. `None`: hidden tokens are replaced in place by
             a mask token, and the encoder's output is what predicts (data2vec 1).
         mask_noise_std (`float`): standard deviation of what a convolutional decoder reads at hidden positions.
-        ema_decay, ema_end_decay, ema_anneal_steps: the decay rises linearly from the first to the second over that
-            many updates, then stays (data2vec, section 3.3).
-        ema_delay (`int`): updates by which the teacher starts late (Point2Vec: 1). Above 0 it is a copy of the student
-            up to and with update `ema_delay + 1`, and the decay is that of `ema_delay` updates before.
+        ema_decay, ema_end_decay, ema_anneal_steps, ema_delay: see [`EmaSchedule`].
         ema_scope (`str`): what the teacher averages: `"blocks"`, `"encoder"` (blocks and positions, not the
             convolutional front end) or `"all"`. What is outside is the student's own. `"frozen"`: the teacher has
             everything of its own, and never moves.
@@ -97,10 +156,6 @@ class ObjectiveConfig:
     head_layers: int = 1
     decoder: DecoderConfig | None = None
     mask_noise_std: float | int = 0.01
-    ema_decay: float | int = 0.999
-    ema_end_decay: float | int = 0.9999
-    ema_anneal_steps: int = 30_000
-    ema_delay: int = 0
     ema_scope: EmaScope = "blocks"
 
     def validate_ranges(self) -> None:
@@ -122,10 +177,6 @@ class ObjectiveConfig:
             "cls_loss_weight": (0 <= self.cls_loss_weight < math.inf, "a number of 0 or more"),
             "mask_noise_std": (0 <= self.mask_noise_std < math.inf, "a number of 0 or more"),
             "head_layers": (self.head_layers >= 0, "0 or more"),
-            "ema_decay": (0 <= self.ema_decay <= 1, "between 0 and 1"),
-            "ema_end_decay": (self.ema_decay <= self.ema_end_decay <= 1, "between ema_decay and 1"),
-            "ema_anneal_steps": (self.ema_anneal_steps >= 0, "0 or more updates"),
-            "ema_delay": (self.ema_delay >= 0, "0 or more updates"),
         }
         require("objective.", self, checks)
 
@@ -159,15 +210,6 @@ class ObjectiveConfig:
             raise ValueError(f"objective.top_k_layers = {self.top_k_layers}, but there are {blocks} layers.")
         return tuple(range(blocks - self.top_k_layers, blocks))
 
-    def decay_at(self, step: int) -> float:
-        """Decay of the teacher's move after update `step` (1-based), linear up to `ema_anneal_steps`; 0 is a copy."""
-        step -= self.ema_delay
-        if self.ema_delay and step <= 1:
-            return 0.0
-        if step >= self.ema_anneal_steps:
-            return float(self.ema_end_decay)
-        return self.ema_decay + (self.ema_end_decay - self.ema_decay) * step / self.ema_anneal_steps
-
     def draw_masks(
         self,
         grid: tuple[int, ...],
@@ -184,27 +226,15 @@ class ObjectiveConfig:
         return 1 / math.sqrt(dim) if self.loss_scale is None else float(self.loss_scale)
 
     def to_dict(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
         decoder = None if self.decoder is None else self.decoder.to_dict()
-        return values | {"masking": self.masking.to_dict(), "decoder": decoder}
+        return super().to_dict() | {"masking": self.masking.to_dict(), "decoder": decoder}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ObjectiveConfig":
-        """Build from a plain dict; an unknown key is a ValueError that names the nearest known one."""
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}."
-                raise ValueError(f"objective.{key} is not a field of the objective: {hint}")
+    def parsed(cls, values: dict[str, Any]) -> dict[str, Any]:
         if "masking" not in values:
             raise ValueError('objective.masking is missing: give {"method": ..., ...}.')
-        try:
-            decoder = None if values.get("decoder") is None else decoder_from_dict(values["decoder"])
-            return cls(**values | {"masking": masking_from_dict(values["masking"]), "decoder": decoder})
-        except StrictDataclassError as error:
-            # the cause of a failed cross-field check is our own message; of a type check, the library's
-            raise ValueError(f"objective: {error.__cause__ or error}") from error
+        decoder = None if values.get("decoder") is None else decoder_from_dict(values["decoder"])
+        return values | {"masking": masking_from_dict(values["masking"]), "decoder": decoder}
 
 
 def objective_class_of(config: PreTrainedConfig | type[PreTrainedConfig]) -> type[ObjectiveConfig]:
