@@ -26,6 +26,7 @@ from .configuration_av_data2vec import AvData2VecConfig
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
+from .configuration_joint import JointConfig
 from .configuration_objective import ObjectiveConfig
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
@@ -59,6 +60,7 @@ from .modeling_emotion2vec import (
     Emotion2vecForSequenceClassification,
     Emotion2vecModel,
 )
+from .modeling_joint import JointForPreTraining, JointModel
 from .modeling_point2vec import Point2VecForPreTraining, Point2VecModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 from .modeling_sv_data2vec import SvData2VecForPreTraining, SvData2VecForVideoClassification, SvData2VecModel
@@ -106,6 +108,9 @@ __all__ = [
     "Emotion2vecForPreTraining",
     "Emotion2vecForSequenceClassification",
     "Emotion2vecModel",
+    "JointConfig",
+    "JointForPreTraining",
+    "JointModel",
     "ObjectiveConfig",
     "Point2VecConfig",
     "Point2VecFeatureExtractor",
@@ -129,6 +134,7 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         Data2Vec2VisionModel,
         EatModel,
         Emotion2vecModel,
+        JointModel,
         Point2VecModel,
         SvData2VecModel,
     ),
@@ -139,6 +145,7 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         Data2Vec2VisionForPreTraining,
         EatForPreTraining,
         Emotion2vecForPreTraining,
+        JointForPreTraining,
         Point2VecForPreTraining,
         SvData2VecForPreTraining,
     ),

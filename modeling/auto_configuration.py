@@ -6,6 +6,7 @@ from .configuration_av_data2vec import AvData2VecConfig
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
+from .configuration_joint import JointConfig
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
 
@@ -17,6 +18,7 @@ for configuration in (
     Data2Vec2VisionConfig,
     EatConfig,
     Emotion2vecConfig,
+    JointConfig,
     Point2VecConfig,
     SvData2VecConfig,
 ):

@@ -34,7 +34,8 @@ def _local(tensor: Tensor) -> Tensor:
 def _pairs(teacher: nn.Module, student: nn.Module, held: Held) -> dict[str, tuple[Tensor, Tensor]]:
     """Every tensor of the teacher, buffers included, with the student's of the same name."""
     averages = dict(teacher.named_parameters()) | dict(teacher.named_buffers())
-    weights = dict(student.named_parameters()) | dict(student.named_buffers())
+    weights: dict[str, Tensor] = dict(student.named_parameters(remove_duplicate=False))
+    weights |= dict(student.named_buffers(remove_duplicate=False))
     if missing := [name for name in averages if name not in weights]:
         raise ValueError(f"The student has nothing for the teacher's {missing[:3]}: their structures differ.")
     return {name: (held(tensor), held(weights[name])) for name, tensor in averages.items()}

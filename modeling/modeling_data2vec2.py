@@ -47,7 +47,7 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):
             init.copy_(module.slopes, alibi_slopes(module.num_heads))
         elif isinstance(module, Data2Vec2Encoder) and module.extra_tokens is not None:
             init.normal_(module.extra_tokens)
-            if self.config.first_extra_token_is_zero:
+            if module.config.first_extra_token_is_zero:
                 tokens = module.extra_tokens  # (1, extra, dim)
                 first = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(-1) == 0
                 init.copy_(tokens, tokens.masked_fill(first, 0))
@@ -76,6 +76,7 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):
     embeddings_class: type[nn.Module]  # inputs -> Tokens
     positions_class: type[nn.Module] | None = None  # Tokens -> what is added to them, (batch or 1, time, dim)
     encoder_class: type[Data2Vec2Encoder] = Data2Vec2Encoder
+    shared_modules: tuple[str, ...] = ("encoder.layers",)  # what modalities of a joint model have in common
     _auto_class = "AutoModel"
 
     def __init__(self, config: PreTrainedConfig):

@@ -141,6 +141,11 @@ class PreTrainingMixin(PreTrainedModel):
                 own.weight, own.num_embeddings = nn.Parameter(weight, requires_grad=False), len(weight)
         return embeddings
 
+    @property
+    def parts(self) -> dict[str, "PreTrainingMixin"]:
+        """The models that are trained, by modality; one without a name where there is one modality."""
+        return {"": self}
+
     def at_step(self, batch: dict[str, Any], step: int | None) -> dict[str, Any]:
         """A batch of the collator with what depends on the update, so that a loader may run ahead of it.
 

@@ -17,6 +17,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from data2vec import modeling
 from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from tests.modeling import tiny_joint
 from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, config_of, inputs, main_output
 from tests.modeling.tiny_data2vec2 import PRETRAINERS as ALL_PRETRAINING
 
@@ -289,6 +290,11 @@ def test_folder_works_where_the_package_is_not(tmp_path):
             modeling.EatFeatureExtractor().save_pretrained(folder)
         save_file(inputs(kind), folder / "inputs.safetensors")
         expected.append((model, run(model, kind).loss.item()))
+    joint = modeling.JointForPreTraining(tiny_joint.joint_config()).eval()
+    folders.append(tmp_path / "joint")
+    joint.save_pretrained(folders[-1])
+    save_file(inputs("audio"), folders[-1] / "inputs.safetensors")
+    expected.append((joint, run(joint, "audio").loss.item()))
     command = [sys.executable, "-P", "-c", ELSEWHERE, *map(str, folders)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
