@@ -65,7 +65,7 @@ COMMANDS = {
     ),
     "run_point_cloud_classification.py": Words(
         "point-cloud-classification",
-        "Fine-tune an encoder to classify point clouds and evaluate it; with --ways an episode of few-shot learning.",
+        "Fine-tune an encoder to classify point clouds and evaluate it; with --ways episodes of few-shot learning.",
         "shapes_small.yaml \\\n"
         "    --model_name_or_path runs/my_points --data.validation null --labels_per_class null \\\n"
         "    --data.train '{path: my_scans/train}' --data.test '{path: my_scans/test}'",

@@ -16,11 +16,12 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 
 from data2vec.finetune.points.classification import PointCloudClassification
+from data2vec.finetune.points.episodes import perform
 from data2vec.finetune.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(PointCloudClassification, argv)
+    return run(PointCloudClassification, argv, perform)
 
 
 if __name__ == "__main__":

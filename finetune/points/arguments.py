@@ -57,9 +57,14 @@ class PointCloudClassificationData(PointsFineTuneData):
     test_per_class: int | None = field(
         default=None, metadata={"help": "evaluate on so many examples of each class, drawn with the run's seed"}
     )
+    episodes: int | None = field(
+        default=None,
+        metadata={"help": "so many episodes, each in episode-N with the next seed: mean and deviation"},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("ways", 2), ("test_per_class", 1)):
+        for name, least in (("ways", 2), ("test_per_class", 1), ("episodes", 2)):
             value = getattr(self, name)
             self.require(value is None or value >= least, name, f"use {least} or more, or null")
+        self.require(self.episodes is None or self.ways is not None, "episodes", "set data.ways too, or leave it out")

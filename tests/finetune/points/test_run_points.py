@@ -1,6 +1,7 @@
 """Runs on clouds: what they leave, how blocks are frozen, votes, episodes, parts, and what is refused."""
 
 import json
+import statistics
 
 import datasets
 import numpy as np
@@ -107,20 +108,32 @@ def test_blocks_are_frozen_at_first_and_the_tokenizer_is_not(tmp_path, encoder, 
     assert moved == {3: {"embeddings", "positions"}, 1: {"embeddings", "positions", "encoder"}}
 
 
-def test_an_episode_has_its_ways_and_shots(tmp_path, encoder, clouds):
-    data = {"ways": 2, "labels_per_class": 3, "test_per_class": 2}
-    chosen = set()
-    for seed in range(4):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        words = recipe(folder, encoder, clouds, data=data, training={"seed": seed, "max_steps": 1})
-        assert classify(words) == 0
-        found = results(folder)
+def test_episodes_have_their_ways_and_shots(tmp_path, encoder, clouds, capsys):
+    data = {"ways": 2, "labels_per_class": 3, "test_per_class": 2, "episodes": 4}
+    words = recipe(tmp_path, encoder, clouds, data=data, training={"seed": 5, "max_steps": 1})
+    assert classify(words) == 0
+    chosen, values = set(), []
+    for number in range(4):
+        folder = tmp_path / "run" / f"episode-{number}"
+        found = json.loads((folder / "results.json").read_text())
+        assert found["run"]["seed"] == 5 + number
         assert (found["run"]["train_examples"], found["test"]["examples"]) == (6, 4)
-        rows = map(json.loads, (folder / "run" / "predictions" / "test.jsonl").read_text().splitlines())
+        rows = map(json.loads, (folder / "predictions" / "test.jsonl").read_text().splitlines())
         chosen.add(tuple(sorted({row["label"] for row in rows})))
+        values.append(found["main"]["value"])
     assert len(chosen) > 1
     assert all(len(names) == 2 for names in chosen)
+    main = results(tmp_path)["main"]
+    assert (main["metric"], main["split"], main["values"]) == ("accuracy", "test", values)
+    assert main["value"] == pytest.approx(statistics.mean(values))
+    assert main["std"] == pytest.approx(statistics.stdev(values))
+
+    (tmp_path / "run" / "results.json").unlink()  # as if it had been interrupted
+    (tmp_path / "run" / "episode-3" / "results.json").unlink()
+    capsys.readouterr()
+    assert classify(words) == 0
+    assert capsys.readouterr().out.count("is finished") == 3
+    assert results(tmp_path)["main"] == main
 
 
 def test_parts_are_found_and_measured(tmp_path, encoder, clouds):
@@ -176,6 +189,8 @@ def test_clouds_of_different_sizes_are_padded_with_their_parts():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--episodes", "3"], "data.episodes = 3 is invalid: set data.ways too"),
+        (["--ways", "2", "--episodes", "1"], "data.episodes = 1"),
         (["--ways", "4"], "data.ways = 4 is invalid: there are 3 classes"),
         (["--data.test_per_class", "9"], "of class"),
         (["--votes", "0"], "task.votes = 0"),
