@@ -21,6 +21,7 @@ class Point2VecPreTrainedModel(Data2Vec2PreTrainedModel):
     config: Point2VecConfig
     base_model_prefix = "point2vec"
     main_input_name = "point_values"
+    sync_batch_norm = True  # over all devices, as in the original
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

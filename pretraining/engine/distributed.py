@@ -5,11 +5,13 @@ they differ from each other by default, this says what they do:
 
 - `bf16` is fp32 weights, bf16 autocast and gradients summed in fp32, on every engine;
 - the teacher is fp32 and follows the weights that the optimizer moves, not a rounded copy;
+- batch norm counts the batches of all ranks, where the original of a model did (Point2Vec) and there are GPUs;
 - a saved model is whole, in fp32.
 """
 
 import contextlib
 import copy
+import logging
 import os
 from typing import Any
 
@@ -25,6 +27,9 @@ from .schedules import SCHEDULES
 from .sharded_weights import is_spread, whole_state_dict
 
 
+logger = logging.getLogger(__name__)
+
+
 class EngineTrainer(Trainer):
     """A `Trainer` that gives the same result on every engine."""
 
@@ -33,6 +38,8 @@ class EngineTrainer(Trainer):
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
         state = self.accelerator.state
+        if self.args.world_size > 1 and getattr(self.unwrapped(), "sync_batch_norm", False):
+            share_statistics(self.unwrapped(), self.args.device)
         if asks_for_fsdp(self.args) and state.distributed_type == DistributedType.MULTI_CPU:
             shard_on_cpu(self.accelerator, FullyShardedDataParallelPlugin(**(self.args.fsdp_plugin_args or {})))
             self.is_fsdp_enabled = True
@@ -141,6 +148,16 @@ def prepare_fsdp(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel)
     # those of our class: the instance has the stock encoder's too, and we call some of these in parts
     plugin.transformer_cls_names_to_wrap = list(type(model)._no_split_modules or ())
     plugin.mixed_precision_policy = None
+
+
+def share_statistics(model: PreTrainedModel, device: torch.device) -> None:
+    """Let batch norm count the batches of all ranks, which PyTorch does on accelerators only."""
+    if device.type == "cpu":
+        logger.warning(
+            "without a GPU, batch norm counts each process's batch apart: results differ a little."
+        )
+    else:
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def asks_for_fsdp(args: Any) -> bool:

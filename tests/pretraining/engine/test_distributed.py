@@ -14,7 +14,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 from torch import nn
 
-from data2vec.modeling import Data2Vec2TextForPreTraining
+from data2vec.modeling import Data2Vec2TextForPreTraining, Point2VecForPreTraining
+from data2vec.pretraining.engine.distributed import share_statistics
 from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.engine.sharded_weights import held, is_spread, whole, whole_state_dict
 
@@ -26,6 +27,21 @@ sys.path += [str(HERE), str(HERE.parent / "modeling")]
 
 import fsdp_runs  # noqa: E402
 import tiny_data2vec2  # noqa: E402
+import tiny_point2vec  # noqa: E402
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_batch_norm_counts_all_ranks_where_that_is_possible(device, caplog):
+    model = Point2VecForPreTraining(tiny_point2vec.points_config())
+    before = dict(model.named_parameters()), {name: t.clone() for name, t in model.state_dict().items()}
+    share_statistics(model, torch.device(device))
+    shared = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+    names = ["point2vec.embeddings.first_norm", "point2vec.embeddings.third_norm"]
+    assert shared == (names if device == "cuda" else [])
+    assert ("batch norm counts" in caplog.text) == (device == "cpu")
+    assert all(parameter is before[0][name] for name, parameter in model.named_parameters())  # the optimizer's
+    after = model.state_dict()
+    assert set(after) == set(before[1]) and all(torch.equal(after[name], t) for name, t in before[1].items())
 
 
 # ---- what is refused ----
