@@ -180,8 +180,9 @@ def to_cfg(ours: Any, objective: ObjectiveConfig) -> Values:
     Raises:
         ValueError: something of the configuration that the original has no parameter for.
     """
-    said, decoder, groups = objective.to_dict(), objective.decoder, ours.num_groups
-    share, layers = said["masking"]["prob"], sorted(objective.averaged_layers(ours.num_hidden_layers))
+    said, groups = objective.to_dict(), ours.num_groups
+    decoder, share = said["decoder"], said["masking"]["prob"]
+    layers = sorted(objective.averaged_layers(ours.num_hidden_layers))
     hidden = int(groups * share) if objective.masking.uses_coordinates else groups - int(groups * (1 - share))
     cfg = original.write_fields(ours, FIELDS) | {
         "tokenizer_group_radius": ours.group_radius,
@@ -207,9 +208,9 @@ def to_cfg(ours: Any, objective: ObjectiveConfig) -> Values:
     }
     if decoder is not None:
         cfg |= {
-            "decoder_depth": decoder.layers,
-            "decoder_drop_path_rate": decoder.drop_path_rate,
-            "decoder_add_pos_at_every_layer": decoder.add_positions_to_every_layer,
+            "decoder_depth": decoder.get("layers", 4),
+            "decoder_drop_path_rate": decoder.get("drop_path_rate", 0.0),
+            "decoder_add_pos_at_every_layer": decoder.get("add_positions_to_every_layer", True),
         }
     again, _ = config({"model": cfg}, {})
     found = ObjectiveConfig.from_dict(again.objective).to_dict()

@@ -153,9 +153,7 @@ def prepare_fsdp(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel)
 def share_statistics(model: PreTrainedModel, device: torch.device) -> None:
     """Let batch norm count the batches of all ranks, which PyTorch does on accelerators only."""
     if device.type == "cpu":
-        logger.warning(
-            "without a GPU, batch norm counts each process's batch apart: results differ a little."
-        )
+        logger.warning("without a GPU, batch norm counts each process's batch apart: results differ a little.")
     else:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
 

@@ -185,6 +185,10 @@ def test_what_is_not_built_is_refused_by_name(tmp_path, name, value):
             {"objective.masking": {"method": "block", "prob": 0.5, "length": 2}},
             "objective.masking = {'method': 'block'",
         ),
+        (
+            {"objective.decoder": {"method": "conv", "layers": 1, "dim": 12, "kernel": 3, "groups": 4}},
+            "have no place in Point2Vec",
+        ),
         ({"intermediate_size": 40}, "intermediate_size = 40"),
         ({"hidden_dropout": 0.1}, "encoder_dropout"),
     ],
