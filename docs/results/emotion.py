@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from comparisons import Comparison, compare, spread
 from experiment import HERE, Experiment, once, wall_seconds, yaml_word
 from matplotlib.figure import Figure
-from tables import guard_stop, spread, verdict
+from tables import guard_stop
 
 from data2vec.finetune.arguments import parse
 from data2vec.finetune.probe.arguments import Probe
@@ -150,14 +151,13 @@ def health(folder: Path, name: str) -> dict[str, Any]:
     return last | {"guard_stops_at": guard_stop(log, utterance_only=utterance_only)}
 
 
-def compared(found: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Cells of the opening table: what was found, and whether it holds."""
-    cells, verdicts = [], []
+def compared(found: dict[str, Any]) -> list[Comparison]:
+    rows = []
     for better, worse in PAIRS:
         sides = [[seed["linear"] for seed in found["arms"][name]] for name in (better, worse)]
-        cells.append(f"EmoDB, linear probe: {better} {spread(sides[0])}, {worse} {spread(sides[1])}")
-        verdicts.append(verdict(*sides))
-    return cells, verdicts
+        said = f"EmoDB, linear probe: {better} {spread(sides[0])}, {worse} {spread(sides[1])}"
+        rows.append(compare(said, *sides))
+    return rows
 
 
 def table(found: dict[str, Any]) -> str:

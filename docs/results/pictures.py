@@ -1,13 +1,14 @@
 """The picture of a claim, from its data file alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
+from comparisons import BEST, MEASURES, TOKENS, comparisons, last
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tables import BEST, MEASURES, TOKENS, last
 
 
 COLOURS = {"student": "#1f5fa8", "teacher": "#d9822b", "untrained": "#9a9a9a"}
@@ -111,6 +112,33 @@ def _health(found: dict[str, Any], picture: dict[str, Any]) -> Figure:
 
 
 DRAWN = {"arms": _arms, "layers": _layers, "clock": _clock, "health": _health}
+
+
+def draw_effects(claims: Mapping[str, dict[str, Any]], path: Path) -> None:
+    """A line for every comparison of every claim that is in points: its effect, with the interval; blue: decided."""
+    figure = Figure(figsize=(9, 10), layout="constrained")
+    axes = figure.subplots()
+    ticks, row = {}, 0
+    for found, rows in ((found, comparisons(name, found)) for name, found in claims.items()):
+        shown = [comparison for comparison in rows if not comparison.unit]
+        for comparison in shown:
+            colour = COLOURS["student"] if comparison.decided else COLOURS["untrained"]
+            mean, *interval = comparison.effect
+            axes.plot(interval, [row] * len(interval), color=colour, linewidth=1.5)
+            axes.plot(mean, row, "o", color=colour, markersize=5)
+            row += 1
+        if shown:
+            ticks[row - (len(shown) + 1) / 2] = "\n".join(wrap(found["claim"], 52))
+            axes.axhline(row, color="#dddddd", linewidth=0.7)
+            row += 1
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlim(-30, 45)
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=8)
+    axes.set_ylim(row, -1)
+    figure.supxlabel(
+        "effect in points, and its 95 % interval over seeds; blue: decided; right of 0: as the papers say", fontsize=9
+    )
+    figure.savefig(path, dpi=90)
 
 
 def _panels(number: int) -> tuple[Figure, list[Axes]]:

@@ -1,6 +1,6 @@
 """Reproduce a row of the table: `python docs/results/reproduce.py CLAIM --data DATA --runs RUNS`.
 
-    claims/CLAIM.yaml  ->  runs in RUNS  ->  data/CLAIM.json  ->  pictures/CLAIM.png, the tables of README.md
+    claims/CLAIM.yaml  ->  runs in RUNS  ->  data/CLAIM.json  ->  pictures/CLAIM.png, tables of CLAIM.md and README.md
 
 Trains every system, arm and seed of the claim that RUNS does not hold yet, as many at once as there are cores, probes
 each encoder and writes the numbers. DATA holds the data sets by folder. A run that was stopped starts over, a finished
@@ -25,8 +25,8 @@ import torch
 import yaml
 from experiment import HERE, SYSTEMS, Experiment, wall_seconds
 from measure import health, measured, raw, seconds
-from pictures import draw
-from tables import write_tables
+from pictures import draw, draw_effects
+from tables import all_claims, write_tables
 
 from data2vec.pretraining.checkpoints.environment import hardware, source_commit
 
@@ -49,8 +49,8 @@ class Claim:
         layers, fine_tune: what is measured, see `measure.measured`.
         curves: also keep what was logged during training.
         picture: how it is drawn, see `pictures.draw`.
-        headline: what the opening table compares: `system`, and `ARM/ENCODER/MEASURE` that should be `better` and
-            `worse`.
+        headline: what is compared, the main pair first: `system`, and `ARM/ENCODER/MEASURE` that should be
+            `better` and `worse`.
     """
 
     name: str
@@ -184,7 +184,8 @@ def main() -> None:
             file.write_text(json.dumps(found | about(name, threads), indent=1) + "\n")
         found = json.loads(file.read_text())
         own.draw(found, picture) if claim is None else draw(found, claim.picture, picture)
-    write_tables(HERE / "README.md", HERE / "data")
+    write_tables(HERE)
+    draw_effects(all_claims(HERE / "data"), HERE / "pictures" / "effects.png")
 
 
 if __name__ == "__main__":

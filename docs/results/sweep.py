@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comparisons import Comparison
 from experiment import HERE, once, wall_seconds
 from matplotlib.figure import Figure
 from measure import accuracies
@@ -167,19 +168,20 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
-def compared(results: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """For the table that opens README.md. A choice agrees if its orders do and its pick is as good.
+def compared(results: dict[str, Any]) -> list[Comparison]:
+    """A choice agrees if its orders do and its pick is as good.
 
     That is: the interval of Spearman's correlation is above 0, and the pick within two standard errors of the best.
     """
     best = results["accuracy"]["best"] / 100
     margin = 200 * (best * (1 - best) / TEST_IMAGES) ** 0.5
-    rows = {name: results["agreement"][name] for name in ("feature_rank_student", "effective_rank", "loss")}
-    here = [
-        f"{name}: Spearman {row['spearman']:.2f}, picks {row['accuracy']:.1f} of at best {100 * best:.1f}"
-        for name, row in rows.items()
-    ]
-    return here, ["yes" if row["interval"][0] > 0 and row["regret"] <= margin else "no" for row in rows.values()]
+    rows = []
+    for name in ("feature_rank_student", "effective_rank", "loss"):
+        row = results["agreement"][name]
+        said = f"{name}: picks {row['accuracy']:.1f} of at best {100 * best:.1f}"
+        agrees = "yes" if row["interval"][0] > 0 and row["regret"] <= margin else "no"
+        rows.append(Comparison(said, agrees, (row["spearman"], *row["interval"]), unit="rank correlation"))
+    return rows
 
 
 def table(found: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""The tables of README.md, from the numbers in `data/`: nothing is typed by hand.
+"""The tables of README.md and of a page for each claim, from the numbers in `data/`: nothing is typed by hand.
 
-A comment `<!-- numbers of CLAIM -->` in the page is followed by that claim's table, `<!-- the claims -->` by the table
-that opens it; both end with `<!-- end -->`.
+In a page the comment `<!-- claim CLAIM -->` is followed by what the claim compares, `<!-- numbers of CLAIM -->` by all
+that was measured; in README.md `<!-- decided -->` and `<!-- undecided -->` by a line for each claim. All end with
+`<!-- end -->`.
 """
 
 import json
@@ -12,78 +13,62 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comparisons import MEASURES, TOKENS, comparisons, last, row_title, spread, summary
 
 from data2vec.pretraining.monitoring.callbacks import CollapseGuard
 
 
-BEST = "linear probe of the best layer"
-MEASURES = {"linear": "linear probe", "knn": "k-NN", "few": "few labels"}
-TOKENS = {f"cls_{name}": f"{words} of CLS" for name, words in MEASURES.items()}  # where a claim reads the extra tokens
-BLOCK = re.compile(r"(<!-- (?P<what>the claims|numbers of \w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (?P<what>decided|undecided|claim \w+|numbers of \w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def write_tables(page: Path, data: Path) -> None:
-    """Replace every table of the page by what the data files give; a claim without a data file has none yet."""
-    text = page.read_text(encoding="utf-8")
-    page.write_text(BLOCK.sub(lambda found: found[1] + _block(found["what"], data) + found[3], text), encoding="utf-8")
+def write_tables(folder: Path) -> None:
+    """Replace the tables of all pages of docs/results by what its data files give."""
+    for page in sorted(folder.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        new = BLOCK.sub(lambda found: found[1] + _block(found["what"], folder / "data") + found[3], text)
+        page.write_text(new, encoding="utf-8")
 
 
 def _block(what: str, data: Path) -> str:
-    if what == "the claims":
-        rows = [_opening_row(path.stem, json.loads(path.read_text())) for path in _in_order(data)]
-        head = ("claim", "paper", "here", "holds?", "command", "minutes")
-        return "\n".join(["| " + " | ".join(head) + " |", "| --- " * (len(head) - 1) + "| --: |", *rows, ""])
-    path = data / f"{what.removeprefix('numbers of ')}.json"
+    if what in ("decided", "undecided"):
+        return _lines(data, what == "decided")
+    path = data / f"{what.split()[-1]}.json"
     if not path.is_file():
         return "Not measured.\n"
     found = json.loads(path.read_text())
+    if what.startswith("claim "):
+        return _claim(path.stem, found)
     if path.stem in OTHER_TABLES:
         return OTHER_TABLES[path.stem](found)
     curves = any(isinstance(seed["health"]["step"], list) for *_, seed in _runs(found))
     return _numbers(found) + ("\n" + _health(found) if curves else "")
 
 
-def _in_order(data: Path) -> list[Path]:
-    """Data files of claims, as their files say where they stand."""
-    order = json.loads((data / "order.json").read_text())
-    return [data / f"{name}.json" for name in order if (data / f"{name}.json").is_file()]
+def all_claims(data: Path) -> dict[str, dict[str, Any]]:
+    """Data files of claims by name, in the order of data/order.json."""
+    files = {name: data / f"{name}.json" for name in json.loads((data / "order.json").read_text())}
+    return {name: json.loads(path.read_text()) for name, path in files.items() if path.is_file()}
 
 
-# ---- the opening table ----
+# ---- what a claim compares ----
 
 
-def _opening_row(name: str, found: dict[str, Any]) -> str:
-    took = minutes(found)
-    if "headline" in found:
-        here, verdicts = zip(*(_compared(found, pair) for pair in found["headline"]), strict=True)
-    else:  # a claim that has a file of its own
-        here, verdicts = import_module(name).compared(found)
-    cells = (found["claim"], found["paper"], "<br>".join(here), "<br>".join(verdicts), f"`{found['command']}`", took)
-    return "| " + " | ".join(cells) + " |"
+def _lines(data: Path, decided: bool) -> str:
+    """A line for each claim of which a comparison is, or none is, decided: its main comparison, and how many hold."""
+    lines = ["| claim | effect, in points (95 %) | holds? |", "| --- | --- | --- |"]
+    for name, found in all_claims(data).items():
+        rows = comparisons(name, found)
+        if any(row.decided for row in rows) == decided:
+            lines.append(f"| [{found['claim']}]({name}.md) | {rows[0].shown} | {summary(rows)} |")
+    return "\n".join(lines) + "\n"
 
 
-def _compared(found: dict[str, Any], pair: dict[str, str]) -> tuple[str, str]:
-    """`system, measure: one side 1.0, other side 0.9`, and the verdict."""
-    better = seeds_of(found, pair["system"], pair["better"])
-    worse = seeds_of(found, pair.get("than", pair["system"]), pair["worse"])
-    return _sides(found, pair, spread(better), spread(worse)), verdict(better, worse)
-
-
-def _sides(found: dict[str, Any], pair: dict[str, str], better: str, worse: str) -> str:
-    """Sides are named by what differs between them."""
-    paths = [pair[side].split("/") for side in ("better", "worse")]
-    title, measure = found["systems"][pair["system"]]["title"], paths[0][2]
-    what = (MEASURES | TOKENS).get(measure, BEST if measure == "best" else measure)
-    if "than" in pair:
-        titles = [title, found["systems"][pair["than"]]["title"]]
-        family, data = zip(*(title.split(", ") for title in titles), strict=True)
-        names = [_row_title(name, arm) for name, (arm, *_) in zip(family, paths, strict=True)]
-        return f"{data[0]}, {what}: {names[0]} {better}, {names[1]} {worse}"
-    if paths[0][1] == "fine_tuned":
-        arm = _row_title(title, paths[0][0])
-        return f"{arm}, fine-tuned: pretrained {better}, from scratch {worse}"
-    one, other = next(sides for sides in zip(*paths, strict=True) if sides[0] != sides[1])
-    return f"{title}, {what}: {one} {better}, {other} {worse}"
+def _claim(name: str, found: dict[str, Any]) -> str:
+    """The claim, what the papers say, the command, and a row for each comparison."""
+    rows = [f"| {row.said} | {row.shown} | {row.holds} |" for row in comparisons(name, found)]
+    heads = ["| here | effect, in points (95 %) | holds? |", "| --- | --- | --- |"]
+    text = f"**{found['claim']}.** The papers: {found['paper']}.\n\n    {found['command']}\n\n"
+    return f"{text}{minutes(found)} minutes of one core.\n\n" + "\n".join([*heads, *rows]) + "\n"
 
 
 def minutes(found: dict[str, Any]) -> str:
@@ -99,24 +84,6 @@ def minutes(found: dict[str, Any]) -> str:
                 of = "" if encoder == "untrained" else arm  # untrained, all arms are the same network
                 took[system, of, seed["seed"], encoder] = scores["seconds"]
     return f"{sum(took.values()) / 60:.0f}"
-
-
-def seeds_of(found: dict[str, Any], system: str, path: str) -> list[float]:
-    """Numbers of all seeds at `ARM/ENCODER/MEASURE`."""
-    arm, encoder, measure = path.split("/")
-    return [seed[encoder][measure] for seed in found["systems"][system]["arms"][arm]["seeds"]]
-
-
-def verdict(better: list[float], worse: list[float]) -> str:
-    """yes: every seed of the one above every seed of the other; no, the reverse: below; else undecided."""
-    leans = "leans to yes" if np.mean(better) > np.mean(worse) else "leans to no"
-    if len(better) == 1:
-        return f"one seed, {leans}"
-    if min(better) > max(worse):
-        return "yes"
-    if max(better) < min(worse):
-        return "no, the reverse"
-    return f"undecided, {leans}"
 
 
 # ---- the table of a claim ----
@@ -143,7 +110,7 @@ def _numbers(found: dict[str, Any]) -> str:
                 starts = ([seed["fine_tuned"][start] for seed in seeds] for start in ("student", "untrained"))
                 cells.append(" / ".join(map(spread, starts)))
             cells.append(f"{np.mean([seed['seconds'] for seed in seeds]):.0f}")
-            lines.append(f"| {_row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
         if any("untrained" in seed for runs in system["arms"].values() for seed in runs["seeds"]):
             seeds = next(iter(system["arms"].values()))["seeds"]
             cells = [spread([last(seed["untrained"][m]) for seed in seeds]) for m in measures]
@@ -167,7 +134,7 @@ def _health(found: dict[str, Any]) -> str:
             logs = [seed["health"] for seed in runs["seeds"]]
             cells = [f"{np.mean([log[name][-1] for log in logs]):.2g}" for name in names]
             cells += [", ".join(str(judge(log) or "-") for log in logs) for judge in (guard_stop, guard_warning)]
-            lines.append(f"| {_row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {row_title(system['title'], arm)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -191,10 +158,6 @@ def guard_warning(log: dict[str, list[float]]) -> int | None:
     return int(steps[0]) if steps else None
 
 
-def _row_title(system: str, arm: str) -> str:
-    return system if arm == "as it is" else f"{system}, {arm}"
-
-
 def _padded(title: str, cells: list[str], columns: int) -> str:
     return f"| {title} | " + " | ".join(cells + ["-"] * (columns + 1 - len(cells))) + " |"
 
@@ -214,16 +177,6 @@ def _runs(found: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
         for arm, runs in of_system["arms"].items()
         for seed in runs["seeds"]
     ]
-
-
-def last(value: float | list[float]) -> float:
-    """Of the last layer, where every layer was measured."""
-    return value[-1] if isinstance(value, list) else value
-
-
-def spread(values: list[float]) -> str:
-    values = [last(value) for value in values]
-    return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 # ---- tables of another kind ----

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from comparisons import Comparison, compare, spread
 from experiment import Experiment, once, wall_seconds
 from matplotlib.figure import Figure
 from measure import Data
-from tables import spread, verdict
 from text_features import WordVectors, bag_of_words, encoder_features
 from text_tasks import TASKS, Encode, Examples, nothing_known, read, scores, standard_error
 from transformers import AutoTokenizer
@@ -233,12 +233,12 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def compared(found: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """For the table that opens README.md: the first arm against the same network untrained, and the verdicts."""
-    here, verdicts = [], []
+def compared(found: dict[str, Any]) -> list[Comparison]:
+    """The first arm against the same network untrained."""
+    rows = []
     seeds = next(iter(found["arms"].values()))
     for task, measure in SHOWN:
         student, untrained = ([seed[which][task][measure] for seed in seeds] for which in ("student", "untrained"))
-        here.append(f"{task}, {measure}: pretrained {spread(student)}, untrained {spread(untrained)}")
-        verdicts.append(verdict(student, untrained))
-    return here, verdicts
+        said = f"{task}, {measure}: pretrained {spread(student)}, untrained {spread(untrained)}"
+        rows.append(compare(said, student, untrained))
+    return rows

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import comparisons
 import datasets
 import experiment
 import measure
@@ -18,6 +19,7 @@ import tables
 import yaml
 from PIL import Image
 from prepare import Prepared
+from scipy.stats import ttest_rel
 
 from data2vec.pretraining.evaluation.probe import knn_accuracy
 
@@ -82,8 +84,10 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     (tmp_path / "page" / "claims" / "two.yaml").write_text(yaml.safe_dump(claim, sort_keys=False))
     (tmp_path / "page" / "data" / "order.json").write_text('["two"]')
-    blocks = "# Page\n\n<!-- the claims -->\n<!-- end -->\n\nWords.\n\n<!-- numbers of two -->\nstale\n<!-- end -->\n"
-    (tmp_path / "page" / "README.md").write_text(blocks)
+    lines = "# Page\n\n<!-- undecided -->\n<!-- end -->\n\n<!-- decided -->\n<!-- end -->\n"
+    (tmp_path / "page" / "README.md").write_text(lines)
+    blocks = "<!-- claim two -->\n<!-- end -->\n\nWords.\n\n<!-- numbers of two -->\nstale\n<!-- end -->\n"
+    (tmp_path / "page" / "two.md").write_text(blocks)
     monkeypatch.setattr(experiment, "HERE", tmp_path / "page")
     monkeypatch.setattr(reproduce, "HERE", tmp_path / "page")
     monkeypatch.setattr(experiment, "SYSTEMS", experiment.SYSTEMS)
@@ -117,9 +121,13 @@ def test_a_claim_is_trained_measured_drawn_and_written_once(
     assert set(found["systems"]["vision_v1"]["raw"]) == {"pixels"}
     assert (page / "pictures" / "two.png").stat().st_size > 5000
 
-    text = (page / "README.md").read_text()
+    assert (page / "pictures" / "effects.png").stat().st_size > 5000
+    assert (page / "README.md").read_text().count("| [Two layers beat one](two.md) | ") == 1
+
+    text = (page / "two.md").read_text()
     assert "Words." in text and "stale" not in text
-    assert "| Two layers beat one | so it says | data2vec 1, Fashion-MNIST, k-NN: input " in text
+    assert "**Two layers beat one.** The papers: so it says." in text
+    assert "| data2vec 1, Fashion-MNIST, k-NN: input " in text
     assert tables.spread([seed["student"]["linear"] for seed in arms["input"]["seeds"]]) in text
 
     # again: nothing is trained, the numbers are the same
@@ -187,7 +195,7 @@ def test_spoken_digits_are_split_by_speaker(tmp_path: Path) -> None:
 def test_a_claim_holds_where_every_seed_is_above_every_other(
     better: list[float], worse: list[float], says: str
 ) -> None:
-    assert tables.verdict(better, worse) == says
+    assert comparisons.verdict(better, worse) == says
 
 
 def test_a_row_names_what_differs_between_its_sides() -> None:
@@ -210,8 +218,31 @@ def test_a_row_names_what_differs_between_its_sides() -> None:
         },
     }
     for text, pair in rows.items():
-        row = {"claim": "", "paper": "", "command": "", "wall_seconds": 60.0, "headline": [{"system": "v2", **pair}]}
-        assert f"| {text} | one seed, leans to yes |" in tables._opening_row("two", found | row)
+        (row,) = comparisons.comparisons("two", found | {"headline": [{"system": "v2", **pair}]})
+        assert (row.said, row.holds, row.decided) == (text, "one seed, leans to yes", False)
+        assert row.shown in ("+5.0", "+10.0")
+
+
+def test_an_effect_has_students_interval_of_the_differences_of_seeds() -> None:
+    better, worse = [3.0, 5.0, 7.0], [1.0, 4.0, 4.0]
+    expected = ttest_rel(better, worse)
+    interval = expected.confidence_interval(0.95)
+    assert comparisons.effect(better, worse) == pytest.approx((2.0, interval.low, interval.high))
+    assert comparisons.compare("", better, worse).shown == f"+2.0 ({interval.low:.1f} to {interval.high:.1f})"
+    assert comparisons.compare("", worse, better).shown.startswith("-2.0 (")
+
+
+@pytest.mark.parametrize(
+    ("holds", "says"),
+    [
+        (["undecided, leans to no"], "undecided, leans to no"),
+        (["yes", "yes"], "2 of 2 yes"),
+        (["undecided, leans to yes", "yes", "no, the reverse"], "1 of 3 yes, 1 no, the reverse, 1 undecided"),
+        (["no", "undecided, leans to no"], "1 of 2 no, 1 undecided"),
+    ],
+)
+def test_a_line_counts_what_holds(holds: list[str], says: str) -> None:
+    assert comparisons.summary([comparisons.Comparison("", each, (0.0,)) for each in holds]) == says
 
 
 def test_minutes_count_every_training_and_every_measurement_once() -> None:
@@ -260,24 +291,28 @@ def test_the_data_answer_what_the_claim_asks(name: str) -> None:
     assert (RESULTS / "pictures" / f"{name}.png").is_file()
 
 
-def test_the_tables_of_the_page_are_those_of_the_data(tmp_path: Path) -> None:
-    page = tmp_path / "README.md"
-    shutil.copy(RESULTS / "README.md", page)
-    tables.write_tables(page, RESULTS / "data")
-    assert page.read_text(encoding="utf-8") == (RESULTS / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"<!-- numbers of (\w+) -->", page.read_text(encoding="utf-8"))
+def test_the_tables_of_the_pages_are_those_of_the_data(tmp_path: Path) -> None:
     order = json.loads((RESULTS / "data" / "order.json").read_text())
-    assert shown == order
     assert set(CLAIMS) <= set(order)
+    shutil.copytree(RESULTS / "data", tmp_path / "data")
+    for page in RESULTS.glob("*.md"):
+        shutil.copy(page, tmp_path)
+        shown = re.findall(r"<!-- (?:claim|numbers of) (\w+) -->", page.read_text(encoding="utf-8"))
+        assert shown == ([] if page.name == "README.md" else [page.stem, page.stem])
+    assert {page.stem for page in tmp_path.glob("*.md")} == {"README", *order}
+    tables.write_tables(tmp_path)
+    for page in RESULTS.glob("*.md"):
+        assert (tmp_path / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), page.name
 
 
-def test_nothing_stands_on_the_page_that_was_not_measured() -> None:
-    page = (RESULTS / "README.md").read_text(encoding="utf-8")
-    assert "Not measured" not in page
+def test_nothing_stands_on_the_pages_that_was_not_measured() -> None:
+    opening = (RESULTS / "README.md").read_text(encoding="utf-8")
     for name in json.loads((RESULTS / "data" / "order.json").read_text()):
-        found = json.loads((RESULTS / "data" / f"{name}.json").read_text())
-        command = found["command"]
-        assert page.count(f"`{command}`") == 1, f"{name} has no row"
+        command = json.loads((RESULTS / "data" / f"{name}.json").read_text())["command"]
         assert (RESULTS / command.split()[1].removeprefix("docs/results/")).is_file()
-    for picture in re.findall(r"\]\((pictures/\w+\.png)\)", page):
-        assert (RESULTS / picture).stat().st_size > 5000
+        assert opening.count(f"]({name}.md) |") == 1, f"{name} has no line"
+    for page in RESULTS.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert "Not measured" not in text
+        for picture in re.findall(r"\]\((pictures/\w+\.png)\)", text):
+            assert (RESULTS / picture).stat().st_size > 5000
