@@ -64,13 +64,14 @@ class Data2Vec2Attention(nn.Module):
 
     is_causal = False
 
-    def __init__(self, config: PreTrainedConfig, num_heads: int | None = None):
+    def __init__(self, config: PreTrainedConfig, num_heads: int | None = None, hidden_size: int | None = None):
         super().__init__()
         self.config = config
-        self.head_dim = config.hidden_size // (num_heads or config.num_attention_heads)
+        dim = hidden_size or config.hidden_size
+        self.head_dim = dim // (num_heads or config.num_attention_heads)
         self.scaling = self.head_dim**-0.5
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
@@ -82,8 +83,8 @@ class Data2Vec2Attention(nn.Module):
             bias: explicit, distances `(rows or 1, 1, time, time)`; else what is added to the scores,
                 `(rows or 1, heads, time, time)`.
             slopes: `(heads,)`, what distances are multiplied with; explicit only.
-            attention_mask: explicit, bool `(rows, 1, 1, time)`, True = attended to; else of a type that the
-                interface wants.
+            attention_mask: explicit, bool `(rows or 1, 1, 1 or time, time)`, True = attended to; else of a type that
+                the interface wants.
 
         Returns:
             `(rows, time, dim)`, and the attention `(rows, heads, time, time)` where the implementation makes it.
@@ -115,7 +116,7 @@ def attention_weights(
 
     Args:
         query, key: `(rows, heads, time, head_dim)`, contiguous.
-        distance, slopes, mask: `(rows or 1, 1, time, time)`, `(heads,)` and `(rows, 1, 1, time)`.
+        distance, slopes, mask: `(rows or 1, 1, time, time)`, `(heads,)` and `(rows or 1, 1, 1 or time, time)`.
 
     Returns:
         `(rows, heads, time, time)` of the queries' dtype.

@@ -27,6 +27,7 @@ from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, 
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
 from .configuration_joint import JointConfig
+from .configuration_medcoss import MedCossImageConfig, MedCossTextConfig, MedCossVolumeConfig
 from .configuration_objective import ObjectiveConfig
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
@@ -61,6 +62,17 @@ from .modeling_emotion2vec import (
     Emotion2vecModel,
 )
 from .modeling_joint import JointForPreTraining, JointModel
+from .modeling_medcoss import (
+    MedCossImageForImageClassification,
+    MedCossImageForPreTraining,
+    MedCossImageModel,
+    MedCossTextForPreTraining,
+    MedCossTextForSequenceClassification,
+    MedCossTextModel,
+    MedCossVolumeForImageClassification,
+    MedCossVolumeForPreTraining,
+    MedCossVolumeModel,
+)
 from .modeling_point2vec import Point2VecForPreTraining, Point2VecModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 from .modeling_sv_data2vec import SvData2VecForPreTraining, SvData2VecForVideoClassification, SvData2VecModel
@@ -111,6 +123,18 @@ __all__ = [
     "JointConfig",
     "JointForPreTraining",
     "JointModel",
+    "MedCossImageConfig",
+    "MedCossImageForImageClassification",
+    "MedCossImageForPreTraining",
+    "MedCossImageModel",
+    "MedCossTextConfig",
+    "MedCossTextForPreTraining",
+    "MedCossTextForSequenceClassification",
+    "MedCossTextModel",
+    "MedCossVolumeConfig",
+    "MedCossVolumeForImageClassification",
+    "MedCossVolumeForPreTraining",
+    "MedCossVolumeModel",
     "ObjectiveConfig",
     "Point2VecConfig",
     "Point2VecFeatureExtractor",
@@ -135,6 +159,9 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         EatModel,
         Emotion2vecModel,
         JointModel,
+        MedCossImageModel,
+        MedCossTextModel,
+        MedCossVolumeModel,
         Point2VecModel,
         SvData2VecModel,
     ),
@@ -146,6 +173,9 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         EatForPreTraining,
         Emotion2vecForPreTraining,
         JointForPreTraining,
+        MedCossImageForPreTraining,
+        MedCossTextForPreTraining,
+        MedCossVolumeForPreTraining,
         Point2VecForPreTraining,
         SvData2VecForPreTraining,
     ),
@@ -156,8 +186,15 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         Emotion2vecForSequenceClassification,
     ),
     AutoModelForAudioFrameClassification: (Data2Vec2AudioForAudioFrameClassification,),
-    AutoModelForImageClassification: (Data2Vec2VisionForImageClassification,),
-    AutoModelForSequenceClassification: (Data2Vec2TextForSequenceClassification,),
+    AutoModelForImageClassification: (
+        Data2Vec2VisionForImageClassification,
+        MedCossImageForImageClassification,
+        MedCossVolumeForImageClassification,
+    ),
+    AutoModelForSequenceClassification: (
+        Data2Vec2TextForSequenceClassification,
+        MedCossTextForSequenceClassification,
+    ),
     AutoModelForTokenClassification: (Data2Vec2TextForTokenClassification,),
     AutoModelForVideoClassification: (SvData2VecForVideoClassification,),
     AutoModelForQuestionAnswering: (Data2Vec2TextForQuestionAnswering,),

@@ -7,6 +7,7 @@ from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, 
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
 from .configuration_joint import JointConfig
+from .configuration_medcoss import MedCossImageConfig, MedCossTextConfig, MedCossVolumeConfig
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
 
@@ -19,6 +20,9 @@ for configuration in (
     EatConfig,
     Emotion2vecConfig,
     JointConfig,
+    MedCossImageConfig,
+    MedCossTextConfig,
+    MedCossVolumeConfig,
     Point2VecConfig,
     SvData2VecConfig,
 ):

@@ -29,6 +29,8 @@ class Data2Vec2Config(PreTrainedConfig):
             encoders hold them too, in front.
         hidden_dropout (`float`): after the embedding, the attention and the feed-forward layer.
         attention_dropout, activation_dropout: on attention weights, and inside the feed-forward layer.
+        layer_scale_init_value (`float`): each residual branch is multiplied by a factor per channel that starts at
+            this; 0: by none.
         layerdrop (`float`): share of blocks left out in training.
         drop_path_rate (`float`): stochastic depth of the last block; it grows linearly from 0 at the first.
         initializer_range (`float`): standard deviation of linear layers and embeddings at the start.
@@ -53,6 +55,7 @@ class Data2Vec2Config(PreTrainedConfig):
     hidden_dropout: float | int = 0.1
     attention_dropout: float | int = 0.1
     activation_dropout: float | int = 0.0
+    layer_scale_init_value: float | int = 0.0
     layerdrop: float | int = 0.0
     drop_path_rate: float | int = 0.0
     initializer_range: float | int = 0.02
@@ -66,6 +69,7 @@ class Data2Vec2Config(PreTrainedConfig):
     use_alibi: ClassVar[bool] = False
     first_extra_token_is_zero: ClassVar[bool] = False  # at the start of training
     use_context_norm: ClassVar[bool] = True  # in front of the first block
+    use_final_norm: ClassVar[bool] = True  # behind pre-norm blocks
     # switches of the original's model, modality and decoder -> the only value that is built, and that recipes use
     original_switches: ClassVar[dict[str, Any]] = {
         "norm_affine": True,

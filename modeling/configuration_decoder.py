@@ -15,6 +15,7 @@ class DecoderConfig:
     """What every kind of decoder offers."""
 
     method: ClassVar[str]
+    drops_hidden: ClassVar[bool] = True  # False: the student reads all positions, hidden ones replaced
 
     def check_encoder(self, config: PreTrainedConfig) -> None:
         """Raise a ValueError that names the field where such a decoder cannot follow an encoder of `config`."""
@@ -68,9 +69,11 @@ class ConvDecoderConfig(DecoderConfig):
 @strict
 @dataclass(kw_only=True)
 class TransformerDecoderConfig(DecoderConfig):
-    """Blocks like the encoder's, as wide, over the student's states and a learned mask token (Point2Vec; MAE).
+    """Blocks like the encoder's over the student's states and a learned mask token (Point2Vec; MAE).
 
     Args:
+        dim: width of the blocks; the encoder's if `None`. Another one needs `input_projection`, and positions of its
+            own.
         layers, num_attention_heads, intermediate_size: of the blocks; the encoder's heads and size if `None`.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.
         add_positions_to_every_layer: positions are added in front of every block, not of the first alone.
@@ -78,6 +81,8 @@ class TransformerDecoderConfig(DecoderConfig):
         input_projection: a linear layer on what the student hands over.
         learned_positions: positions of its own, learned, as many as the encoder's `max_position_embeddings`; off: the
             student's.
+        extra_tokens: the student's extra tokens are read too, in front.
+        layer_norm_eps: of its norms; the encoder's if `None`.
 
     Raises:
         ValueError: a value outside its range; the message names the field.
@@ -85,6 +90,7 @@ class TransformerDecoderConfig(DecoderConfig):
 
     method: ClassVar[str] = "transformer"
     layers: int
+    dim: int | None = None
     num_attention_heads: int | None = None
     intermediate_size: int | None = None
     drop_path_rate: float | int = 0.0
@@ -92,11 +98,18 @@ class TransformerDecoderConfig(DecoderConfig):
     input_dropout: float | int = 0.0
     input_projection: bool = False
     learned_positions: bool = False
+    extra_tokens: bool = False
+    layer_norm_eps: float | None = None
 
     def __post_init__(self) -> None:
         heads, inside = self.num_attention_heads, self.intermediate_size
         checks = {
             "layers": (self.layers >= 1, "1 or more"),
+            "dim": (
+                self.dim is None or (self.dim >= 1 and self.input_projection and self.learned_positions),
+                "null for the encoder's width, or 1 or more with input_projection and learned_positions",
+            ),
+            "layer_norm_eps": (self.layer_norm_eps is None or self.layer_norm_eps > 0, "a positive number or null"),
             "num_attention_heads": (heads is None or heads >= 1, "1 or more, or null for the encoder's"),
             "intermediate_size": (inside is None or inside >= 1, "1 or more, or null for the encoder's"),
             "drop_path_rate": (0 <= self.drop_path_rate < 1, "at least 0 and below 1"),
@@ -105,10 +118,13 @@ class TransformerDecoderConfig(DecoderConfig):
         require("objective.decoder.", self, checks)
 
     def check_encoder(self, config: PreTrainedConfig) -> None:
-        if self.num_attention_heads is not None and config.hidden_size % self.num_attention_heads:
+        heads = self.num_attention_heads or config.num_attention_heads
+        if (self.dim or config.hidden_size) % heads:
+            width = (
+                f"hidden_size = {config.hidden_size}" if self.dim is None else f"objective.decoder.dim = {self.dim}"
+            )
             raise ValueError(
-                f"objective.decoder.num_attention_heads = {self.num_attention_heads}: must be a divisor of "
-                f"hidden_size = {config.hidden_size}."
+                f"objective.decoder.num_attention_heads = {self.num_attention_heads}: must be a divisor of {width}."
             )
         if self.learned_positions and not hasattr(config, "max_position_embeddings"):
             raise ValueError(
@@ -117,8 +133,17 @@ class TransformerDecoderConfig(DecoderConfig):
             )
 
 
+@strict
+@dataclass(kw_only=True)
+class TokenDecoderConfig(DecoderConfig):
+    """Scores of a vocabulary from each state of the student, which reads mask tokens in place (BERT)."""
+
+    method: ClassVar[str] = "token"
+    drops_hidden: ClassVar[bool] = False
+
+
 DECODER_CONFIGS: dict[str, type[DecoderConfig]] = {
-    found.method: found for found in (ConvDecoderConfig, TransformerDecoderConfig)
+    found.method: found for found in (ConvDecoderConfig, TransformerDecoderConfig, TokenDecoderConfig)
 }
 
 

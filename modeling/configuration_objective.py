@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
+import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
@@ -23,6 +24,7 @@ TargetTap = Literal["ffn", "ffn_residual", "end_of_block", "self_attention"]
 TargetNorm = Literal["instance", "layer", "batch", "group"]
 ClsPooling = Literal["last_token", "tokens", "mean"]
 EmaScope = Literal["blocks", "encoder", "all", "frozen"]
+Target = Literal["layers", "input", "same_view"]
 
 
 @strict
@@ -96,6 +98,10 @@ class ObjectiveConfig(EmaSchedule):
         masking ([`Masking`]): what is hidden; `{"method": ..., **numbers}` in a file, one of [`masking.MASKINGS`].
         views (`int`, *optional*): masked views per sample and teacher pass (data2vec 2.0, section 3.3); `None` is one
             mask per sample, without an axis of views (data2vec 1, Point2Vec).
+        target (`str`): what is predicted: `"layers"`, what blocks of the teacher, which reads everything, make of what
+            is hidden (data2vec); `"input"`, what is hidden itself: normalised pixels of a patch (MAE), a token (BERT),
+            without any teacher; `"same_view"`, what a frozen teacher makes of what the student reads, extra tokens
+            included (feature distillation).
         top_k_layers (`int`): K, the number of top blocks whose features are averaged (data2vec, section 3.3).
         target_layers (`list[int]`, *optional*): numbers of the blocks, from 0, to average in place of the top K.
         target_tap (`str`): where a block's feature is taken: `"ffn"` (FFN output before the residual; the paper's
@@ -115,7 +121,8 @@ class ObjectiveConfig(EmaSchedule):
             through stacked convolutions (positions of speech, decoders; in 2.0 the student's tokens hold it too).
             Off: a padded row is the same as the row alone.
         loss_beta (`float`): 0 is the squared error, above 0 the Smooth-L1 threshold (data2vec, equation 4).
-        loss_scale (`float`, *optional*): factor of the loss summed over channels; `None` is 1/sqrt(dim).
+        loss_scale (`float`, *optional*): factor of the loss summed over channels; `None` is 1/sqrt(dim) for layers
+            of a teacher, and 1/dim, a mean, for the other targets.
         regression_weight (`float`): weight of the loss at scored positions, a mean over them.
         cls_loss_weight (`float`): weight of the loss of one prediction for the whole sample (CLS, utterance) against
             the mean of its targets, a mean over samples (data2vec 2.0; EAT, section 3.3; emotion2vec). The original's
@@ -141,6 +148,7 @@ class ObjectiveConfig(EmaSchedule):
 
     masking: Masking
     views: int | None = None
+    target: Target = "layers"
     top_k_layers: int = 8
     target_layers: list[int] | None = None
     target_tap: TargetTap = "ffn"
@@ -197,6 +205,16 @@ class ObjectiveConfig(EmaSchedule):
             )
         if self.ema_scope not in scopes:
             raise ValueError(f"objective.ema_scope = {self.ema_scope!r}: must be one of {scopes}.")
+        if self.target == "same_view" and self.ema_scope != "frozen":
+            raise ValueError(
+                f"objective.ema_scope = {self.ema_scope!r}: must be 'frozen' with objective.target = 'same_view', or "
+                "student and teacher agree on anything."
+            )
+        if self.target != "layers" and self.cls_loss_weight:
+            raise ValueError(
+                f"objective.cls_loss_weight = {self.cls_loss_weight}: must be 0 with objective.target = "
+                f"{self.target!r}, which has no targets of a whole sample."
+            )
 
     def averaged_layers(self, blocks: int) -> tuple[int, ...]:
         """Numbers of the blocks, of so many, whose features are averaged.
@@ -222,8 +240,30 @@ class ObjectiveConfig(EmaSchedule):
         masked = self.masking.sample(grid, seeds, lengths, maskable, coordinates)  # (batch, views, time)
         return masked.squeeze(1) if self.views is None else masked
 
+    @property
+    def drops_hidden(self) -> bool:
+        """Whether the student reads visible tokens alone; else all, hidden ones replaced."""
+        return self.decoder is not None and self.decoder.drops_hidden
+
+    def scored_positions(self, masked: Tensor, real: Tensor | None) -> Tensor:
+        """Where the loss is taken, bool as `masked`, unless something else is said: what is hidden or, with a teacher
+        of the same view, what the student reads.
+
+        Args:
+            masked: bool `(batch, time)` or `(batch, views, time)`.
+            real: bool `(batch, time)`, `None` where nothing is padded.
+        """
+        if self.target != "same_view":
+            return masked
+        seen = ~masked if self.drops_hidden else torch.ones_like(masked)
+        if real is None:
+            return seen
+        return seen & (real if masked.dim() == 2 else real.unsqueeze(1))
+
     def scale_for(self, dim: int) -> float:
-        return 1 / math.sqrt(dim) if self.loss_scale is None else float(self.loss_scale)
+        if self.loss_scale is not None:
+            return float(self.loss_scale)
+        return 1 / math.sqrt(dim) if self.target == "layers" else 1 / dim
 
     def to_dict(self) -> dict[str, Any]:
         decoder = None if self.decoder is None else self.decoder.to_dict()

@@ -8,9 +8,26 @@ from .initialization import XavierConv2d
 from .tokens import Tokens
 
 
+EPS = 1e-6  # of the variance of a patch, as in MAE
+
+
 def as_pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
     """(height, width) of a size that may be one number."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def normalized_patches(values: Tensor, patch_size: tuple[int, ...]) -> Tensor:
+    """What MAE predicts of each patch: its numbers, channels last, with zero mean and unit (unbiased) variance.
+
+    Pixels or voxels `(batch, channels, *size)` -> `(batch, patches, numbers)` fp32.
+    """
+    axes = len(patch_size)
+    for axis, patch in enumerate(patch_size):
+        values = values.unflatten(2 + 2 * axis, (-1, patch))  # (batch, channels, height, patch, width, patch)
+    order = [0, *range(2, 2 + 2 * axes, 2), *range(3, 3 + 2 * axes, 2), 1]
+    patches = values.permute(order).flatten(1 + axes).flatten(1, axes).float()
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) * torch.rsqrt(variance + EPS)
 
 
 class ImageEmbeddings(nn.Module):
@@ -19,6 +36,7 @@ class ImageEmbeddings(nn.Module):
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.patch_size = as_pair(config.patch_size)
+        self.input_numbers = config.num_channels * self.patch_size[0] * self.patch_size[1]
         self.projection = XavierConv2d(
             config.num_channels, config.hidden_size, kernel_size=self.patch_size, stride=self.patch_size
         )
@@ -38,6 +56,10 @@ class ImageEmbeddings(nn.Module):
             )
         planes = self.projection(pixel_values.to(self.projection.weight.dtype))  # (batch, dim, height, width)
         return Tokens(planes.flatten(2).transpose(1, 2), tuple(planes.shape[2:]))
+
+    def input_targets(self, pixel_values: Tensor) -> Tensor:
+        """What each token is made of, see [`normalized_patches`]."""
+        return normalized_patches(pixel_values, self.patch_size)
 
 
 class SinCosPositions(nn.Module):

@@ -14,7 +14,7 @@ class TextEmbeddings(nn.Module):
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
         dim, padding = config.hidden_size, config.pad_token_id
-        self.padding = padding
+        self.padding, self.input_numbers = padding, config.vocab_size
         self.word_embeddings = nn.Embedding(config.vocab_size, dim, padding_idx=padding)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, dim, padding_idx=padding)
         self.layer_norm = nn.LayerNorm(dim)
@@ -48,3 +48,7 @@ class TextEmbeddings(nn.Module):
         positions = real.cumsum(1) * real + self.padding  # (batch, tokens)
         words = inputs if embedded else self.word_embeddings(inputs)
         return Tokens(self.layer_norm(words + self.position_embeddings(positions)), (inputs.shape[1],))
+
+    def input_targets(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """The ids that are to be predicted, `(batch, tokens, 1)` long."""
+        return inputs.unsqueeze(-1)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from .attention import Alibi, Data2Vec2Attention, alibi_bias, compute_dtype
+from .initialization import SelfInitialized
 from .recompute import recompute_activation
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of, window_mask
@@ -42,6 +44,8 @@ def draw_kept_layers(given: list[bool] | None, blocks: int, layerdrop: float) ->
 class Data2Vec2Encoder(nn.Module):
     """Extra tokens, context norm, prenet and blocks; where blocks are pre-norm, a final norm and no context norm.
 
+    Either norm is left out where the configuration's class says so.
+
     The prenet's blocks differ from the others in one thing: no target is taken there.
     """
 
@@ -57,7 +61,7 @@ class Data2Vec2Encoder(nn.Module):
         rates = drop_path_rates(config.drop_path_rate, prenet + blocks)
         self.prenet = nn.ModuleList([Data2Vec2Block(config, rate) for rate in rates[:prenet]])
         self.layers = nn.ModuleList([Data2Vec2Block(config, rate) for rate in rates[prenet:]])
-        self.final_norm = final_norm(config)
+        self.final_norm = final_norm(config) if config.use_final_norm else None
 
     def forward(
         self,
@@ -153,6 +157,8 @@ def attention_inputs(
         explicit: whether attention matrices are computed, see [`computes_explicitly`].
     """
     time, distance, slopes = hidden.shape[1] - extra, None, None
+    causal = bool(getattr(config, "is_causal", False))
+    masked = window is not None or causal  # for each reader
     if real is not None:
         real = F.pad(real, (extra, 0), value=True)
     if alibi is not None:
@@ -161,14 +167,14 @@ def attention_inputs(
         distance, slopes = alibi(index, extra)
     if explicit:
         mask = None if real is None else real[:, None, None]  # (rows, 1, 1, extra + time)
-        if window is not None:
+        if masked:
             seen = None if real is None else real[:, extra:]
-            mask = window_mask(time, window, extra, seen, hidden.device)  # (rows or 1, 1, extra + time, ...)
+            mask = window_mask(time, window, extra, seen, hidden.device, causal)  # (rows or 1, 1, ...)
         return (distance, slopes), {"attention_mask": mask, "explicit": True}
 
     attention_mask: Any = None  # of a type that the attention implementation chooses
-    if real is not None or window is not None:
-        attention_mask = attention_mask_of(config, hidden, real, window, extra)
+    if real is not None or masked:
+        attention_mask = attention_mask_of(config, hidden, real, window, extra, causal)
     if distance is None or slopes is None:
         return (None, None), {"attention_mask": attention_mask, "explicit": False}
     bias = alibi_bias(distance, slopes).to(compute_dtype(hidden))  # (rows or 1, heads, extra + time, extra + time)
@@ -198,14 +204,33 @@ def drop_path_rates(last: float, blocks: int) -> list[float]:
     return [last * i / max(blocks - 1, 1) for i in range(blocks)]
 
 
-def final_norm(config: PreTrainedConfig) -> nn.LayerNorm | None:
+def final_norm(
+    config: PreTrainedConfig, dim: int | None = None, layer_norm_eps: float | None = None
+) -> nn.LayerNorm | None:
     """The norm behind pre-norm blocks; post-norm blocks end in one of their own."""
-    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.layer_norm_first else None
+    eps = config.layer_norm_eps if layer_norm_eps is None else layer_norm_eps
+    return nn.LayerNorm(dim or config.hidden_size, eps=eps) if config.layer_norm_first else None
 
 
 def add_at(number: int, hidden: Tensor, positions: Tensor | None, every: bool) -> Tensor:
     """What block `number` reads: positions are added in front of the first, or of every one."""
     return hidden if positions is None or (number and not every) else hidden + positions
+
+
+class LayerScale(SelfInitialized):
+    """A factor per channel of a residual branch, small at the start (arXiv 2103.17239)."""
+
+    def __init__(self, dim: int, value: float):
+        super().__init__()
+        self.value = value
+        self.weight = nn.Parameter(torch.full((dim,), float(value)))
+
+    def initialize(self) -> None:
+        init.constant_(self.weight, float(self.value))
+
+
+def scaled(branch: Tensor, scale: LayerScale | None) -> Tensor:
+    return branch if scale is None else branch * scale.weight.to(branch.dtype)
 
 
 class Data2Vec2Block(GradientCheckpointingLayer):
@@ -214,7 +239,8 @@ class Data2Vec2Block(GradientCheckpointingLayer):
     Parameters are the original's except for names: one matrix makes queries, keys and values.
 
     Args:
-        num_heads, intermediate_size: where they are not the configuration's.
+        num_heads, intermediate_size, hidden_size, layer_norm_eps, layer_scale_init_value: where they are not the
+            configuration's.
     """
 
     def __init__(
@@ -223,11 +249,17 @@ class Data2Vec2Block(GradientCheckpointingLayer):
         drop_path_rate: float,
         num_heads: int | None = None,
         intermediate_size: int | None = None,
+        hidden_size: int | None = None,
+        layer_norm_eps: float | None = None,
+        layer_scale_init_value: float | None = None,
     ):
         super().__init__()
-        dim, eps, inside = config.hidden_size, config.layer_norm_eps, intermediate_size or config.intermediate_size
+        dim, inside = hidden_size or config.hidden_size, intermediate_size or config.intermediate_size
+        eps = config.layer_norm_eps if layer_norm_eps is None else layer_norm_eps
+        scale = config.layer_scale_init_value if layer_scale_init_value is None else layer_scale_init_value
         self.layer_norm_first = config.layer_norm_first
-        self.attention = Data2Vec2Attention(config, num_heads)
+        self.attention = Data2Vec2Attention(config, num_heads, dim)
+        self.attention_scale, self.output_scale = (LayerScale(dim, scale) if scale else None for _ in range(2))
         self.attention_norm = nn.LayerNorm(dim, eps=eps)
         self.intermediate = nn.Linear(dim, inside)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
@@ -252,14 +284,14 @@ class Data2Vec2Block(GradientCheckpointingLayer):
         first = self.layer_norm_first
         read = self.attention_norm(hidden) if first else hidden
         attended, weights = self.attention(read, bias, slopes, attention_mask, explicit)
-        hidden = hidden + self._drop_path(attended)
+        hidden = hidden + self._drop_path(scaled(attended, self.attention_scale))
         hidden = hidden if first else self.attention_norm(hidden)
         read = self.output_norm(hidden) if first else hidden
         recompute = not self.gradient_checkpointing and self.activation_dropout.p == 0
         with recompute_activation(F.gelu, self.intermediate(read), enabled=recompute) as activated:
             ffn = self.output(self.activation_dropout(activated))
         ffn = self.activation_dropout(ffn)
-        residual = hidden + self._drop_path(self.dropout(ffn))
+        residual = hidden + self._drop_path(scaled(self.dropout(ffn), self.output_scale))
         return *BlockFeatures(attended, ffn, residual, residual if first else self.output_norm(residual)), weights
 
     def _drop_path(self, branch: Tensor) -> Tensor:

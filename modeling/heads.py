@@ -21,6 +21,7 @@ from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, 
 from .modeling_data2vec2 import (
     Data2Vec2AudioModel,
     Data2Vec2AudioPreTrainedModel,
+    Data2Vec2Model,
     Data2Vec2PreTrainedModel,
     Data2Vec2TextModel,
     Data2Vec2VisionModel,
@@ -209,11 +210,12 @@ class Data2Vec2VisionForImageClassification(Data2Vec2PreTrainedModel):
     config: Data2Vec2VisionConfig
     main_input_name = "pixel_values"
     input_modalities = "image"
+    base_class: type[Data2Vec2Model] = Data2Vec2VisionModel
     _auto_class = "AutoModelForImageClassification"
 
     def __init__(self, config: Data2Vec2VisionConfig):
         super().__init__(config)
-        self.data2vec2 = Data2Vec2VisionModel(config)
+        self.data2vec2 = self.base_class(config)
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-6)
         self.dropout = head_dropout(config)
         self.classifier = label_layer(config.hidden_size, config)
@@ -241,10 +243,11 @@ class Data2Vec2TextHead(Data2Vec2PreTrainedModel):
     config: Data2Vec2TextConfig
     main_input_name = "input_ids"
     input_modalities = "text"
+    base_class: type[Data2Vec2TextModel] = Data2Vec2TextModel
 
     def __init__(self, config: Data2Vec2TextConfig):
         super().__init__(config)
-        self.data2vec2 = Data2Vec2TextModel(config)
+        self.data2vec2 = self.base_class(config)
         self.dropout = head_dropout(config)
 
 

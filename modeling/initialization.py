@@ -35,6 +35,11 @@ class DefaultConv2d(SelfInitialized, nn.Conv2d):
         initialize_linear(self.weight, self.bias)
 
 
+class DefaultConv3d(SelfInitialized, nn.Conv3d):
+    def initialize(self) -> None:
+        initialize_linear(self.weight, self.bias)
+
+
 class XavierConv2d(SelfInitialized, nn.Conv2d):
     """Xavier's uniform distribution for the matrix that a convolution of patches is; the bias is torch's default."""
 

@@ -44,6 +44,11 @@ def regression_loss(predictions: Tensor, targets: Tensor, beta: float, scale: fl
     return F.smooth_l1_loss(predictions, targets, reduction="sum", beta=beta) * scale
 
 
+def token_loss(scores: Tensor, ids: Tensor) -> Tensor:
+    """Sum over positions of the cross-entropy: `(positions, vocabulary)` and `(positions, 1)` long -> scalar fp32."""
+    return F.cross_entropy(scores.float(), ids.squeeze(-1), reduction="sum")
+
+
 @torch.no_grad()
 def spread(states: Tensor) -> Tensor:
     """Mean over channels of sqrt(unbiased variance over positions + 1e-6): `(..., dim)` -> scalar fp32.

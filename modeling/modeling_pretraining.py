@@ -17,10 +17,10 @@ from transformers.utils.generic import ModelOutput
 from .configuration_objective import ObjectiveConfig, objective_class_of
 from .ema import Teacher, copy_student, ema_update
 from .gather import at_scored
-from .loss import LossTerm, regression_loss, spread
+from .loss import LossTerm, regression_loss, spread, token_loss
 from .masking import mask_seeds
 from .ranges import check_ranges
-from .targets import BlockFeatures, TopKAverage
+from .targets import BlockFeatures, KnownTargets, TopKAverage
 from .tokens import Tokens
 
 
@@ -104,7 +104,9 @@ class PreTrainingMixin(PreTrainedModel):
 
     def post_init_teacher(self) -> None:
         self.teacher.requires_grad_(False).float()  # it may have been built in another default dtype
-        if next(self.teacher.parameters()).device.type != "meta":  # else `from_pretrained` fills it
+        if all(
+            weight.device.type != "meta" for weight in self.teacher.parameters()
+        ):  # else `from_pretrained` fills it
             self.reset_teacher()
 
     def reset_teacher(self) -> None:
@@ -189,7 +191,7 @@ class PreTrainingMixin(PreTrainedModel):
         seeds = mask_seeds(start, 0, range(batch), self.objective.views or 1)  # (batch, views)
         return self.objective.draw_masks(grid, seeds, lengths, **kwargs)
 
-    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage | KnownTargets:
         """What the student is to predict, without gradient: here the teacher is run.
 
         Args:
@@ -228,7 +230,12 @@ class PreTrainingMixin(PreTrainedModel):
             indices: `(scored positions,)` long, where `scored`, flattened, is True, see [`gather.scored_indices`].
         """
         targets = at_scored(all_targets, indices, scored.numel() // all_targets.shape[1])  # (scored positions, dim)
-        return LossTerm("regression", predictions, targets, self.objective.regression_weight)
+        weight = self.objective.regression_weight
+        if self.objective.target == "layers":
+            return LossTerm("regression", predictions, targets, weight)
+        return LossTerm(
+            "reconstruction", predictions, targets, weight, None if targets.is_floating_point() else token_loss
+        )
 
     def compare(
         self,
@@ -237,6 +244,7 @@ class PreTrainingMixin(PreTrainedModel):
         masked: Tensor,
         real: Tensor | None,
         num_items_in_batch: Tensor | int | None,
+        scored: int | None = None,
     ) -> Data2VecForPreTrainingOutput:
         """Loss and spreads of one batch.
 
@@ -246,9 +254,10 @@ class PreTrainingMixin(PreTrainedModel):
             masked: bool, what was hidden: `(batch, time)` or `(batch, views, time)`.
             real: bool `(batch, time)`.
             num_items_in_batch: scored positions of the whole effective batch; `None` takes this batch's.
+            scored: those of this batch, where they are not the first term's positions.
         """
         predictions, targets = terms[0].predictions, terms[0].targets
-        scored, means, parts = len(targets), {}, []
+        scored, means, parts = len(targets) if scored is None else scored, {}, []
         for term in terms:
             summed, count = (
                 (term.summed or self.summed_loss)(term.predictions, term.targets),

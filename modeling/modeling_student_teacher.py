@@ -4,7 +4,8 @@ A sample is embedded once and hidden in several ways (views). The student encode
 decoder fills in the rest, and the teacher, which sees everything, is run once for all views.
 
 A method is a subclass, or a configuration, that says four things: what the student reads ([`student_view`]), what the
-teacher reads ([`teacher_view`], `ema_scope`), where the loss is taken (`scored`), and its terms ([`loss_terms`]).
+teacher reads ([`teacher_view`], `ema_scope`), where the loss is taken (`scored`), and its terms ([`loss_terms`]). What
+is predicted need not be layers of a teacher, see `objective.target`.
 """
 
 from typing import Any, NamedTuple, TypedDict
@@ -16,6 +17,7 @@ from transformers import PreTrainedConfig
 from .configuration_objective import ObjectiveConfig
 from .decoder import build_decoder
 from .ema import Teacher
+from .encoder import Data2Vec2Encoder
 from .gather import gather, per_view, scatter, scored_indices, select_visible
 from .initialization import DefaultLinear
 from .loss import LossTerm
@@ -24,7 +26,7 @@ from .modeling_data2vec2 import (
     Data2Vec2PreTrainedModel,
 )
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
-from .targets import TopKAverage, mean_over_time
+from .targets import KnownTargets, TopKAverage, mean_over_time
 from .tokens import Tokens
 
 
@@ -32,7 +34,7 @@ class PreTrainingOptions(TypedDict, total=False):
     """What all modalities take by name in pretraining.
 
     Attributes:
-        scored: bool like `masked`, where the loss is taken; where `masked` is, if not given.
+        scored: bool like `masked`, where the loss is taken; see [`ObjectiveConfig.scored_positions`] if not given.
         mask_noise: `(batch, views, time, dim)`, what a convolutional decoder reads where `masked`; drawn if not given.
         kept_layers: one bool a block, the prenet's first, False = dropped (LayerDrop); drawn with `config.layerdrop`
             if not given.
@@ -112,13 +114,16 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         self.init_objective()
         objective = self.objective
         setattr(self, self.base_model_prefix, self.base_class(config))
-        self.decoder = build_decoder(
-            objective.decoder, config, objective.head_layers, self.head_linear, self.head_ratio
-        )
+        numbers: Any = self.base_model.embeddings.input_numbers if objective.target == "input" else None
+        if objective.target != "same_view":  # else states are compared as they are
+            self.decoder = build_decoder(
+                objective.decoder, config, objective.head_layers, self.head_linear, self.head_ratio, numbers
+            )
         own_embeddings = objective.ema_scope == "frozen" or "embeddings.".startswith(
             self.ema_scopes[objective.ema_scope]
         )
-        self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings)
+        taught = objective.target != "input"
+        self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings) if taught else Teacher()
         self.post_init()
         self._keys_to_ignore_on_load_unexpected = []  # an encoder's, which knows no teacher
         self.post_init_teacher()
@@ -130,6 +135,16 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             objective.decoder.check_encoder(config)
             if objective.head_layers == 0:
                 raise ValueError("objective.head_layers = 0: must be 1 or more behind a decoder.")
+        if objective.target == "same_view" and objective.decoder is None:
+            raise ValueError(
+                "objective.decoder = null: must be a decoder with objective.target = 'same_view'; it says whether "
+                "hidden tokens are dropped."
+            )
+        if objective.target == "input" and not hasattr(cls.base_class.embeddings_class, "input_targets"):
+            raise ValueError(
+                f"objective.target = 'input': must be 'layers' or 'same_view' with model type {config.model_type!r}, "
+                "whose embeddings do not say what a token's input is (input_targets)."
+            )
         if objective.cls_loss_weight and objective.cls_pooling != "mean" and config.num_extra_tokens == 0:
             raise ValueError(
                 f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 without an extra token, which "
@@ -164,7 +179,9 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         )
         return targets
 
-    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage | KnownTargets:
+        if self.objective.target == "input":
+            return KnownTargets(self.base_model.embeddings.input_targets(*inputs))
         return self.run_teacher(self.teacher_view(inputs, tokens), keep_layers)
 
     # ---- what the student reads ----
@@ -198,8 +215,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             positions: see [`student_positions`].
             kept_layers, mask_counts, mask_noise: see [`PreTrainingOptions`].
         """
-        run = self.encode_replaced if self.objective.decoder is None else self.encode_visible
-        states, real, where = run(tokens, positions, hidden, kept_layers, mask_counts)
+        states, real, where = self.encode(tokens, positions, hidden, kept_layers, mask_counts)
         behind = states[:, self.config.num_extra_tokens :]
         if where is None:
             return Student(states, real, behind)
@@ -208,6 +224,10 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         filler = self.decoder.hidden_values(behind, shape, mask_noise, self.objective.mask_noise_std)
         return Student(states, real, scatter(behind, hidden.visible, filler * hidden.removed.unsqueeze(-1)))
 
+    def encode(self, *view: Any, **how: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """[`encode_visible`] or [`encode_replaced`], as the objective says."""
+        return (self.encode_visible if self.objective.drops_hidden else self.encode_replaced)(*view, **how)
+
     def encode_visible(
         self,
         tokens: Tokens,
@@ -215,8 +235,9 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         hidden: Hidden,
         kept_layers: list[bool] | None = None,
         mask_counts: tuple[int, int, int] | None = None,
+        encoder: Data2Vec2Encoder | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The student on visible tokens alone.
+        """The student, or another `encoder`, on visible tokens alone.
 
         Returns:
             `(rows, extra + kept, dim)`, in order, with filler at the end of rows that keep fewer; bool `(rows, kept)`,
@@ -230,8 +251,8 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         if tokens.real is not None and self.objective.original_padding:
             padding_seen = per_view(tokens.real, len(hidden.visible)).gather(1, kept.where)  # (rows, kept)
             real = padding_seen if real is None else real & padding_seen
-        encoder = self.base_model.encoder
-        encoded = encoder(picked, real, kept.where, kept_layers, positions=positions)
+        run: Any = encoder or self.base_model.encoder
+        encoded = run(picked, real, kept.where, kept_layers, positions=positions)
         return encoded.last_hidden_state, real, kept.where
 
     def encode_replaced(
@@ -241,16 +262,21 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         hidden: Hidden,
         kept_layers: list[bool] | None = None,
         mask_counts: tuple[int, int, int] | None = None,
+        encoder: Data2Vec2Encoder | None = None,
     ) -> tuple[Tensor, Tensor | None, None]:
-        """The student on all tokens, hidden ones replaced: `(rows, extra + time, dim)`, `(rows, time)`, `None`."""
+        """The student, or another `encoder`, on all tokens, hidden ones replaced: `(rows, extra + time, dim)`,
+        `(rows, time)`, `None`.
+        """
         rows = len(hidden.visible)
         values = per_view(tokens.values, rows)
         real = None if tokens.real is None else per_view(tokens.real, rows)
-        mask_token = self.decoder.hidden_values(values, tuple(values.shape), None, 0.0)
-        values = torch.where(hidden.removed.unsqueeze(-1), mask_token, values)
+        if self.objective.target != "same_view":
+            mask_token = self.decoder.hidden_values(values, tuple(values.shape), None, 0.0)
+            values = torch.where(hidden.removed.unsqueeze(-1), mask_token, values)
         if positions is not None:
             positions = per_view(positions, rows)
-        encoded = self.base_model.encoder(values, real, kept_layers=kept_layers, positions=positions)
+        run: Any = encoder or self.base_model.encoder
+        encoded = run(values, real, kept_layers=kept_layers, positions=positions)
         return encoded.last_hidden_state, real, None
 
     # ---- what is compared ----
@@ -293,8 +319,10 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         # 1. Embed everything, once; what is hidden from the student
         tokens = self.base_model.embed(inputs, attention_mask)
         masked = self._masks_of(tokens, masked)
-        scored = masked if scored is None else scored
         hidden = self._hide(tokens, masked)
+        if self.objective.target == "same_view":
+            return self._distil(inputs, tokens, masked, scored, hidden, kept_layers, num_items_in_batch, mask_counts)
+        scored = masked if scored is None else scored
 
         # 2. Teacher: what is to be predicted
         targets = self.make_targets(inputs, tokens, output_teacher_layers)
@@ -302,7 +330,9 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         # 3. Student and decoder
         positions = self.student_positions(tokens, hidden)
         student = self.student_view(tokens, positions, hidden, kept_layers, mask_counts, mask_noise)
-        decoded = self.decoder(Tokens(student.in_place, tokens.grid, hidden.real), positions)  # (rows, time, width)
+        in_front = student.last_hidden_state[:, : self.config.num_extra_tokens]
+        in_place = Tokens(student.in_place, tokens.grid, hidden.real)
+        decoded = self.decoder(in_place, positions, in_front)  # (rows, time, width)
 
         # 4. Predictions where the loss is taken, and its terms
         indices = scored_indices(scored, mask_counts)
@@ -318,6 +348,44 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         output.teacher_layers = targets.layers
         if output_decoder_states:
             output.decoder_input, output.decoder_output = student.in_place, self.decoder.projection(decoded)
+        return output
+
+    def _distil(
+        self,
+        inputs: tuple[Any, ...],
+        tokens: Tokens,
+        masked: Tensor,
+        scored: Tensor | None,
+        hidden: Hidden,
+        kept_layers: list[bool] | None,
+        num_items_in_batch: Tensor | int | None,
+        mask_counts: tuple[int, int, int] | None,
+    ) -> Data2VecForPreTrainingOutput:
+        """Student and frozen teacher on the same view: the loss is a mean over all that both of them made of it."""
+        counts = {"mask_counts": mask_counts}
+        states, real, where = self.encode(
+            tokens, self.student_positions(tokens, hidden), hidden, kept_layers, **counts
+        )
+        with torch.no_grad():
+            read, teacher = self.teacher_view(inputs, tokens), self.teacher
+            positions = None if teacher.positions is None else teacher.positions(read)
+            taught, _, _ = self.encode(read, positions, hidden, encoder=teacher.encoder, **counts)
+        taught, extra = taught.float(), self.config.num_extra_tokens
+        if scored is None:
+            scored = self.objective.scored_positions(masked, None if hidden.real is None else tokens.real)
+        count = int(scored.sum()) if mask_counts is None else mask_counts[0]
+        compared = scored.flatten(0, -2)  # (rows, time)
+        if where is not None:
+            compared = compared.gather(1, where) if real is None else compared.gather(1, where) & real
+        rows = scored_indices(nn.functional.pad(compared, (extra, 0), value=True), (count + extra * len(states), 0, 0))
+        predictions, targets = (every.flatten(0, 1).index_select(0, rows) for every in (states, taught))
+        term = LossTerm("distillation", predictions, targets, self.objective.regression_weight)
+        behind = taught[:, extra:]  # (rows, seen, dim)
+        if behind.shape[1] != hidden.visible.shape[1]:
+            behind = scatter(behind, hidden.visible, behind.new_zeros(1, 1, 1))
+        all_targets = behind[:: len(behind) // len(masked)]  # of the first view, zeros where it reads nothing
+        output = self.compare([term], all_targets, masked, tokens.real, num_items_in_batch, count)
+        output.last_hidden_state = states
         return output
 
     def _masks_of(self, tokens: Tokens, masked: Tensor | None) -> Tensor:

@@ -10,13 +10,17 @@ from .tokens import Tokens
 
 
 class LearnedPositions(SelfInitialized):
-    """A vector for each of the first `config.max_position_embeddings` places; N(0, 0.02) at the start."""
+    """A vector for each of the first `config.max_position_embeddings` places; N(0, 0.02) at the start.
+
+    Args:
+        extra, dim: places in front of them, and the width where it is not the configuration's.
+    """
 
     depends_on_tokens = False
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig, extra: int = 0, dim: int | None = None):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(config.max_position_embeddings, config.hidden_size))
+        self.weight = nn.Parameter(torch.empty(extra + config.max_position_embeddings, dim or config.hidden_size))
         self.initialize()
 
     def initialize(self) -> None:
@@ -30,5 +34,5 @@ class LearnedPositions(SelfInitialized):
         """
         time, most = tokens.values.shape[1], len(self.weight)
         if time > most:
-            raise ValueError(f"The input has {time} frames: at most max_position_embeddings = {most} can be read.")
+            raise ValueError(f"The input has {time} tokens: at most max_position_embeddings = {most} can be read.")
         return self.weight[:time].to(tokens.values.dtype).unsqueeze(0)

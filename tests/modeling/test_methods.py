@@ -15,7 +15,7 @@ from data2vec.modeling.loss import LossTerm
 from data2vec.modeling.masking import BlockMasking, mask_seeds
 from data2vec.modeling.targets import BlockFeatures, TopKAverage
 from data2vec.modeling.tokens import Tokens
-from tests.modeling.tiny_data2vec2 import build, inputs, objective, same, vision_config
+from tests.modeling.tiny_data2vec2 import audio_config, build, inputs, objective, same, vision_config
 
 
 TRANSFORMER = {"method": "transformer", "layers": 2, "num_attention_heads": 2, "intermediate_size": 29}
@@ -254,3 +254,57 @@ def test_a_grid_padded_within_a_row_is_refused():
     masking = BlockMasking(prob=0.6, length=3)
     with pytest.raises(ValueError, match="first rows of the grid, whole"):
         masking.sample((11, 4), mask_seeds(0, 0, [0, 1], 1), torch.tensor([44, 27]))
+
+
+def test_pixels_as_the_target():
+    """MAE on any encoder of images: the mean squared error of normalised pixels, and no teacher."""
+    model = vision(target="input", cls_loss_weight=0).train()
+    assert not list(model.teacher.parameters())
+    batch, masked = inputs("vision"), masks()
+    noise = torch.randn(3, 2, 15, model.config.hidden_size)
+    out = model(**batch | {"masked": masked, "mask_noise": noise}, output_decoder_states=True)
+    high, wide = model.base_model.embeddings.patch_size
+    patches = F.unfold(batch["pixel_values"], (high, wide), stride=(high, wide)).transpose(1, 2)
+    patches = patches.unflatten(-1, (-1, high * wide)).transpose(2, 3).flatten(2)  # channels last
+    targets = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    errors = (out.decoder_output.unflatten(0, (3, 2)) - targets.unsqueeze(1)).square().mean(-1)
+    same(out.loss, errors[masked].mean())
+    assert out.loss_terms.keys() == {"reconstruction"}
+    model.update_teacher(0.9)  # there is none to move
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_a_frozen_teacher_of_the_same_view(views):
+    """Student and teacher read what is visible; all that they made of it is compared, and nothing else."""
+    model = vision(target="same_view", ema_scope="frozen", views=views, cls_loss_weight=0).eval()
+    batch, masked = inputs("vision") | {"masked": masks(views)}, masks(views).flatten(0, -2)
+    model.reset_teacher()
+    assert model(**batch).loss == 0 and not hasattr(model, "decoder")
+    with torch.no_grad():
+        for parameter in model.teacher.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    out = model(**batch, mask_counts=tuple(count_masks(batch["masked"], None, ~batch["masked"])))
+    pixels = batch["pixel_values"].repeat_interleave(views or 1, dim=0)
+    made = []
+    for part in (model.base_model, model.teacher):
+        tokens = part.embeddings(pixels)
+        values = (tokens.values + part.positions(tokens))[~masked].view(len(pixels), -1, tokens.values.shape[-1])
+        made.append(part.encoder(values).last_hidden_state)
+    same(out.loss, (made[0] - made[1]).square().mean())
+    assert out.loss_terms.keys() == {"distillation"}
+    out.loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None or name.startswith("teacher."), name
+    shared = model(**batch, num_items_in_batch=2 * int((~batch["masked"]).sum()))  # half of an update's positions
+    same(shared.loss, out.loss / 2)
+
+
+def test_targets_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="ema_scope = 'all': must be 'frozen'"):
+        vision(target="same_view", ema_scope="all", cls_loss_weight=0)
+    with pytest.raises(ValueError, match="objective.target = 'input': must be"):
+        build(Data2Vec2AudioForPreTraining, objective=objective(type(audio_config()), target="input"))
+    with pytest.raises(ValueError, match="cls_loss_weight = 1.0: must be 0 with objective.target = 'input'"):
+        vision(target="input", cls_loss_weight=1.0)
+    with pytest.raises(ValueError, match="objective.decoder.dim = 9"):
+        ObjectiveConfig.from_dict({"masking": {"method": "random", "prob": 0.5}, "decoder": TRANSFORMER | {"dim": 9}})

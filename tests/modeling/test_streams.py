@@ -205,7 +205,7 @@ def test_wrong_streams_are_refused():
         model(**batch, stream_mask=torch.ones(3, 3))
     with pytest.raises(ValueError, match=r"keypoint_values has shape .* 1 persons, 5 joints"):
         model(keypoint_values=batch["keypoint_values"][:, :, :, :4])
-    with pytest.raises(ValueError, match="The input has 14 frames: at most max_position_embeddings = 13"):
+    with pytest.raises(ValueError, match="The input has 14 tokens: at most max_position_embeddings = 13"):
         model(keypoint_values=torch.zeros(1, 14, 1, 5, 2))
 
 
