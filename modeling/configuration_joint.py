@@ -12,6 +12,7 @@ from .configuration_av_data2vec import AvData2VecConfig
 from .configuration_data2vec2 import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from .configuration_eat import EatConfig
 from .configuration_emotion2vec import Emotion2vecConfig
+from .configuration_medcoss import MedCossImageConfig, MedCossTextConfig, MedCossVolumeConfig
 from .configuration_objective import EmaSchedule, objective_class_of
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
@@ -30,6 +31,7 @@ TRUNK = (
     "attention_dropout",
     "activation_dropout",
     "drop_path_rate",
+    "layer_scale_init_value",
     "initializer_range",
 )
 SAVED = ("auto_map", "architectures", "dtype", "transformers_version", "name_or_path", "_name_or_path")
@@ -44,6 +46,9 @@ CONFIGS: dict[str, Any] = {
         Data2Vec2VisionConfig,
         EatConfig,
         Emotion2vecConfig,
+        MedCossImageConfig,
+        MedCossTextConfig,
+        MedCossVolumeConfig,
         Point2VecConfig,
         SvData2VecConfig,
     )
@@ -61,6 +66,7 @@ class JointConfig(PreTrainedConfig):
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, layer_norm_first, layer_norm_eps: of
             the blocks.
         hidden_dropout, attention_dropout, activation_dropout, drop_path_rate: of the blocks in training.
+        layer_scale_init_value (`float`): see [`Data2Vec2Config`].
         initializer_range (`float`): standard deviation of linear layers and embeddings at the start.
         objective (`dict`, *optional*): the teacher's schedule, see [`EmaSchedule`].
 
@@ -80,6 +86,7 @@ class JointConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.1
     activation_dropout: float | int = 0.0
     drop_path_rate: float | int = 0.0
+    layer_scale_init_value: float | int = 0.0
     initializer_range: float | int = 0.02
     objective: dict[str, Any] | None = None
 
