@@ -220,6 +220,12 @@ class TokenMasking(Masking):
         """Bool (batch, views, time): what to replace by random ids; same arguments as, and disjoint from, `sample`."""
         return self._in_rows(self._replace, grid, seeds, lengths, maskable)
 
+    def sample_chosen(
+        self, grid: tuple[int, ...], seeds: Tensor, lengths: Tensor | None = None, maskable: Tensor | None = None
+    ) -> Tensor:
+        """Bool (batch, views, time): hidden, replaced or left as it is, all of which BERT predicts; as `sample`."""
+        return self._in_rows(lambda *row: self._choose(*row)[0], grid, seeds, lengths, maskable)
+
     def hide(self, seeds: Tensor, sizes: Tensor, grid: tuple[int, ...]) -> Tensor:
         chosen, fate = self._choose(seeds, sizes, grid)
         return chosen & (fate >= self.random_prob + self.keep_prob)

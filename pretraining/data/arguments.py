@@ -162,6 +162,9 @@ class DataArguments(CheckedArguments):
             "the run stops. 0: stop at the first"
         },
     )
+    mixup: bool = field(
+        default=False, metadata={"help": "blend each example with another one of its batch (MedCoSS's rehearsal)"}
+    )
     num_proc: int = field(default=1, metadata={"help": "processes that read durations or tokenise beforehand"})
 
     def __post_init__(self) -> None:

@@ -207,9 +207,10 @@ def build_data(
             shares=args.shares(),
             num_batches_multiple=num_processes * gradient_accumulation_steps,
         )
-    data = PretrainingData(
-        train, sampler, modality.collator(objective, seed), modality.processor, evaluation, eval_sampler
-    )
+    collator: Any = modality.collator(objective, seed)
+    if args.mixup:
+        collator.mixup = True
+    data = PretrainingData(train, sampler, collator, modality.processor, evaluation, eval_sampler)
     return data if args.probe is None else _with_probe(data, args.probe, modality, seed)
 
 

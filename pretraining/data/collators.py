@@ -16,6 +16,7 @@ from torch import Tensor
 from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.gather import count_masks
 from ...modeling.masking import mask_seeds
+from .mixup import blended
 
 
 Example = dict[str, Any]
@@ -36,9 +37,15 @@ class Collator(ABC):
     """Examples -> what the model's `forward` accepts, and nothing else: the inputs of a modality, and for every one
 
     masked       bool (batch, time), or (batch, views, time) in data2vec 2.0; not where `objective` is None (probes)
+    scored       bool like `masked`, where the loss is taken elsewhere than at `masked`
     mask_counts  three ints that spare the model a wait for the device; with `masked`
     labels       (batch,) long, where the examples are labelled
+
+    Attributes:
+        mixup: examples are blended with others of their batch first, see `mixup.blended`.
     """
+
+    mixup = False
 
     def __init__(self, objective: ObjectiveConfig | None, seed: int):
         self.objective, self.seed = objective, seed
@@ -52,10 +59,19 @@ class Collator(ABC):
     ) -> Batch:
         seeds = self.mask_seeds(objective, examples)
         masked = objective.draw_masks(layout.grid, seeds, layout.lengths, layout.maskable, layout.coordinates)
+        return self.counted(objective, layout, masked)
+
+    @staticmethod
+    def counted(
+        objective: ObjectiveConfig, layout: TokenLayout, masked: Tensor, scored: Tensor | None = None
+    ) -> Batch:
+        """Masks as the model wants them; `scored` as the objective says, if not given."""
         real = None
         if layout.lengths is not None and not objective.original_padding:
             real = torch.arange(masked.shape[-1]) < layout.lengths.unsqueeze(-1)  # (batch, time)
-        return {"masked": masked, "mask_counts": tuple(count_masks(masked, real))}
+        scored = objective.scored_positions(masked, real) if scored is None else scored
+        found = {"masked": masked, "mask_counts": tuple(count_masks(masked, real, scored))}
+        return found if scored is masked else found | {"scored": scored}
 
     def mask_seeds(self, objective: ObjectiveConfig, examples: Sequence[Example]) -> Tensor:
         """(batch, views) int64"""
@@ -68,6 +84,9 @@ class Collator(ABC):
         return seeds
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
+        if self.mixup:
+            first = examples[0]
+            examples = blended(examples, generator(self.seed, first["epoch"], first["index"], "mixup"))
         batch, layout = self.inputs(examples)
         if self.objective is not None:
             batch |= self.masks(self.objective, batch, layout, examples)

@@ -188,7 +188,21 @@ SV_DATA2VEC = Method(
     "what its own moving average, the teacher, computes from all skeletons of the clip",
 )
 
+MEDCOSS = Method(
+    name="MedCoSS",
+    key="ye2024medcoss",
+    title="Continual Self-supervised Learning: Towards Universal Multi-modal Medical Data Representation Learning",
+    authors="Ye, Yiwen and Xie, Yutong and Zhang, Jianpeng and Chen, Ziyang and Wu, Qi and Xia, Yong",
+    venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    year=2024,
+    arxiv="2311.17597",
+    tags=("medcoss",),
+    learns="what was hidden of an input was learnt to be filled in, one modality after the other,\n"
+    "and kept by distillation on a few examples of each",
+)
+
 STOCK = "transformers.models.data2vec.configuration_data2vec_"
+CONFIGS_MEDCOSS = "data2vec.modeling.configuration_medcoss"
 CONFIGS2 = "data2vec.modeling.configuration_data2vec2"
 BUILT_IN = {
     "data2vec-audio": ModelType(DATA2VEC, AUDIO, Home(f"{STOCK}audio", "Data2VecAudioConfig"), ("deep_norm",)),
@@ -213,6 +227,8 @@ BUILT_IN = {
     "emotion2vec": ModelType(
         EMOTION2VEC, AUDIO, Home("data2vec.modeling.configuration_emotion2vec", "Emotion2vecConfig")
     ),
+    "medcoss-text": ModelType(MEDCOSS, TEXT, Home(CONFIGS_MEDCOSS, "MedCossTextConfig")),
+    "medcoss-image": ModelType(MEDCOSS, IMAGES, Home(CONFIGS_MEDCOSS, "MedCossImageConfig")),
     "point2vec": ModelType(POINT2VEC, POINTS, Home("data2vec.modeling.configuration_point2vec", "Point2VecConfig")),
 }
 # Method of each model type. One of another package that is not here is taken to be of the family whose classes it

@@ -6,8 +6,9 @@ views into the tokenised documents, which `datasets` keeps on disk and reuses.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import datasets
@@ -52,6 +53,9 @@ class TextDataArguments(DataArguments):
     sample_by: Split = field(
         default="line", metadata={"help": "what a document is in a txt file: a line, a paragraph or the whole file"}
     )
+    whole_words: bool = field(
+        default=False, metadata={"help": "masks are drawn of words, all of whose tokens share one fate"}
+    )
     batch_tokens: int | None = field(
         default=None,
         metadata={
@@ -82,8 +86,15 @@ class TextCollator(Collator):
     also replaces some tokens, drawn uniformly from the ordinary ones, in `student_input_ids`.
     """
 
-    def __init__(self, objective: ObjectiveConfig | None, tokenizer: PreTrainedTokenizerBase, seed: int):
+    def __init__(
+        self,
+        objective: ObjectiveConfig | None,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        whole_words: bool = False,
+    ):
         super().__init__(objective, seed)
+        self.continues = continuing_ids(tokenizer) if whole_words else None
         self.pad_token_id = int(tokenizer.pad_token_id)
         self.special_ids = torch.tensor(sorted(tokenizer.all_special_ids))
         ordinary = torch.ones(len(tokenizer), dtype=torch.bool)
@@ -106,13 +117,33 @@ class TextCollator(Collator):
     def masks(
         self, objective: ObjectiveConfig, batch: Batch, layout: TokenLayout, examples: Sequence[Example]
     ) -> Batch:
-        found = super().masks(objective, batch, layout, examples)
+        seeds, ids, masking = self.mask_seeds(objective, examples), batch["input_ids"], objective.masking
+        draw = partial(self._draw, seeds=seeds, layout=layout, ids=ids)
+        scored = None
+        if objective.target == "input" and isinstance(masking, TokenMasking):  # also what is replaced or stays
+            scored = draw(masking.sample_chosen).squeeze(1)
+        found = self.counted(objective, layout, draw(objective.draw_masks), scored)
         if self.replaces is not None:
-            seeds, ids = self.mask_seeds(objective, examples), batch["input_ids"]
-            replaced = self.replaces.sample_replaced(layout.grid, seeds, layout.lengths, layout.maskable)
+            replaced = draw(self.replaces.sample_replaced).squeeze(1)
             random_ids = self._random_ids(ids, examples)
-            found["student_input_ids"] = torch.where(replaced.squeeze(1), random_ids, ids)  # (batch, tokens)
+            found["student_input_ids"] = torch.where(replaced, random_ids, ids)  # (batch, tokens)
         return found
+
+    def _draw(self, sample: Callable[..., Tensor], seeds: Tensor, layout: TokenLayout, ids: Tensor) -> Tensor:
+        """Bool (batch, tokens) or (batch, views, tokens), drawn of tokens or of whole words."""
+        if self.continues is None or layout.maskable is None:
+            return sample(layout.grid, seeds, layout.lengths, layout.maskable)
+        allowed = layout.maskable
+        if layout.lengths is not None:
+            allowed = allowed & (torch.arange(ids.shape[1]) < layout.lengths.unsqueeze(-1))
+        before = torch.nn.functional.pad(allowed, (1, -1))  # whether the token in front may be masked, too
+        words = (allowed & ~(self.continues[ids] & before)).cumsum(1)  # (batch, tokens), from 1
+        count = words[:, -1]  # (batch,)
+        drawn = sample((max(int(count.max()), 1),), seeds, count)  # of words
+        word = (words - 1).clamp(min=0)
+        if drawn.dim() == 3:
+            word, allowed = word.unsqueeze(1).expand(-1, drawn.shape[1], -1), allowed.unsqueeze(1)
+        return drawn.gather(-1, word) & allowed
 
     def _random_ids(self, ids: Tensor, examples: Sequence[Example]) -> Tensor:
         drawn = torch.empty_like(ids)  # (batch, tokens)
@@ -120,6 +151,14 @@ class TextCollator(Collator):
             rng = generator(self.seed, example["epoch"], example["index"], "replace")
             drawn[row] = self.ordinary_ids[torch.from_numpy(rng.integers(len(self.ordinary_ids), size=ids.shape[1]))]
         return drawn
+
+
+def continuing_ids(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Bool (ids,), True where a token goes on with a word: "##ing" in BERT's, none of "Ġa", "▁a" in others'."""
+    tokens: list[str] = [str(token) for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
+    if any(token.startswith("##") for token in tokens):
+        return torch.tensor([token.startswith("##") for token in tokens])
+    return torch.tensor([not token.startswith(("Ġ", "Ċ", "▁")) for token in tokens])
 
 
 TRAINED_HERE = "builtin:byte-bpe"
@@ -204,7 +243,7 @@ class TextData(Modality[TextDataArguments]):
                 f"The encoder hides tokens behind mask_token_id = {mask_id}, the tokenizer's is "
                 f"{self.processor.mask_token_id}: set the encoder's mask_token_id to that."
             )
-        return TextCollator(objective, self.processor, seed)
+        return TextCollator(objective, self.processor, seed, self.args.whole_words)
 
     def _train_tokenizer(self) -> PreTrainedTokenizerBase:
         """A byte-level BPE of the encoder's vocabulary size, trained on the sources."""

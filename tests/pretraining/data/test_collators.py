@@ -175,3 +175,45 @@ def test_labelled_examples_for_a_probe_have_labels_and_no_masks():
     batch = AudioCollator(None, FRAMES, seed=0)(examples)
     assert set(batch) == {"input_values", "attention_mask", "labels"}
     assert batch["labels"].tolist() == [0, 1] and batch["labels"].dtype == torch.int64
+
+
+def test_whole_words_share_one_fate(tokenizer):
+    """Tokens of a word are hidden, replaced or kept together, special tokens never; the loss covers all three."""
+    masking = {"method": "token", "prob": 0.4, "keep_prob": 0.25, "random_prob": 0.25}
+    numbers = ObjectiveConfig.from_dict({"masking": masking, "target": "input", "decoder": {"method": "token"}})
+    texts = [" ".join(f"word{i} other{i % 7}" for i in range(start, start + 30)) for start in (0, 40, 80)]
+    texts[1] = texts[1][:100]  # a shorter row
+    examples = [
+        {"input_ids": torch.tensor(tokenizer(text)["input_ids"]), "epoch": 0, "index": i}
+        for i, text in enumerate(texts)
+    ]
+    collate = TextCollator(numbers, tokenizer, seed=0, whole_words=True)
+    batch = collate(examples)
+    replaced = batch["student_input_ids"] != batch["input_ids"]
+    scored, masked = batch["scored"], batch["masked"]
+    assert masked.any() and replaced.any() and not (replaced & masked).any()
+    assert not ((masked | replaced) & ~scored).any() and (scored & ~masked & ~replaced).any()
+    assert batch["mask_counts"][0] == scored.sum()
+    several = 0
+    for row, example in enumerate(examples):
+        tokens = tokenizer.convert_ids_to_tokens(example["input_ids"].tolist())
+        inside = range(1, len(tokens) - 1)
+        starts = [i for i in inside if i == 1 or tokens[i].startswith("\u0120")] + [len(tokens) - 1]
+        for first, last in zip(starts[:-1], starts[1:], strict=True):
+            several += last - first > 1
+            for fate in (masked, scored):
+                assert len(set(fate[row, first:last].tolist())) == 1
+        assert not scored[row, 0] and not scored[row, len(tokens) - 1 :].any()
+    assert several > 20
+    alone = collate(examples[1:2])["masked"]  # a row does not depend on the others
+    assert torch.equal(masked[1, : alone.shape[1]], alone[0])
+
+
+def test_a_teacher_of_the_same_view_is_compared_where_the_student_reads():
+    decoder = {"dim": 16, "layers": 1, "kernel": 3}
+    values = {"masking": {"method": "random", "prob": 0.5}, "target": "same_view", "decoder": decoder, "views": 2}
+    examples = clips(16003, 12007)
+    batch = AudioCollator(ObjectiveConfig.from_dict(values), FRAMES, seed=5)(examples)
+    real = torch.arange(FRAMES(16003)) < torch.tensor([[FRAMES(16003)], [FRAMES(12007)]])
+    assert torch.equal(batch["scored"], ~batch["masked"] & real.unsqueeze(1))
+    assert batch["mask_counts"][0] == batch["scored"].sum()
