@@ -18,7 +18,13 @@ from transformers import (
 )
 
 from data2vec import modeling
-from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig, EatConfig
+from data2vec.modeling import (
+    Data2Vec2AudioConfig,
+    Data2Vec2TextConfig,
+    Data2Vec2VisionConfig,
+    EatConfig,
+    Point2VecConfig,
+)
 
 
 FAMILIES = ("v1", "v2")
@@ -42,6 +48,7 @@ CONFIGS: dict[tuple[str, str], Any] = {
     ("text", "v1"): lambda: Data2VecTextConfig(**SIZES, **_text()),
     ("text", "v2"): lambda: Data2Vec2TextConfig(**SIZES, **_text()),
     ("spectrogram", "v2"): lambda: EatConfig(**SIZES, num_mel_bins=16, patch_size=4, max_position_embeddings=520),
+    ("points", "v2"): lambda: Point2VecConfig(**SIZES, num_groups=7, group_size=5),
 }
 PRETRAINING: dict[tuple[str, str], Any] = {
     ("audio", "v1"): modeling.Data2VecAudioForPreTraining,
@@ -51,6 +58,7 @@ PRETRAINING: dict[tuple[str, str], Any] = {
     ("text", "v1"): modeling.Data2VecTextForPreTraining,
     ("text", "v2"): modeling.Data2Vec2TextForPreTraining,
     ("spectrogram", "v2"): modeling.EatForPreTraining,
+    ("points", "v2"): modeling.Point2VecForPreTraining,
 }
 
 
@@ -58,7 +66,7 @@ def encoder_folder(folder: Path, modality: str, family: str, **config_fields: An
     """Save a tiny encoder and its processor into `folder`; returns it.
 
     Args:
-        modality: audio, vision, text or spectrogram.
+        modality: audio, vision, text, spectrogram or points.
         family: v1 or v2.
         config_fields: set on the configuration.
     """
@@ -67,7 +75,7 @@ def encoder_folder(folder: Path, modality: str, family: str, **config_fields: An
     for name, value in config_fields.items():
         setattr(config, name, value)
     small = {"top_k_layers": 2}
-    if family == "v2":
+    if family == "v2" and modality != "points":
         small |= {"views": 2, "decoder": {"dim": 16, "layers": 2, "kernel": 3, "groups": 4}}
     objective = PRETRAINING[modality, family].default_objective
     config.objective = modeling.ObjectiveConfig.from_dict({**objective, **small}).to_dict()
@@ -82,6 +90,8 @@ def processor(modality: str) -> Any:
         return Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True)
     if modality == "spectrogram":
         return modeling.EatFeatureExtractor(num_mel_bins=16, pad_to_multiple_of=4)
+    if modality == "points":
+        return modeling.Point2VecFeatureExtractor(num_points=31)
     if modality == "vision":
         half = [0.5, 0.5, 0.5]
         return BeitImageProcessorPil(

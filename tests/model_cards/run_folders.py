@@ -138,4 +138,6 @@ def example(modality: str) -> dict[str, torch.Tensor]:
         return {"input_values": torch.randn(2, 4007, generator=generator)}
     if modality == "vision":
         return {"pixel_values": torch.randn(2, 3, 16, 16, generator=generator)}
+    if modality == "points":
+        return {"point_values": torch.randn(2, 31, 3, generator=generator)}
     return {"input_ids": torch.randint(5, 20, (2, 13), generator=generator)}

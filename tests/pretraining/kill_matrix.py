@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/pretraining/kill_matrix.py [--kills 20] [--systems text-2 ...] [--steps 60]
 
-Six systems (three modalities, both families), each in four ways to run; the kills are dealt out to these, at moments
+Every system of tiny_runs.py, each in four ways to run; the kills are dealt out to these, at moments
 of a run's processor time, so that they do not depend on what else the machine does; with few updates that is mostly a
 run's start. A run counts as exact where weights, teacher, optimizer, schedule, random states and every logged number
 but timings are the same to the last bit. Prints a table; exit code 1 where one is not. The tests use the same

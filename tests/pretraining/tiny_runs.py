@@ -33,6 +33,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "emotion2vec-2": {"model_type": "emotion2vec", "num_conv_pos_embedding_groups": 4, "num_prenet_layers": 1}
     | CONVOLUTIONS,
     "eat-2": {"model_type": "eat", "num_mel_bins": 8, "patch_size": [4, 2], "max_position_embeddings": 12},
+    "points-1": {"model_type": "point2vec", "num_groups": 7, "group_size": 5, "drop_path_rate": 0.1},
     "figures-1": {
         "model_type": "sv-data2vec", "max_position_embeddings": 8, "image_size": 16, "resnet_width": 2,
         "num_persons": 1, "num_joints": 15,
@@ -52,11 +53,13 @@ MASKING: dict[str, dict[str, Any]] = {
     "audio-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
     "emotion2vec-2": {"method": "block", "prob": 0.5, "length": 2, "adjust": 0.0},
     "eat-2": {"method": "block", "prob": 0.6, "length": 2, "adjust": 0.0, "inverse": True},
+    "points-1": {"method": "neighbours", "prob": 0.6},
     "figures-1": {"method": "random", "prob": 0.66},
     "av-1": {"method": "span", "prob": 0.5, "length": 2},
 }
-# what the methods of several streams have besides
+# what the methods without family have besides
 OBJECTIVES: dict[str, dict[str, Any]] = {
+    "points-1": {"decoder": {"method": "transformer", "layers": 1, "add_positions_to_every_layer": True}},
     "figures-1": {
         "decoder": {"method": "transformer", "layers": 1, "learned_positions": True},
         "student_streams": {"video+skeleton": [1.0, 0.2], "video": [0.0, 0.8]}, "streams_anneal_steps": 6,
@@ -70,7 +73,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 
 def write_sources(folder: Path) -> None:
-    """Sound and text to train on: 40 clips of 0.2 to 0.4 s in folder/audio, 8 files of 60 lines in folder/text."""
+    """Input to train on: 40 clips of 0.2 to 0.4 s in folder/audio, 8 text files of 60 lines, 40 clouds, 40 films."""
     for name in ("audio", "text"):
         (folder / name).mkdir(parents=True)
     for i in range(40):
@@ -81,6 +84,8 @@ def write_sources(folder: Path) -> None:
     datasets.Dataset.from_dict({"video": [_npy(clip) for clip in clips], "audio": sounds}).to_parquet(
         folder / "speech.parquet"
     )
+    clouds = [np.random.default_rng(i).normal(size=3 * (20 + i % 9)).tolist() for i in range(40)]
+    datasets.Dataset.from_dict({"points": clouds}).to_parquet(folder / "clouds.parquet")
     words = "the quick brown fox jumps over a lazy dog and then sleeps until noon".split()
     for i in range(8):
         rng = random.Random(i)
@@ -110,6 +115,7 @@ def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str,
         "audio": {**sounds, "min_seconds": 0.1},
         "emotion2vec": {**sounds, "min_seconds": 0.1},
         "eat": {**sounds, "min_seconds": 0.2},
+        "points": {"sources": [{"path": str(sources / "clouds.parquet")}], "num_points": 24, "min_points": 16},
         "figures": {"sources": [{"path": "builtin:figures"}]},
         "av": {"sources": [{"path": str(sources / "speech.parquet")}], "max_seconds": 0.6, "min_seconds": 0.2},
     }[modality]  # fmt: skip

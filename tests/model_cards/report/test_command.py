@@ -40,12 +40,16 @@ def write_labelled(folder):
     texts = {"text": [f"the {word} fox" for word in 12 * ["lazy", "quick"]], "label": 12 * [HOSTILE, "quick"]}
     splits = {split: datasets.Dataset.from_dict(texts) for split in ("train", "test")}
     datasets.DatasetDict(splits).save_to_disk(folder / "texts")
+    clouds = datasets.Dataset.from_parquet(str(folder.parent / "data" / "clouds.parquet"))
+    clouds = clouds.add_column("label", 20 * [0, 1])
+    datasets.DatasetDict(dict.fromkeys(("train", "test"), clouds)).save_to_disk(folder / "clouds")
     clips = datasets.Dataset.from_parquet(str(folder.parent / "data" / "speech.parquet"))
     clips = clips.add_column("label", 20 * [0, 1])
     datasets.DatasetDict(dict.fromkeys(("train", "test"), clips)).save_to_disk(folder / "mouths")
     return {
         "audio": {"path": str(folder / "sounds")},
         "eat": {"path": str(folder / "sounds")},
+        "points": {"path": str(folder / "clouds")},
         "figures": {"path": "builtin:figures"},
         "av": {"path": str(folder / "mouths")},
         "emotion2vec": {"path": str(folder / "sounds")},

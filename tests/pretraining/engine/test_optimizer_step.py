@@ -105,6 +105,7 @@ def test_without_layerdrop_every_weight_has_a_gradient(tmp_path, system):
         "text": {"input_ids": torch.randint(5, 261, (3, 24))},
         "audio": {"input_values": torch.randn(3, 4800)},
         "eat": {"input_values": torch.randn(3, 20, 8)},
+        "points": {"point_values": torch.randn(3, 24, 3)},
         "av": {"input_features": torch.randn(3, 8, 20), "pixel_values": torch.randn(3, 8, 1, 16, 16)},
         "figures": {"pixel_values": torch.randn(3, 8, 3, 16, 16), "keypoint_values": torch.randn(3, 8, 1, 15, 2)},
         "emotion2vec": {"input_values": torch.randn(3, 4800)},
