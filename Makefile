@@ -24,7 +24,7 @@ endif
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo                 pretrain on data that needs no download, then say what was learnt (vision)"
+	@echo "make demo                 pretrain on data that needs no download, then say what was learned (vision)"
 	@echo "make demo MODALITY=text   the same on text; MODALITY=audio: on synthesised speech; points: on solids"
 	@echo "make demo ARGS='--field value'   override single fields of the recipe"
 	@echo "make install              set up $(VENV), which the other targets do when needed"

@@ -70,7 +70,7 @@ def by_part(parts: list[Part]) -> dict[str, float]:
     return {name: total([part for part in parts if part.name == name]) for name in names}
 
 
-def _learnt(name: str, kind: str, forward: float, passes: int = 2) -> Part:
+def _learned(name: str, kind: str, forward: float, passes: int = 2) -> Part:
     """A part with a backward pass: the gradient of its weights and, with 2 passes, of its input."""
     return Part(name, kind, forward, passes * forward)
 
@@ -84,8 +84,8 @@ def _blocks(config: Any, number: int, rows: int, time: int) -> tuple[float, floa
 
 def _students(config: Any, number: int, rows: int, time: int) -> Iterator[Part]:
     products, scores = _blocks(config, number, rows, time)
-    yield _learnt("student", "linear", products)
-    yield _learnt("student", "attention", scores)
+    yield _learned("student", "linear", products)
+    yield _learned("student", "attention", scores)
 
 
 def _teachers(config: Any, number: int, rows: int, time: int) -> Iterator[Part]:
@@ -101,13 +101,13 @@ def _front_end(config: Any, shape: Shape, passes_of_teacher: int) -> Iterator[Pa
         for outside, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
             length = (length - kernel) // stride + 1
             forward = convolution(shape.batch * length, inside, outside, kernel)
-            yield _learnt("front end", "convolution", forward, passes=1 if inside == 1 else 2)
+            yield _learned("front end", "convolution", forward, passes=1 if inside == 1 else 2)
             inside = outside
-        yield _learnt("front end", "linear", linear(shape.batch * length, inside, config.hidden_size))
+        yield _learned("front end", "linear", linear(shape.batch * length, inside, config.hidden_size))
     elif hasattr(config, "patch_size"):
         patches = shape.batch * (shape.length // config.patch_size) ** 2
         forward = convolution(patches, config.num_channels, config.hidden_size, config.patch_size**2)
-        yield _learnt("front end", "convolution", forward, passes=1)
+        yield _learned("front end", "convolution", forward, passes=1)
         yield Part("teacher", "convolution", passes_of_teacher * forward, 0.0)
 
 
@@ -122,7 +122,7 @@ def _positions(config: Any, rows: int, time: int) -> float:
 def _head(config: Any, objective: ObjectiveConfig, inside: int, masked: int) -> Part:
     widths = [inside] + [2 * inside] * (objective.head_layers - 1) + [config.hidden_size]
     products = (linear(masked, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True) if objective.head_layers)
-    return _learnt("head", "linear", sum(products))
+    return _learned("head", "linear", sum(products))
 
 
 def _first(config: Any, objective: ObjectiveConfig, shape: Shape) -> Iterator[Part]:
@@ -132,7 +132,7 @@ def _first(config: Any, objective: ObjectiveConfig, shape: Shape) -> Iterator[Pa
     yield from _front_end(config, shape, own)
     positions = _positions(config, shape.batch, time)
     if positions:
-        yield _learnt("student", "convolution", positions)
+        yield _learned("student", "convolution", positions)
         yield Part("teacher", "convolution", positions, 0.0)
     yield from _students(config, config.num_hidden_layers, shape.batch, time)
     yield from _teachers(config, config.num_hidden_layers, shape.batch, time)
@@ -147,7 +147,7 @@ def _second(config: Any, objective: ObjectiveConfig, shape: Shape) -> Iterator[P
     blocks = config.num_hidden_layers + config.num_prenet_layers
     yield from _front_end(config, shape, int(objective.ema_scope == "all"))
     if hasattr(config, "conv_stride"):
-        yield _learnt("student", "convolution", _positions(config, rows, shape.time))
+        yield _learned("student", "convolution", _positions(config, rows, shape.time))
         yield Part("teacher", "convolution", _positions(config, shape.batch, shape.time), 0.0)
     yield from _students(config, blocks, rows, shape.kept + extra)
     yield from _teachers(config, blocks, shape.batch, shape.time + extra)
@@ -155,5 +155,5 @@ def _second(config: Any, objective: ObjectiveConfig, shape: Shape) -> Iterator[P
     widths = [config.hidden_size] + [decoder.dim] * decoder.layers
     for inside, outside in zip(widths[:-1], widths[1:], strict=True):
         forward = convolution(rows * shape.time, inside, outside, kernel, decoder.groups)
-        yield _learnt("decoder", "convolution", forward)
+        yield _learned("decoder", "convolution", forward)
     yield _head(config, objective, decoder.dim, shape.masked)

@@ -91,7 +91,7 @@ def _values(facts: Facts, curves: bool) -> dict[str, Any]:
         "pictures": [(name, words) for name, words in PICTURES.items() if (facts.run.path / name).is_file()],
         "report_picture": (facts.run.path / REPORT_PICTURE).is_file(),
         "health": verdict(facts.run.log, facts.run.health) if facts.run.pretrains else None,
-        "learnt": report_text(report, "learnt") if report and report.get("settings") else "",
+        "learned": report_text(report, "learned") if report and report.get("settings") else "",
         "last_probe": "".join(percent(value) for value in facts.logged("probe/knn_student")[-1:]),
         "main_words": f"{METRICS.get(main['metric'], ('', main['metric']))[1]} on {main['split']}" if main else "",
     }

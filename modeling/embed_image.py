@@ -66,7 +66,7 @@ class SinCosPositions(nn.Module):
     """Fixed 2-D sine-cosine positions; they are added to the patches.
 
     Another grid than that of `config.image_size` is laid over the same field, so that a patch's position says where
-    in the image it is: positions are evaluated between those that were learnt with, not extrapolated.
+    in the image it is: positions are evaluated between those that were learned with, not extrapolated.
     """
 
     depends_on_tokens = False

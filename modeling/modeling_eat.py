@@ -57,7 +57,7 @@ class EatPositions(SinCosPositions):
         if rows > most:
             raise ValueError(
                 f"a clip has {rows} rows of patches: max_position_embeddings = {most} is too small for it, set it to "
-                f"{rows} or more (positions are computed, not learnt), or cut the clip."
+                f"{rows} or more (positions are computed, not learned), or cut the clip."
             )
         return self.table[:, : rows * columns].to(tokens.values.device, tokens.values.dtype)
 

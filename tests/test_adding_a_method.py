@@ -120,11 +120,11 @@ def runs(tmp_path_factory) -> Path:
     (here / "labelled").mkdir()
     for seed, split in enumerate(("train", "test")):
         series_table(here / "labelled" / f"{split}.parquet", seed=seed)
-    learnt = {"output_dir": here / "report", "max_steps": 3, "probe": f"{{path: {here / 'labelled'}}}"}
-    learnt |= {"probe_steps": 3}
-    learnt |= {"report.labels_per_class": 2, "report.draws": 2, "report.fine_tune_steps": 2}
-    learnt |= {"min_steps": 4, "masking": "{method: random, prob: 0.5}"}
-    plans.append(often | learnt)
+    learned = {"output_dir": here / "report", "max_steps": 3, "probe": f"{{path: {here / 'labelled'}}}"}
+    learned |= {"probe_steps": 3}
+    learned |= {"report.labels_per_class": 2, "report.draws": 2, "report.fine_tune_steps": 2}
+    learned |= {"min_steps": 4, "masking": "{method: random, prob: 0.5}"}
+    plans.append(often | learned)
     pretrain(*plans)
     return here
 

@@ -1,7 +1,10 @@
 """Every code block of docs/pretraining.md, executed or, a recipe's, read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from data2vec.pretraining.data.build import AudioDataArguments
@@ -16,14 +19,23 @@ BLOCKS = blocks_of(PAGE)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     here = tmp_path_factory.mktemp("reader")
-    (here / "pretraining").symlink_to(ROOT / "pretraining")
-    (here / "my_images").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(40):
-        Image.fromarray(rng.integers(0, 255, size=(20, 24, 3), dtype=np.uint8)).save(here / "my_images" / f"{i}.png")
-    words = "the of and to in is that for it was on are as with his they at be this from".split()
-    (here / "my_text.txt").write_text("\n".join(" ".join(rng.choice(words, size=30)) for _ in range(300)))
+    own_data(here)
     return here
+
+
+def own_data(folder: Path) -> None:
+    """What a reader has: 40 clips of three formats, 40 images, and 400 lines of text."""
+    rng = np.random.default_rng(0)
+    (folder / "my_clips").mkdir()
+    (folder / "my_images").mkdir()
+    for i in range(40):
+        wave = 0.3 * np.sin(np.linspace(0, 600 + 40 * i, int(16000 * rng.uniform(1, 2)))) + rng.normal(scale=0.05)
+        soundfile.write(folder / "my_clips" / f"{i}.{('wav', 'flac', 'ogg')[i % 3]}", wave, 16000)
+        pixels = rng.integers(0, 255, size=(20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "my_images" / f"{i}.png")
+    words = "the of and to in is that for it was on are as with his they at be this from".split()
+    lines = [" ".join(rng.choice(words, size=30)) + "." for _ in range(400)]
+    (folder / "my_text.txt").write_text("\n".join(lines))
 
 
 @pytest.mark.parametrize("index", [i for i, (language, _) in enumerate(BLOCKS) if language != "yaml"])

@@ -24,10 +24,8 @@ BLOCKS = [(page.stem, language, code) for page in PAGES for language, code in bl
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A checkout to stand in, beside what a reader brings: small encoders and data."""
+    """What a reader brings: small encoders and data."""
     here = tmp_path_factory.mktemp("reader")
-    for name in ("pretraining", "finetune"):
-        (here / name).symlink_to(ROOT / name)
     for modality in ("audio", "text", "vision"):
         (here / f"my_{modality}_encoder").mkdir()
         encoder_folder(here / f"my_{modality}_encoder", modality, "v1")

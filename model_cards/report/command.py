@@ -1,7 +1,7 @@
 """See a run: `data2vec report RUN_FOLDER [OTHER_RUN_FOLDER] [-o report.html]`.
 
 Writes one HTML page that needs nothing outside itself, and its pictures as PNG files in a folder beside it: is the run
-healthy, its curves, what it learnt, what its masks hide of its own data, a map of its features, where it looks, what
+healthy, its curves, what it learned, what its masks hide of its own data, a map of its features, where it looks, what
 each layer knows; of a fine-tuned model, what it takes for what. Two folders are shown side by side. What a folder does
 not hold is named, with how to get it.
 

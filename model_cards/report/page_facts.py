@@ -68,7 +68,7 @@ def results(folders: Mapping[str, Folder]) -> Section:
     intro = "Measured on labelled examples when the run ended."
     if any(folder.report for folder in folders.values()):
         intro = f"{intro[:-1]}, beside the same network untrained and raw features."
-    return Section("results", "What it learnt", intro, columns)
+    return Section("results", "What it learned", intro, columns)
 
 
 def _fine_tuned(folder: Folder, name: str) -> Column:

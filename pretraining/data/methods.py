@@ -39,7 +39,7 @@ class Method:
     arxiv: str | None = None
     tags: tuple[str, ...] = ()
     learns: str = (
-        "a student that sees a masked input learnt to predict\n"
+        "a student that sees a masked input learned to predict\n"
         "what its own moving average, the teacher, computes from the whole input"
     )
 
@@ -172,7 +172,7 @@ AV_DATA2VEC = Method(
     year=2023,
     arxiv="2302.06419",
     tags=("av-data2vec",),
-    learns="a student that hears and sees, or only sees, masked speech learnt to predict\n"
+    learns="a student that hears and sees, or only sees, masked speech learned to predict\n"
     "what its own moving average, the teacher, computes from the whole sound",
 )
 
@@ -184,7 +184,7 @@ SV_DATA2VEC = Method(
     venue="IEEE/CVF Winter Conference on Applications of Computer Vision",
     year=2025,
     tags=("sv-data2vec",),
-    learns="a student that sees a few frames and fewer skeletons learnt to predict\n"
+    learns="a student that sees a few frames and fewer skeletons learned to predict\n"
     "what its own moving average, the teacher, computes from all skeletons of the clip",
 )
 

@@ -103,7 +103,7 @@ def write_report(
     Raises:
         ValueError: the probe has too few examples for the settings.
     """
-    print("Measuring what was learnt ...", flush=True)
+    print("Measuring what was learned ...", flush=True)
     train, test = (subset(examples, settings.max_examples, seed) for examples in (probe_train, probe_test))
     encoders = {"student": pretrained, "teacher": teacher, "untrained": untrained}
     rows = {}

@@ -30,11 +30,11 @@ METRIC_NAMES = {
 }
 
 
-def report_text(report: Mapping[str, Any], part: Literal["learnt", "findings"] | None = None) -> str:
+def report_text(report: Mapping[str, Any], part: Literal["learned", "findings"] | None = None) -> str:
     """Markdown of report.json, whose numbers it holds rounded.
 
     Args:
-        part: of it: `findings`, the sentences; `learnt`, all but the heading and how to open the encoder.
+        part: of it: `findings`, the sentences; `learned`, all but the heading and how to open the encoder.
     """
     template = TEMPLATES.get_template("report.md.jinja")
     labels = report["settings"]["labels_per_class"]

@@ -83,7 +83,7 @@ def sst2(encoders, glue, tmp_path_factory) -> dict[str, Path]:
     return runs
 
 
-def test_a_task_is_learnt(sst2, family):
+def test_a_task_is_learned(sst2, family):
     found = results_of(sst2[family])["validation"]
     assert found["accuracy"] > 0.9 and found["score"] == found["accuracy"] and found["examples"] == 47
 

@@ -130,7 +130,7 @@ def test_page_of_an_encoder(folder, real_curves):
     assert "| training time | 9 s |" in text and "38.4 to 42.7 samples a second" in text
     assert "| energy | not measured |" in text and "| peak memory | not measured |" in text
     assert "linear probe 45.1 %" in text or "linear probe" in text
-    assert "![Curves of the run](curves.png)" in text and "![What the run learnt](report.png)" in text
+    assert "![Curves of the run](curves.png)" in text and "![What the run learned](report.png)" in text
     assert "trust_remote_code=True" in text and "- Whispering was left out." in text and "**Made by:** Ada" in text
     assert "/home/me" not in text and "secret" not in text
     assert Image.open(folder / "curves.png").size[0] > 600 and "A look inside" not in text

@@ -249,7 +249,7 @@ class TestCollapse:
         assert not control.should_training_stop and guard.explanation is None
 
     def test_utterances_alone_are_judged_by_theirs(self):
-        """Frames that are not learnt keep the spread of their normalised targets."""
+        """Frames that are not learned keep the spread of their normalised targets."""
         logs = {"target_std": 0.9, "prediction_std": 0.3, "position_std": 0.8}
         logs |= {"utterance_target_std": 0.001, "utterance_prediction_std": 0.05}
         assert not CollapseGuard().findings(logs)

@@ -2,7 +2,7 @@
 
     python docs/runs/vision_digits/shuffled_targets.py demo_vision.yaml --output_dir runs/shuffled_targets
 
-What is learnt here is learnt without any relation between an image and its targets.
+What is learned here is learned without any relation between an image and its targets.
 """
 
 import sys

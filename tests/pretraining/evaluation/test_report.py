@@ -226,7 +226,7 @@ def test_words_follow_the_verdict(finished, verdict, said):
         }
     }
     words = report_text(changed)
-    assert words.startswith(f"# What this run learnt\n\n{said}")
+    assert words.startswith(f"# What this run learned\n\n{said}")
     others = {
         "better": "is better than",
         "worse": "is worse than",
