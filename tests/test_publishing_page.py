@@ -23,7 +23,7 @@ def reader(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, HubServer() as hub:
         for name, value in hub.environment(here / "cache").items():
             patch.setitem(os.environ, name, value)
-        words = f"render {letters} --license mit", f"push {letters} me/my-letters"
+        words = f"card {letters} --license mit", f"push {letters} me/my-letters"
         run_block("bash", "\n".join(f"data2vec {line}" for line in words), here)
         yield hub, here
 
