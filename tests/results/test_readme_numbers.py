@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import comparisons
 import numpy as np
 import pytest
-import tables
 
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +26,10 @@ def compared() -> set[tuple[str, str, str]]:
         for pair in data["headline"] if "headline" in data else []:
             systems = pair["system"], pair.get("than", pair["system"])
             sides = [
-                [tables.last(value) for value in tables.seeds_of(data, system, pair[side])]
+                [comparisons.last(value) for value in comparisons.seeds_of(data, system, pair[side])]
                 for system, side in zip(systems, ("better", "worse"), strict=True)
             ]
-            found.add((*(f"{np.mean(side):.1f}" for side in sides), tables.verdict(*sides)))
+            found.add((*(f"{np.mean(side):.1f}" for side in sides), comparisons.verdict(*sides)))
     return found
 
 
