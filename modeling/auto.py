@@ -33,6 +33,7 @@ from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
 from .feature_extraction_av_data2vec import AvData2VecFeatureExtractor
 from .feature_extraction_eat import EatFeatureExtractor
+from .feature_extraction_medcoss import MedCossVolumeFeatureExtractor
 from .feature_extraction_point2vec import Point2VecFeatureExtractor
 from .feature_extraction_sv_data2vec import SvData2VecFeatureExtractor
 from .heads import (
@@ -132,6 +133,7 @@ __all__ = [
     "MedCossTextForSequenceClassification",
     "MedCossTextModel",
     "MedCossVolumeConfig",
+    "MedCossVolumeFeatureExtractor",
     "MedCossVolumeForImageClassification",
     "MedCossVolumeForPreTraining",
     "MedCossVolumeModel",

@@ -164,6 +164,7 @@ class MedCossVolumeConfig(MedCossPatchConfig):
     axes: ClassVar[int] = 3
     remote_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_medcoss.MedCossVolumeConfig",
+        "AutoFeatureExtractor": "feature_extraction_medcoss.MedCossVolumeFeatureExtractor",
         "AutoModel": "modeling_medcoss.MedCossVolumeModel",
         "AutoModelForPreTraining": "modeling_medcoss.MedCossVolumeForPreTraining",
         "AutoModelForImageClassification": "modeling_medcoss.MedCossVolumeForImageClassification",
@@ -172,4 +173,5 @@ class MedCossVolumeConfig(MedCossPatchConfig):
 
 def _travel_together() -> None:
     """Never called: `save_pretrained` copies to a folder only those files of ours that such lines lead to."""
+    from .feature_extraction_medcoss import MedCossVolumeFeatureExtractor  # noqa: F401
     from .modeling_medcoss import MedCossTextForPreTraining  # noqa: F401

@@ -12,6 +12,7 @@ from ...pretraining.data.points import PointsData
 from ...pretraining.data.skeleton_video import SkeletonVideoData
 from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
+from ...pretraining.data.volume import VolumeData
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,17 @@ CARD_WORDS: Registry[CardWords] = Registry(
             },
             classification="text-classification",
             fine_tuning=("AutoModelForSequenceClassification", "run_glue.py", "glue_small.yaml"),
+        ),
+        VolumeData: CardWords(
+            tag="volumes",
+            limits="It knows the organs, the scanners and the intensities of its training data, at the size and in "
+            "the window of its processor. It is no medical device.",
+            example=lambda config: (
+                "example = np.zeros((16, 192, 192), dtype=np.float32)  # your volume: depth, height, width"
+            ),
+            imports=("import numpy as np",),
+            call="processor(example)",
+            tasks={"ForImageClassification": "image-classification", "Model": "feature-extraction"},
         ),
         PointsData: CardWords(
             tag="point-cloud",

@@ -35,6 +35,7 @@ from ...pretraining.data.points import PointsData
 from ...pretraining.data.skeleton_video import SkeletonVideoData
 from ...pretraining.data.spectrogram import SpectrogramData
 from ...pretraining.data.text import TextData
+from ...pretraining.data.volume import VolumeData
 
 
 SECONDS, TOKENS, POINTS = 10, 128, 1024  # of the example that speed is measured with
@@ -234,6 +235,21 @@ class ExportableVision(Exportable):
         return self._only(pixel_values=pixel_values)
 
 
+class ExportableVolumes(ExportableVision):
+    """Volumes of `config.image_size`, as many as there are."""
+
+    names = ("voxel_values",)
+    unit = "volumes"
+
+    def example(self, shape: Shape, seed: int = 0) -> Inputs:
+        config: Any = self.model.config
+        generator = torch.Generator().manual_seed(seed)
+        return {"voxel_values": torch.randn(shape.rows, 1, *config.sizes("image_size"), generator=generator)}
+
+    def forward(self, voxel_values: Tensor) -> Tensor:
+        return self._only(voxel_values=voxel_values)
+
+
 class ExportablePoints(Exportable):
     """Clouds of as many points as a group has, or more."""
 
@@ -309,6 +325,7 @@ EXPORTS: Registry[type[Exportable]] = Registry(
         SkeletonVideoData: ExportableVideo,
         AvSpeechData: ExportableAvSpeech,
         TextData: ExportableText,
+        VolumeData: ExportableVolumes,
         PointsData: ExportablePoints,
     },
 )

@@ -81,7 +81,7 @@ class PretrainingDataset(Dataset[dict[str, Any]]):
         tried = min(MOST_REPLACEMENTS, len(self))
         for attempt in range(tried):
             candidate = (index + attempt) % len(self)
-            source, number = self._place(candidate)
+            source, number = self.place(candidate)
             row = self.sources[source][number]
             name = self._name(row, source, number)
             rng = generator(self.seed, epoch, candidate, "read") if self.augment else None
@@ -99,6 +99,11 @@ class PretrainingDataset(Dataset[dict[str, Any]]):
             "source."
         )
 
+    def name_of(self, index: int) -> str:
+        """What an example is called; one that is replaced, as unusable, has the name of another."""
+        source, number = self.place(index)
+        return self._name(self.sources[source][number], source, number)
+
     def _name(self, row: Row, source: int, number: int) -> str:
         """What an example is called: its file, or its row where it has none."""
         path = path_of(row, self.modality.kind.column) if self.modality.named else None
@@ -109,7 +114,7 @@ class PretrainingDataset(Dataset[dict[str, Any]]):
         gone = {f"document {number} of data source {source + 1}": error for number, error in survey.gone.items()}
         return bad | gone
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def place(self, index: int) -> tuple[int, int]:
         """(source, row in it) of an example."""
         source = int(np.searchsorted(self._ends, index, side="right"))
         first = self._ends[source] - self.sizes[source]

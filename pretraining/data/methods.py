@@ -107,6 +107,7 @@ TEXT = _reads("text", "text", "TextData")
 SPECTROGRAMS = _reads("spectrograms", "spectrogram", "SpectrogramData")
 POINTS = _reads("points", "points", "PointsData")
 MOUTHS = _reads("speech with mouth crops", "av_speech", "AvSpeechData")
+VOLUMES = _reads("volumes", "volume", "VolumeData")
 SKELETON_VIDEOS = _reads("videos with skeletons", "skeleton_video", "SkeletonVideoData")
 
 DATA2VEC = Method(
@@ -229,6 +230,7 @@ BUILT_IN = {
     ),
     "medcoss-text": ModelType(MEDCOSS, TEXT, Home(CONFIGS_MEDCOSS, "MedCossTextConfig")),
     "medcoss-image": ModelType(MEDCOSS, IMAGES, Home(CONFIGS_MEDCOSS, "MedCossImageConfig")),
+    "medcoss-volume": ModelType(MEDCOSS, VOLUMES, Home(CONFIGS_MEDCOSS, "MedCossVolumeConfig")),
     "point2vec": ModelType(POINT2VEC, POINTS, Home("data2vec.modeling.configuration_point2vec", "Point2VecConfig")),
 }
 # Method of each model type. One of another package that is not here is taken to be of the family whose classes it

@@ -118,6 +118,11 @@ class Modality(ABC, Generic[Arguments]):
         """The rows that examples are read from; `packed` allows several rows of a source in one example."""
         return dataset
 
+    def kept(self, rows: Rows, numbers: Sequence[int]) -> datasets.Dataset:
+        """Some of the rows that `prepare` made, as a source that can be saved and read again."""
+        assert isinstance(rows, datasets.Dataset)
+        return rows.select(numbers)
+
     def inspect(self, rows: Iterator[Row]) -> str | None:
         """What the recipe shrinks or drops of a source, to be said when a run starts; `rows` are some of it.
 

@@ -209,6 +209,12 @@ class TextData(Modality[TextDataArguments]):
             return PackedRows(tokens, self.layout)
         return DocumentRows(tokens, self.layout, first_only=not packed)
 
+    def kept(self, rows: Rows, numbers: Sequence[int]) -> datasets.Dataset:
+        """What was cut into rows of tokens is a text again."""
+        ids = [rows[number]["input_ids"] for number in numbers]
+        texts = self.processor.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return datasets.Dataset.from_dict({"text": texts})
+
     def survey(self, rows: Rows, filtered: bool = True) -> Survey | None:
         assert isinstance(rows, PackedRows | DocumentRows)
         documents = rows.documents

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from transformers.audio_utils import mel_filter_bank
 
 from ..data.audio import AudioData
@@ -19,6 +19,7 @@ from ..data.points import PointsData
 from ..data.skeleton_video import SkeletonVideoData
 from ..data.spectrogram import SpectrogramData
 from ..data.text import TextData
+from ..data.volume import VolumeData
 from .probe import Example, Features
 
 
@@ -49,6 +50,16 @@ def pixels(train: Sequence[Example], test: Sequence[Example]) -> Pair:
         height, width = images[0].shape[-2:]
         size = (min(height, SIDE), min(width, SIDE))
         return torch.stack([adaptive_avg_pool2d(image.float(), size).flatten() for image in images]).numpy()
+
+    return flat(train), flat(test)
+
+
+def voxels(train: Sequence[Example], test: Sequence[Example]) -> Pair:
+    """All voxels, averaged down to 8 x 16 x 16."""
+
+    def flat(examples: Sequence[Example]) -> np.ndarray:
+        volumes = (torch.as_tensor(example["voxel_values"]).float() for example in examples)
+        return torch.stack([adaptive_avg_pool3d(volume, (8, 16, 16)).flatten() for volume in volumes]).numpy()
 
     return flat(train), flat(test)
 
@@ -197,6 +208,7 @@ RAW_FEATURES: Registry[dict[str, Callable[[Sequence[Example], Sequence[Example]]
         SkeletonVideoData: {"frames in four slices": film_slices},
         AvSpeechData: {"frames in four slices": film_slices, "log-mel in four slices": sound_slices},
         TextData: {"token counts (tf-idf)": token_counts},
+        VolumeData: {"voxels": voxels},
         PointsData: {"distances of points (D2)": point_distances, "random PointNet": random_pointnet},
     },
 )
