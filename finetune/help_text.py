@@ -83,6 +83,16 @@ COMMANDS = {
         ("data2vec.finetune.points.arguments", "PointsFineTuneData"),
         ("data2vec.finetune.points.arguments", "PointsTaskArguments"),
     ),
+    "run_video_classification.py": Words(
+        "Fine-tune an encoder of videos and skeletons to classify clips by video, skeleton or both, and evaluate it "
+        "with each.",
+        "figures_small.yaml \\\n"
+        "    --model_name_or_path runs/my_streams --train_streams '{video: 1.0}' --test_streams '[video]' \\\n"
+        "    --data.train '{path: my_clips/train}' --data.test '{path: my_clips/test}'",
+        "docs/fine_tuning.md, videos",
+        ("data2vec.finetune.data_arguments", "FineTuneDataArguments"),
+        ("data2vec.finetune.streams", "StreamsTaskArguments"),
+    ),
     "run_probe.py": Words(
         "probe",
         "What a frozen encoder knows: features of every layer, k-NN and linear probes, few labels, beside untrained "

@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalPrediction
 from ..pretraining.console.libraries import new_weights
 from ..pretraining.data.arguments import CheckedArguments
 from ..pretraining.data.build import modality_of
-from ..pretraining.data.sources import MediaKind
+from ..pretraining.data.modality import Modality
 from .arguments import FineTuneRun
 from .data_arguments import FineTuneDataArguments
 from .examples import Examples
@@ -71,7 +71,7 @@ class Task(ABC, Generic[Arguments, Data]):
         name: as in messages and in results.json.
         script: the file in finetune/ that runs it; its help is in help_text.py.
         arguments_class, data_class: of a recipe's `task` and `data` sections.
-        kind, config_fields: what it reads, and what the configuration of an encoder for that has.
+        modalities, config_fields: what it reads, and what the configuration of an encoder for that has.
         auto_class: the Auto class that opens the result.
         main_metric: the one that checkpoints and sweeps are chosen by, of those that `compute_metrics` returns.
         greater_is_better: of it.
@@ -82,7 +82,7 @@ class Task(ABC, Generic[Arguments, Data]):
     script: ClassVar[str]
     arguments_class: ClassVar[type[CheckedArguments]]
     data_class: ClassVar[type[FineTuneDataArguments]]
-    kind: ClassVar[MediaKind]
+    modalities: ClassVar[tuple[type[Modality[Any]], ...]]
     config_fields: ClassVar[tuple[str, ...]]
     auto_class: Any
     main_metric: str
@@ -90,11 +90,12 @@ class Task(ABC, Generic[Arguments, Data]):
 
     def __init__(self, run: FineTuneRun):
         """Raises ValueError where the encoder reads something else."""
-        reads = modality_of(run.config).kind.column
-        if reads != self.kind.column:
+        reads = modality_of(run.config)
+        if not issubclass(reads, self.modalities):
             raise ValueError(
-                f"model.model_name_or_path = {run.checkpoint!r} is an encoder of {reads} ({run.config.model_type}), "
-                f"and {self.script} needs one of {self.kind.column}: name such an encoder, or use another script."
+                f"model.model_name_or_path = {run.checkpoint!r} is an encoder of {reads.name} "
+                f"({run.config.model_type}), and {self.script} needs one of "
+                f"{' or '.join(each.name for each in self.modalities)}: name such an encoder, or use another script."
             )
         lacking = [name for name in self.config_fields if not hasattr(run.config, name)]
         if lacking:
@@ -102,7 +103,7 @@ class Task(ABC, Generic[Arguments, Data]):
                 f"model.model_name_or_path = {run.checkpoint!r} is a {run.config.model_type}, which has no "
                 f"{lacking[0]}: {self.script} needs an encoder like those of data2vec."
             )
-        self.run = run
+        self.run, self.kind = run, reads.kind
         self.args: Arguments = run.task
         self.data_args: Data = run.data
         self.weights = "random"

@@ -26,7 +26,7 @@ TOP = ["cli", "__main__"]  # files of the root above all layers, each may import
 ROOMS = {
     "modeling": ["", "convert"],
     "pretraining": ["console", "engine", "data", "checkpoints", "monitoring", "evaluation", "", "sweep"],
-    "finetune": ["", "probe", "audio", "ctc", "image", "points", "text"],
+    "finetune": ["", "probe", "audio", "ctc", "image", "points", "text", "video"],
     "model_cards": ["", "report", "card", "export", "hub", "space"],
 }
 # Files of a layer that stand apart from their room's floor: read by its rooms, or commands on top of them.
@@ -41,6 +41,7 @@ ABOVE = {
         "run_part_segmentation",
         "run_point_cloud_classification",
         "run_probe",
+        "run_video_classification",
         "train_ngram",
     },
     "model_cards": {"push", "render"},

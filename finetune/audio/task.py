@@ -166,7 +166,7 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
     script = "run_audio_classification.py"
     arguments_class = AudioClassificationArguments
     data_class = AudioClassificationData
-    kind = AUDIO
+    modalities = (AudioData,)
     config_fields = ()
 
     def __init__(self, run: FineTuneRun):

@@ -1,4 +1,4 @@
-"""Transcribed speech: a row with audio and text -> {"input_values": (samples,) fp32, "labels": (letters,) long}.
+"""Transcribed speech: a row with audio, or video, and text -> what the encoder reads and {"labels": (letters,) long}.
 
 Clips are never cropped, since their transcripts would no longer be true; too long ones are left out of training.
 """
@@ -16,13 +16,16 @@ from torch import Tensor
 from transformers import PreTrainedConfig, Wav2Vec2CTCTokenizer
 
 from ...pretraining.data.audio import AudioData, AudioDataArguments
-from ...pretraining.data.collators import pad
+from ...pretraining.data.av_speech import RATE, AvSpeechData, AvSpeechDataArguments
+from ...pretraining.data.build import modality_of
+from ...pretraining.data.collators import Collator
 from ...pretraining.data.modality import BadExample, describe
-from ...pretraining.data.sound_files import AUDIO, SAMPLING_RATE
+from ...pretraining.data.sound_files import SAMPLING_RATE
 from ...pretraining.data.sources import LABEL
 from ..data_arguments import FineTuneDataArguments, LabelledSource
 from ..examples import Examples
 from ..normalisation import normalise
+from ..streams import StreamsReader, StreamsTaskArguments
 from .transcripts import DELIMITER, frames_needed
 
 
@@ -75,28 +78,40 @@ class CtcDataArguments(FineTuneDataArguments):
 
 
 class Speech:
-    """Reads audio and transcripts.
+    """Reads clips and transcripts.
 
     Args:
         args: the recipe's.
-        config: the encoder's, which says how many samples a frame has.
+        streams: the recipe's.
+        config: the encoder's, which says what a frame is.
         letter_case, removed: see [`transcripts.normalise`].
         processor: the feature extractor of the checkpoint, or `None` for a new one.
     """
 
     def __init__(
-        self, args: CtcDataArguments, config: PreTrainedConfig, letter_case: str, removed: str, processor: Any = None
+        self,
+        args: CtcDataArguments,
+        streams: StreamsTaskArguments,
+        config: PreTrainedConfig,
+        letter_case: str,
+        removed: str,
+        processor: Any = None,
     ):
         self.args, self.letter_case, self.removed = args, letter_case, removed
-        reading = AudioDataArguments(
-            sources=[args.train],
-            max_seconds=WHOLE_CLIP,
-            min_seconds=args.min_seconds,
-            skip_above_seconds=args.max_seconds,
-            num_proc=args.num_proc,
-        )
-        self.audio = AudioData(reading, config, processor)
-        self.num_frames = self.audio.num_frames
+        self.modality = self._modality(config, processor)
+        self.num_frames = self.modality.num_frames
+        self.reader = StreamsReader(self.modality, streams)
+
+    def _modality(self, config: PreTrainedConfig, processor: Any) -> AudioData | AvSpeechData:
+        args = self.args
+        how: dict[str, Any] = {"sources": [args.train], "max_seconds": WHOLE_CLIP, "num_proc": args.num_proc}
+        if not issubclass(modality_of(config), AvSpeechData):
+            reading = AudioDataArguments(**how, min_seconds=args.min_seconds, skip_above_seconds=args.max_seconds)
+            return AudioData(reading, config, processor)
+        for name in ("max_seconds", "batch_seconds"):
+            given = getattr(args, name) is None
+            args.require(given, name, "leave it out: how long a film is, is not known before it is read")
+        return AvSpeechData(AvSpeechDataArguments(**how, min_seconds=args.min_seconds or 1 / RATE), config, processor)
 
     def transcript(self, row: Mapping[str, Any]) -> str:
         """The normalised transcript of a row; empty where there is none."""
@@ -113,42 +128,48 @@ class Speech:
 
         Rows that CTC cannot use are found beforehand, from the files' headers and the transcripts: a clip that is
         unreadable or shorter than a frame, an empty transcript and, in training, more letters than the clip's frames
-        have room for. Letters that the tokenizer does not know are `<unk>`; they are counted in the log.
+        have room for. Films are only looked at when they are read. Letters that the tokenizer does not know are
+        `<unk>`; they are counted in the log.
 
         Raises:
             BadExample: the first such row, unless `args.skip_bad` leaves them out, logged and counted.
         """
-        survey = self.audio.survey(rows, filtered=training)
-        assert survey is not None
-        transcripts = self.transcripts(rows)
+        survey = self.modality.survey(rows, filtered=training)
+        lengths = None if survey is None else survey.lengths
+        transcripts, column = self.transcripts(rows), self.modality.kind.column
         filtered = np.zeros(len(rows), dtype=bool)
-        for reason, out in survey.filtered.items():
+        for reason, out in ({} if survey is None else survey.filtered).items():
             filtered[out] = True
             if len(out):
                 logger.warning("data.%s: %d of %d clips are left out: %s", name, len(out), len(rows), reason)
-        bad = {row: error for row, error in survey.bad.items() if not filtered[row]}
-        frames = self.num_frames(torch.from_numpy(survey.lengths)).tolist()
+        bad = {row: error for row, error in ({} if survey is None else survey.bad).items() if not filtered[row]}
+        frames = None if lengths is None else self.num_frames(torch.from_numpy(lengths)).tolist()
         for row, transcript in enumerate(transcripts):
             if filtered[row] or row in bad:
                 continue
             if not transcript:
-                bad[row] = _empty(describe(rows[row], AUDIO.column))
-            elif training and frames[row] < frames_needed(transcript):
-                bad[row] = _crowded(describe(rows[row], AUDIO.column), frames[row], frames_needed(transcript))
+                bad[row] = _empty(describe(rows[row], column))
+            elif training and frames is not None and frames[row] < frames_needed(transcript):
+                bad[row] = _crowded(describe(rows[row], column), frames[row], frames_needed(transcript))
         keep = np.setdiff1d(np.flatnonzero(~filtered), np.fromiter(bad, dtype=np.int64, count=len(bad)))
         known = tokenizer.get_vocab()
         _log_unknown(name, [transcripts[row] for row in keep], set(known))
 
-        def read(row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Tensor]:
-            return {**self.audio.read(row, None), "labels": encode(self.transcript(row), known)}
+        def read(row: Mapping[str, Any], rng: np.random.Generator | None, **how: Any) -> dict[str, Any]:
+            example, transcript = self.reader(row, rng, **how), self.transcript(row)
+            needed = frames_needed(transcript)
+            if rng is not None and frames is None and self.modality.length(example) < needed:
+                raise _crowded(describe(row, column), self.modality.length(example), needed)
+            return {**example, "labels": encode(transcript, known)}
 
         return Examples(
             rows,
             read,
             name=name,
             seed=seed,
+            augment=training,
             skip_bad=self.args.skip_bad,
-            lengths=survey.lengths,
+            lengths=lengths,
             keep=keep,
             bad=bad,
             num_proc=self.args.num_proc,
@@ -156,10 +177,13 @@ class Speech:
 
 
 class CtcCollator:
-    """Pads clips with zeros and letters with -100; an attention mask where a clip is padded."""
+    """Pads clips as `collator` does, with an attention mask where one is padded, and letters with -100."""
+
+    def __init__(self, collator: Collator):
+        self.collator = collator
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        batch, _ = pad([example["input_values"] for example in examples], "input_values", 0.0)
+        batch, _ = self.collator.inputs(examples)
         labels = [example["labels"] for example in examples]
         batch["labels"] = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
         return batch

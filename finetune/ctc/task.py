@@ -24,15 +24,16 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalPrediction
 
+from ...pretraining.data.audio import AudioData
+from ...pretraining.data.av_speech import AvSpeechData
 from ...pretraining.data.modality import describe
-from ...pretraining.data.sound_files import AUDIO
 from ...pretraining.data.sources import LABEL
 from ..examples import Examples
 from ..labels import open_splits
 from ..metrics import load
 from ..normalisation import CASES, PUNCTUATION
+from ..streams import StreamsTaskArguments
 from ..task import Task, TaskData
-from ..task_arguments import TaskArguments
 from .data import CtcCollator, CtcDataArguments, Speech, decode_labels
 from .decoding import GreedyDecoder, LanguageModelDecoder, Tuning, most_frequent, tune, utterance_errors
 from .transcripts import letters_of, make_tokenizer
@@ -43,7 +44,7 @@ PADDED = -100.0  # what the `Trainer` fills batches of predictions up with; a fr
 
 
 @dataclass(kw_only=True)
-class CtcArguments(TaskArguments):
+class CtcArguments(StreamsTaskArguments):
     """The `task` fields of a recipe for speech recognition."""
 
     letter_case: str = field(default="upper", metadata={"help": "of transcripts: upper, lower or keep"})
@@ -88,8 +89,8 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
     script = "run_ctc.py"
     arguments_class = CtcArguments
     data_class = CtcDataArguments
-    kind = AUDIO
-    config_fields = ("conv_stride", "mask_time_prob")
+    modalities = (AudioData, AvSpeechData)
+    config_fields = ("ctc_loss_reduction",)
     auto_class = AutoModelForCTC
     main_metric = "wer"
     greater_is_better = False
@@ -104,7 +105,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
                 f"model.model_name_or_path = {run.checkpoint!r} comes without a feature extractor: save "
                 "Wav2Vec2FeatureExtractor(return_attention_mask=True), or its own, beside the weights."
             ) from error
-        speech = Speech(self.data_args, run.config, args.letter_case, args.removed_characters, extractor)
+        speech = Speech(self.data_args, args, run.config, args.letter_case, args.removed_characters, extractor)
         self.speech, self.num_frames = speech, speech.num_frames
         splits = self._open()
         letters = letters_of(speech.transcripts(splits["train"])) | letters_of([args.letters])
@@ -123,9 +124,9 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         self._check_mask_length(train)
         return TaskData(
             train=train,
-            evaluation=parts,
-            collator=CtcCollator(),
-            processor=Wav2Vec2Processor(speech.audio.processor, self.tokenizer),
+            evaluation=speech.reader.evaluation(parts),
+            collator=CtcCollator(speech.modality.collator(None, seed)),
+            processor=Wav2Vec2Processor(speech.modality.processor, self.tokenizer),
             model_kwargs={
                 "vocab_size": len(self.tokenizer),
                 "pad_token_id": self.tokenizer.pad_token_id,
@@ -172,7 +173,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         ):
             row = {
                 "id": int(examples.kept[i]),
-                "input": describe(examples.row(i), AUDIO.column),
+                "input": describe(examples.row(i), self.kind.column),
                 "label": reference,
                 "prediction": text,
                 "error": round(error.wer, 6),
@@ -231,9 +232,9 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
         }
 
     def _open(self) -> dict[str, datasets.Dataset]:
-        """The rows of each split, train first, with the columns audio and label, the transcript."""
+        """The rows of each split, train first, with the columns of the clips and label, the transcript."""
         args = self.data_args
-        splits = open_splits(args, AUDIO)
+        splits = open_splits(args, self.speech.reader.kind)
         for name, rows in splits.items():
             if getattr(rows.features[LABEL], "dtype", None) not in ("string", "large_string"):
                 raise ValueError(
@@ -249,7 +250,7 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
 
     def _check_masks(self) -> None:
         config = self.run.config
-        if config.mask_feature_prob and config.mask_feature_length > config.hidden_size:
+        if getattr(config, "mask_feature_prob", 0) and config.mask_feature_length > config.hidden_size:
             raise ValueError(
                 f"model.mask_feature_length = {config.mask_feature_length} is invalid: the encoder has "
                 f"hidden_size = {config.hidden_size} channels, use less or mask_feature_prob 0."
@@ -262,9 +263,10 @@ class SpeechRecognition(Task[CtcArguments, CtcDataArguments]):
     def _check_mask_length(self, train: Examples) -> None:
         """`transformers`' own masking, of data2vec 1, stops at clips that are shorter than a span."""
         config = self.run.config
-        assert train.lengths is not None
+        if train.lengths is None or not (hasattr(config, "mask_time_min_masks") and config.mask_time_prob):
+            return
         shortest = int(self.num_frames(int(train.lengths.min())))
-        if hasattr(config, "mask_time_min_masks") and config.mask_time_prob and config.mask_time_length > shortest:
+        if config.mask_time_length > shortest:
             raise ValueError(
                 f"model.mask_time_length = {config.mask_time_length} is invalid: the shortest training clip has "
                 f"{shortest} frames. Use {shortest} or less, raise data.min_seconds, or set model.mask_time_prob to 0."

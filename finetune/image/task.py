@@ -3,24 +3,20 @@
 import logging
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.image import IMAGE, ImageCollator, compare_images
+from ...pretraining.data.image import ImageCollator, ImageData, compare_images
 from ...pretraining.data.labels import number_labels
-from ...pretraining.data.modality import describe
 from ...pretraining.data.row_choice import rows_to_look_at
-from ..arguments import FineTuneRun
-from ..examples import Examples
+from ..classification import Classification
 from ..labels import labelled_examples, open_splits
 from ..metrics import load
 from ..mixing import MixingCollator
-from ..predictions import classification_rows, write_confusion
-from ..task import Task, TaskData
+from ..task import TaskData
 from .arguments import ImageClassificationArguments, ImageClassificationData
 from .reading import ImageReader
 
@@ -28,24 +24,19 @@ from .reading import ImageReader
 logger = logging.getLogger(__name__)
 
 
-class ImageClassification(Task[ImageClassificationArguments, ImageClassificationData]):
+class ImageClassification(Classification[ImageClassificationArguments, ImageClassificationData]):
     """One class per image, for the v1 and 2.0 encoders alike."""
 
     name = "image_classification"
     script = "run_image_classification.py"
     arguments_class = ImageClassificationArguments
     data_class = ImageClassificationData
-    kind = IMAGE
+    modalities = (ImageData,)
     config_fields = ("image_size", "patch_size", "num_channels")
     auto_class = AutoModelForImageClassification
-    main_metric = "accuracy"
-
-    def __init__(self, run: FineTuneRun):
-        super().__init__(run)
-        self.names: tuple[str, ...] = ()
 
     def build_data(self) -> TaskData:
-        splits = open_splits(self.data_args, IMAGE)
+        splits = open_splits(self.data_args, self.kind)
         labels = number_labels(splits)
         reader = ImageReader(self.run, self.args, self.data_args)
         lost = compare_images(rows_to_look_at(splits["train"]), reader.size, reader.channels).lost(reader.size)
@@ -91,18 +82,8 @@ class ImageClassification(Task[ImageClassificationArguments, ImageClassification
         outputs = model(pixel_values=inputs["pixel_values"])
         return cross_entropy(outputs.logits.float(), labels), outputs
 
-    def preprocess_logits(self, logits: Any, labels: Any) -> Tensor:
-        return logits[0] if isinstance(logits, tuple) else logits  # attentions and the like may follow
-
     def compute_metrics(self, predictions: EvalPrediction) -> dict[str, float]:
-        logits, labels = predictions.predictions, predictions.label_ids  # (examples, classes), (examples,)
-        metrics = load("accuracy").compute(predictions=np.argmax(logits, axis=1), references=labels)
+        metrics = super().compute_metrics(predictions)
         if len(self.names) > 5:
-            metrics |= load("top5").compute(predictions=logits, references=labels)
+            metrics |= load("top5").compute(predictions=predictions.predictions, references=predictions.label_ids)
         return metrics
-
-    def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:
-        return classification_rows(predictions, labels, self.names, examples, lambda row: describe(row, IMAGE.column))
-
-    def write_extra(self, folder: Any, split: str, rows: Any) -> None:
-        write_confusion(folder, split, rows, self.names)

@@ -5,17 +5,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalPrediction
 
 from ...modeling.heads_point2vec import Point2VecForPointCloudClassification
 from ...pretraining.data.labels import number_labels
-from ...pretraining.data.modality import describe
-from ...pretraining.data.point_files import POINTS
-from ..arguments import FineTuneRun
-from ..examples import Examples
+from ...pretraining.data.points import PointsData
+from ..classification import Classification
 from ..labels import draw_per_class, labelled_examples, open_splits
-from ..metrics import load, unweighted_accuracy
-from ..predictions import classification_rows, write_confusion
 from ..task import Task, TaskData
 from .arguments import PointCloudClassificationData, PointsTaskArguments
 from .reading import PointsReader, collate_clouds
@@ -25,7 +20,7 @@ class PointsTask(Task[Any, Any]):
     """What tasks on point clouds share: tokenizer and positions are never frozen with the blocks."""
 
     arguments_class = PointsTaskArguments
-    kind = POINTS
+    modalities = (PointsData,)
     config_fields = ("num_groups", "group_size")
 
     def frozen_at_first(self, model: PreTrainedModel) -> list[nn.Parameter]:
@@ -33,22 +28,17 @@ class PointsTask(Task[Any, Any]):
         return list(encoder.encoder.parameters())
 
 
-class PointCloudClassification(PointsTask):
+class PointCloudClassification(PointsTask, Classification[Any, Any]):
     """One class a cloud, with the published head (arXiv 2303.16570, section 4)."""
 
     name = "point_cloud_classification"
     script = "run_point_cloud_classification.py"
     data_class = PointCloudClassificationData
     auto_class = Point2VecForPointCloudClassification
-    main_metric = "accuracy"
-
-    def __init__(self, run: FineTuneRun):
-        super().__init__(run)
-        self.names: tuple[str, ...] = ()
 
     def build_data(self) -> TaskData:
         args, seed = self.data_args, self.run.training.seed
-        splits = open_splits(args, POINTS)
+        splits = open_splits(args, self.kind)
         labels = number_labels(splits)
         if args.ways is not None:
             splits = self._episode(splits, labels, args.ways, seed)
@@ -91,18 +81,3 @@ class PointCloudClassification(PointsTask):
             chances = chances + model(**inputs | {"start": start})["logits"].float().softmax(-1)
         outputs["logits"] = (chances / self.args.votes).log()
         return nn.functional.nll_loss(outputs["logits"], inputs["labels"]), outputs
-
-    def preprocess_logits(self, logits: Any, labels: Any) -> Tensor:
-        return logits[0] if isinstance(logits, tuple) else logits  # attentions and the like may follow
-
-    def compute_metrics(self, predictions: EvalPrediction) -> dict[str, float]:
-        logits, labels = predictions.predictions, predictions.label_ids  # (examples, classes), (examples,)
-        chosen = np.argmax(logits, axis=1)
-        metrics: dict[str, float] = load("accuracy").compute(predictions=chosen, references=labels)
-        return metrics | {"class_accuracy": unweighted_accuracy(chosen, labels)}
-
-    def rows(self, predictions: Any, labels: Any, examples: Examples) -> list[dict[str, Any]]:
-        return classification_rows(predictions, labels, self.names, examples, lambda row: describe(row, POINTS.column))
-
-    def write_extra(self, folder: Any, split: str, rows: Any) -> None:
-        write_confusion(folder, split, rows, self.names)

@@ -12,7 +12,6 @@ from ...modeling.heads_point2vec import Point2VecForPartSegmentation
 from ...pretraining.console.progress import progress
 from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import describe
-from ...pretraining.data.point_files import POINTS
 from ..arguments import FineTuneRun
 from ..examples import Examples
 from ..labels import labelled_examples, open_splits
@@ -42,7 +41,7 @@ class PartSegmentation(PointsTask):
         self.category_of = torch.zeros(0, dtype=torch.long)  # of each part
 
     def build_data(self) -> TaskData:
-        splits = open_splits(self.data_args, POINTS)
+        splits = open_splits(self.data_args, self.kind)
         labels = number_labels(splits)
         reader = PointsReader(self.run, self.args, self.data_args)
 
@@ -103,7 +102,7 @@ class PartSegmentation(PointsTask):
         return [
             {
                 "id": int(examples.kept[i]),
-                "input": describe(examples.row(i), POINTS.column),
+                "input": describe(examples.row(i), self.kind.column),
                 "label": self.names[kind],
                 "prediction": self.names[kind],
                 "miou": round(float(iou), 6),

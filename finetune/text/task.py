@@ -12,8 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.labels import Labels, holds_decimals, number_labels, read_numbers
-from ...pretraining.data.text import TextCollator
-from ...pretraining.data.text_rows import TEXT
+from ...pretraining.data.text import TextCollator, TextData
 from ...pretraining.data.tokenizer import max_tokens
 from ..arguments import FineTuneRun
 from ..data_arguments import LabelledSource
@@ -70,7 +69,7 @@ class TextClassification(Task[TextClassificationArguments, TextClassificationDat
     script = "run_glue.py"
     arguments_class = TextClassificationArguments
     data_class = TextClassificationData
-    kind = TEXT
+    modalities = (TextData,)
     config_fields = ("max_position_embeddings", "pad_token_id")
     auto_class = AutoModelForSequenceClassification
     main_metric = "score"

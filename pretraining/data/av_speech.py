@@ -9,13 +9,12 @@ import numpy as np
 from torch import Tensor
 from transformers import AutoFeatureExtractor, PreTrainedConfig
 
-from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.feature_extraction_av_data2vec import AvData2VecFeatureExtractor
 from .arguments import DataArguments
 from .bad_examples import BadExample
-from .modality import Modality, Row, describe
+from .modality import Row, describe
 from .sound_files import AUDIO, SAMPLING_RATE, read_crop
-from .streams import StreamsCollator
+from .streams import StreamsData
 from .video_files import VIDEO, read_sound, read_video
 
 
@@ -52,7 +51,7 @@ class AvSpeechDataArguments(DataArguments):
         self.require(known, "probe_streams", "use [audio], [video] or [audio, video]")
 
 
-class AvSpeechData(Modality[AvSpeechDataArguments]):
+class AvSpeechData(StreamsData[AvSpeechDataArguments]):
     """See `Modality`. An example is {"input_features": (frames, bins) fp32, "pixel_values": (frames, channels, height,
     width) fp32}.
     """
@@ -60,6 +59,8 @@ class AvSpeechData(Modality[AvSpeechDataArguments]):
     name = "speech with mouth crops"
     arguments_class = AvSpeechDataArguments
     kind = KIND
+    inputs = INPUTS
+    streams = tuple(INPUTS)
     config_fields = ("num_mel_bins", "num_stacked_frames", "resnet_width")
     processor_class = AutoFeatureExtractor
     shapes = ("(batch, frames, bins), 25 frames a second", "(batch, frames, dim)")
@@ -82,7 +83,7 @@ class AvSpeechData(Modality[AvSpeechDataArguments]):
                 f"least {size} x {size} (model.image_size).",
                 problem="too small",
             )
-        wave = self.sound(row, name, len(frames))
+        wave = self.sound(row, name, len(frames)) if "audio" in self.streams else None
         longest = int(self.args.max_seconds * RATE)
         if len(frames) < self.args.min_seconds * RATE:
             raise BadExample(
@@ -91,14 +92,21 @@ class AvSpeechData(Modality[AvSpeechDataArguments]):
             )
         start = 0 if rng is None else int(rng.integers(max(len(frames) - longest, 0) + 1))
         frames = frames[start : start + longest]
-        samples = SAMPLING_RATE // RATE
-        wave = wave[start * samples : (start + len(frames)) * samples]
         room = [side - size for side in frames.shape[1:3]]
         corner = [None, None] if rng is None else [int(rng.integers(side + 1)) for side in room]
         pixels = self.processor.video(frames, *corner)
         if rng is not None and rng.random() < self.args.flip:
             pixels = pixels.flip(-1)
+        if wave is None:
+            return {"pixel_values": pixels}
+        samples = SAMPLING_RATE // RATE
+        wave = wave[start * samples : (start + len(frames)) * samples]
         return {"input_features": self.processor.audio(wave, len(frames)), "pixel_values": pixels}
+
+    @staticmethod
+    def num_frames(frames: Any) -> Any:
+        """Tokens of so many frames."""
+        return frames
 
     @staticmethod
     def at_rate(frames: np.ndarray, rate: float) -> np.ndarray:
@@ -124,8 +132,4 @@ class AvSpeechData(Modality[AvSpeechDataArguments]):
         return wave
 
     def length(self, example: Mapping[str, Any]) -> int:
-        return len(example["input_features"])
-
-    def collator(self, objective: ObjectiveConfig | None, seed: int) -> StreamsCollator:
-        evaluated = [INPUTS[name] for name in self.args.probe_streams]
-        return StreamsCollator(objective, seed, list(INPUTS.values()), evaluated)
+        return len(next(iter(example.values())))  # of any stream

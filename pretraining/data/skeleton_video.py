@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoFeatureExtractor, PreTrainedConfig
 
-from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.feature_extraction_sv_data2vec import SvData2VecFeatureExtractor
 from .arguments import DataArguments
 from .bad_examples import BadExample
 from .file_types import content_of, unopened
-from .modality import Modality, Row, describe
+from .modality import Row, describe
 from .sources import MediaKind
-from .streams import StreamsCollator
+from .streams import StreamsData
 from .video_files import VIDEO, read_video
 
 
@@ -48,7 +47,7 @@ class SkeletonVideoDataArguments(DataArguments):
         self.require(known, "probe_streams", "use [video], [skeleton] or [video, skeleton]")
 
 
-class SkeletonVideoData(Modality[SkeletonVideoDataArguments]):
+class SkeletonVideoData(StreamsData[SkeletonVideoDataArguments]):
     """See `Modality`. An example is {"pixel_values": (frames, channels, height, width) fp32, "keypoint_values":
     (frames, persons, joints, 2) fp32}.
     """
@@ -56,6 +55,8 @@ class SkeletonVideoData(Modality[SkeletonVideoDataArguments]):
     name = "videos with skeletons"
     arguments_class = SkeletonVideoDataArguments
     kind = KIND
+    inputs = INPUTS
+    streams = tuple(INPUTS)
     config_fields = ("num_joints", "resnet_width")
     processor_class = AutoFeatureExtractor
     shapes = ("(batch, frames, channels, height, width)", "(batch, frames, dim)")
@@ -75,9 +76,13 @@ class SkeletonVideoData(Modality[SkeletonVideoDataArguments]):
         return (frames,), f"model.max_position_embeddings = {frames}"
 
     def read(self, row: Row, rng: np.random.Generator | None, limit: int | None = None) -> dict[str, Tensor]:
-        name, other = describe(row, VIDEO.column), describe(row, SKELETON.column)
-        size = self.processor.image_size
+        name, size = describe(row, VIDEO.column), self.processor.image_size
         clip = read_video(row[VIDEO.column], name, self.channels, (size, size))
+        pixels, mirror = self.processor.video(clip.frames), rng is not None and rng.random() < self.args.flip
+        pixels = pixels.flip(-1) if mirror else pixels
+        if "skeleton" not in self.streams:
+            return {"pixel_values": pixels}
+        other = describe(row, SKELETON.column)
         points = self.read_skeleton(row[SKELETON.column], other)
         if len(points) != len(clip.frames):
             raise BadExample(
@@ -85,10 +90,8 @@ class SkeletonVideoData(Modality[SkeletonVideoDataArguments]):
                 "same clip, one skeleton a frame.",
                 problem="damaged",
             )
-        pixels, keypoints = self.processor.video(clip.frames), self.processor.skeleton(points, *clip.size)
-        if rng is not None and rng.random() < self.args.flip:
-            pixels, keypoints = pixels.flip(-1), mirrored(keypoints, size)
-        return {"pixel_values": pixels, "keypoint_values": keypoints}
+        keypoints = self.processor.skeleton(points, *clip.size)
+        return {"pixel_values": pixels, "keypoint_values": mirrored(keypoints, size) if mirror else keypoints}
 
     def read_skeleton(self, value: Any, name: str) -> np.ndarray:
         """(frames, persons, joints, 2) of a file, or of numbers in a row."""
@@ -106,11 +109,6 @@ class SkeletonVideoData(Modality[SkeletonVideoDataArguments]):
         if not np.isfinite(points).all():
             raise BadExample(f"{name} holds NaN or infinite coordinates: write zeros for them.", problem="not finite")
         return points
-
-    def collator(self, objective: ObjectiveConfig | None, seed: int) -> StreamsCollator:
-        return StreamsCollator(
-            objective, seed, list(INPUTS.values()), [INPUTS[name] for name in self.args.probe_streams]
-        )
 
 
 def _numbers(value: Any) -> Any:

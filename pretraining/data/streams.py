@@ -1,9 +1,29 @@
 """Examples of several streams -> a batch on one clock, with what the draws of student and teacher depend on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from .collators import Batch, Collator, Example, TokenLayout, pad
+from .modality import Arguments, Modality
+
+
+class StreamsData(Modality[Arguments]):
+    """See `Modality`. An example holds each stream as (frames, ...) fp32; `args.probe_streams` are those of probes.
+
+    Attributes:
+        inputs: stream, as a configuration's `streams` name it -> the model's input.
+        streams: those that are read, all by default. One that is left out need not be there.
+    """
+
+    inputs: ClassVar[Mapping[str, str]]
+    streams: Sequence[str]
+
+    def collator(self, objective: ObjectiveConfig | None, seed: int) -> "StreamsCollator":
+        names = self.args.probe_streams if objective is None else self.inputs  # type: ignore[attr-defined]
+        return StreamsCollator(objective, seed, [self.inputs[name] for name in names])
 
 
 class StreamsCollator(Collator):
@@ -13,22 +33,25 @@ class StreamsCollator(Collator):
     `stream_seeds` (batch,) instead, and the model draws when its turn has come ([`PreTrainingMixin.at_step`]).
 
     Args:
-        inputs: names of the model's inputs.
-        evaluated: those that a batch without masks holds (probes); all if empty.
+        inputs: names of the model's inputs; those that examples do not hold are not in a batch.
     """
 
-    def __init__(self, objective: ObjectiveConfig | None, seed: int, inputs: Sequence[str], evaluated: Sequence[str]):
+    def __init__(self, objective: ObjectiveConfig | None, seed: int, inputs: Sequence[str]):
         super().__init__(objective, seed)
-        self.names = list(evaluated or inputs) if objective is None else list(inputs)
+        self.names = list(inputs)
 
     def inputs(self, examples: Sequence[Example]) -> tuple[Batch, TokenLayout]:
-        """Each input (batch, frames, ...) fp32, and attention_mask (batch, frames) where examples differ."""
+        """Each input (batch, frames, ...) fp32, attention_mask (batch, frames) where examples differ, and stream_mask
+        (batch, streams) where they say what a model is to read."""
         batch: Batch = {}
-        lengths = None
-        for name in self.names:
+        lengths, names = None, [name for name in self.names if name in examples[0]]
+        for name in names:
             padded, lengths = pad([example[name] for example in examples], name, 0.0)
             batch |= padded
-        return batch, TokenLayout((batch[self.names[0]].shape[1],), lengths)
+        time = batch[names[0]].shape[1]
+        if "stream_mask" in examples[0]:
+            batch["stream_mask"] = torch.stack([example["stream_mask"] for example in examples])
+        return batch, TokenLayout((time,), lengths)
 
     def masks(
         self, objective: ObjectiveConfig, batch: Batch, layout: TokenLayout, examples: Sequence[Example]
