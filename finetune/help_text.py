@@ -84,12 +84,13 @@ COMMANDS = {
         ("data2vec.finetune.points.arguments", "PointsTaskArguments"),
     ),
     "run_video_classification.py": Words(
+        "video-classification",
         "Fine-tune an encoder of videos and skeletons to classify clips by video, skeleton or both, and evaluate it "
         "with each.",
         "figures_small.yaml \\\n"
-        "    --model_name_or_path runs/my_streams --train_streams '{video: 1.0}' --test_streams '[video]' \\\n"
-        "    --data.train '{path: my_clips/train}' --data.test '{path: my_clips/test}'",
-        "docs/fine_tuning.md, videos",
+        "    --model_name_or_path runs/my_video --data.validation null --labels_per_class null \\\n"
+        "    --data.train '{path: my_clips/train.parquet}' --data.test '{path: my_clips/test.parquet}'",
+        "docs/tasks/videos.md",
         ("data2vec.finetune.data_arguments", "FineTuneDataArguments"),
         ("data2vec.finetune.streams", "StreamsTaskArguments"),
     ),

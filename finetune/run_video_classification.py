@@ -1,6 +1,7 @@
 """Fine-tune to classify videos: `accelerate launch finetune/run_video_classification.py RECIPE.yaml`.
 
-`--field value` overrides a field of the recipe. See docs/fine_tuning.md, and runner.py for what the run folder holds.
+`--field value` overrides a field of the recipe. See docs/tasks/videos.md.
+runner.py says what the run folder holds.
 """
 
 import sys
@@ -10,7 +11,7 @@ from data2vec.pretraining.command_line import answer_early
 
 
 if __name__ == "__main__":
-    answer_early(check_command(__file__))
+    answer_early(lambda: check_command("run_video_classification.py"))
 
 from collections.abc import Sequence
 

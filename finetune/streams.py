@@ -84,6 +84,6 @@ class StreamsReader:
             found[split] = examples
             for streams in self.tested[1:]:
                 name = f"{split}_{streams}"
-                read = partial(examples.read, streams=streams)
-                found[name] = examples.only(np.arange(len(examples)), name=name, read=read)
+                read: Any = examples.read  # of a task around this reader
+                found[name] = examples.only(np.arange(len(examples)), name=name, read=partial(read, streams=streams))
         return found

@@ -58,6 +58,10 @@ class AvData2VecModel(AvData2VecPreTrainedModel, StreamsModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.audio.projection
 
+    def _get_feature_vector_attention_mask(self, time: int, attention_mask: Tensor) -> Tensor:
+        """What `SpeechEncoderDecoderModel` asks: which of the outputs are real. A frame is one of them."""
+        return attention_mask
+
     @can_return_tuple
     def forward(
         self,

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -14,8 +15,10 @@ from data2vec.modeling import Point2VecFeatureExtractor, Point2VecModel
 from data2vec.pretraining.data.builtin_shapes import SOLIDS
 from data2vec.pretraining.recipe import parse_yaml
 from tests.code_blocks import ROOT, blocks_of, run_block
+from tests.finetune.clips import ENCODERS, figure_row, talk_row
 from tests.finetune.encoders import encoder_folder
 from tests.modeling.tiny_point2vec import points_config
+from tests.modeling.tiny_streams import av_config, sv_config
 
 
 PAGES = [ROOT / "docs" / "fine_tuning.md", *sorted((ROOT / "docs" / "tasks").glob("*.md"))]
@@ -34,6 +37,7 @@ def folder(tmp_path_factory) -> Path:
     speech(here / "my_speech")
     sounds(here / "my_sounds")
     scans(here)
+    films(here)
     return here
 
 
@@ -95,6 +99,20 @@ def scans(here: Path) -> None:
                 np.save(here / "my_scans" / split / kind / f"{i}.npy", points)
                 parts = 2 * number + (points[:, 2:] > 0)
                 np.savetxt(here / "my_objects" / split / kind / f"{i}.txt", np.hstack((points, parts)))
+
+
+def films(here: Path) -> None:
+    """Small encoders of two streams, and the clips that they read."""
+    clips = {"video": ("sv", "my_clips", figure_row), "lips": ("av", "my_talks", talk_row)}
+    for name, (kind, folder, row) in clips.items():
+        config = sv_config(num_channels=3, num_joints=5) if kind == "sv" else av_config()
+        model_class, extractor = ENCODERS[kind]
+        model_class(config).save_pretrained(here / f"my_{name}_encoder")
+        extractor.of(config).save_pretrained(here / f"my_{name}_encoder")
+        for split, size in (("train", 16), ("test", 6)):
+            (here / folder).mkdir(exist_ok=True)
+            rows = [row(i, np.random.default_rng(i)) for i in range(size)]
+            datasets.Dataset.from_list(rows).to_parquet(here / folder / f"{split}.parquet")
 
 
 @pytest.mark.parametrize(("page", "language", "code"), [block for block in BLOCKS if block[1] != "yaml"])

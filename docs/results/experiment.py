@@ -48,6 +48,8 @@ SYSTEMS = {
     "radar_points": System("Point2Vec, RadHAR", "radar", 10),
     "voxels_points": System("Point2Vec, ModelNet10", "voxels", 10),
     "solids_points": System("Point2Vec, made-up solids", "solids", 10),
+    "figures": System("SV-data2vec, figures of JHMDB", "stick_figures", 10),
+    "mouths": System("AV-data2vec, digits with drawn mouths", "mouths", 10),
     "text_v1": System("data2vec 1, letters of film reviews", "imdb_letters", 50),
     "text_v2": System("data2vec 2.0, letters of film reviews", "imdb_letters", 50),
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from prepare_streams import figures, with_mouth
 from prepare_text import letters
 from sklearn.model_selection import train_test_split
 
@@ -132,15 +133,18 @@ def clouds(name: str, read: Callable[[Mapping[str, Any]], np.ndarray], data: Pat
             names = rows.features["label"]
             labels = [names.int2str(label) if hasattr(names, "int2str") else str(label) for label in rows["label"]]
             splits[part] = datasets.Dataset.from_dict({"points": points, "label": labels})
-        everyone = np.arange(len(splits["train"]))
-        train, validation = train_test_split(
-            everyone, test_size=0.2, stratify=splits["train"]["label"], random_state=0
-        )
-        learnt, held_out = (splits["train"].select(np.sort(part)) for part in (train, validation))
-        parts = {"online/train": learnt, "online/test": held_out}
-        parts |= {"validation/train": learnt, "validation/test": held_out}
-        write(parts | {"test/train": learnt, "test/test": splits["test"], "pretrain": learnt}, folder)
+        write_held_out(splits, folder)
     return Prepared(str(source), folder)
+
+
+def write_held_out(splits: Mapping[str, datasets.Dataset], folder: Path) -> None:
+    """`train` and `test` with a label: a fifth of the training examples is the validation set."""
+    everyone = np.arange(len(splits["train"]))
+    train, validation = train_test_split(everyone, test_size=0.2, stratify=splits["train"]["label"], random_state=0)
+    learnt, held_out = (splits["train"].select(np.sort(part)) for part in (train, validation))
+    parts = {"online/train": learnt, "online/test": held_out}
+    parts |= {"validation/train": learnt, "validation/test": held_out}
+    write(parts | {"test/train": learnt, "test/test": splits["test"], "pretrain": learnt}, folder)
 
 
 def radar(row: Mapping[str, Any]) -> np.ndarray:
@@ -156,6 +160,25 @@ def voxels(row: Mapping[str, Any]) -> np.ndarray:
 def solids(row: Mapping[str, Any]) -> np.ndarray:
     array: np.ndarray = np.load(io.BytesIO(row["points"]["bytes"]))
     return array
+
+
+def stick_figures(data: Path, folder: Path) -> Prepared:
+    """Which of 14 actions the joints of a person in JHMDB make, drawn as a film."""
+    source = folder / "pretrain.parquet"
+    if not source.is_file():
+        write_held_out({split: figures(data, split) for split in ("train", "test")}, folder)
+    return Prepared(str(source), folder)
+
+
+def mouths(data: Path, folder: Path) -> Prepared:
+    """The spoken digits, with a mouth drawn from the sound."""
+    source = folder / "pretrain.parquet"
+    if not source.is_file():
+        sounds = spoken_digits(data, folder / "sounds").probes
+        names = [f"{probe}/{part}" for probe in ("online", "validation", "test") for part in ("train", "test")]
+        clips = {name: datasets.Dataset.from_parquet(str(sounds / f"{name}.parquet")) for name in (*names, "pretrain")}
+        write({name: part.map(with_mouth, with_indices=True) for name, part in clips.items()}, folder)
+    return Prepared(str(source), folder)
 
 
 def write(parts: dict[str, datasets.Dataset], folder: Path) -> None:
@@ -177,4 +200,6 @@ PREPARE: dict[str, Callable[[Path, Path], Prepared]] = {
     "radar": partial(clouds, "pointcloud_radhar", radar),
     "voxels": partial(clouds, "pointcloud_modelnet10_voxels2", voxels),
     "solids": partial(clouds, "shapes", solids),
+    "stick_figures": stick_figures,
+    "mouths": mouths,
 }

@@ -5,6 +5,7 @@ of people, and no evidence about one.
 """
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -69,8 +70,8 @@ def skeleton(motion: str, rng: Rng) -> np.ndarray:
     return joints[:, None].astype(np.float32)
 
 
-def film(points: np.ndarray, rng: Rng) -> np.ndarray:
-    """The clip drawn: (frames, height, width, 3) uint8."""
+def film(points: np.ndarray, rng: Rng, bones: Sequence[tuple[int, int]] = BONES, head: int = 0) -> np.ndarray:
+    """The clip drawn: (frames, height, width, 3) uint8; `bones` are pairs of joints, `head` is one."""
     background = rng.normal(rng.uniform(60, 190, 3), 25, (SIDE, SIDE, 3))
     colour, width = tuple(int(level) for level in rng.integers(0, 256, 3)), int(rng.integers(1, 4))
     frames = []
@@ -78,9 +79,9 @@ def film(points: np.ndarray, rng: Rng) -> np.ndarray:
         noise = rng.normal(scale=12, size=background.shape)
         image = Image.fromarray(np.clip(background + noise, 0, 255).astype(np.uint8))
         pen = ImageDraw.Draw(image)
-        for first, second in BONES:
+        for first, second in bones:
             pen.line([*map(float, joints[first]), *map(float, joints[second])], fill=colour, width=width)
-        x, y = joints[0]
+        x, y = joints[head]
         pen.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=colour)
         frames.append(np.asarray(image))
     return np.stack(frames)

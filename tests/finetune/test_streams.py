@@ -7,47 +7,21 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
 from transformers import AutoModelForCTC, AutoModelForVideoClassification, AutoProcessor
 
+from data2vec.finetune.help_text import RECIPES
 from data2vec.finetune.run_ctc import main as recognise
 from data2vec.finetune.run_video_classification import main as classify
 from data2vec.finetune.streams import StreamsReader, StreamsTaskArguments
-from data2vec.modeling import AvData2VecFeatureExtractor, AvData2VecModel, SvData2VecFeatureExtractor, SvData2VecModel
 from data2vec.pretraining.data.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
+from tests.finetune.clips import ENCODERS, figure_row, talk_row
 from tests.modeling.tiny_streams import av_config, sv_config
 
 
 COMMANDS = {"sv": classify, "av": recognise}
 SETS = {"sv": ["video+skeleton", "skeleton", "video"], "av": ["audio+video", "audio", "video"]}
-ENCODERS = {
-    "sv": (SvData2VecModel, sv_config, SvData2VecFeatureExtractor),
-    "av": (AvData2VecModel, av_config, AvData2VecFeatureExtractor),
-}
-FRAMES = 11
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def sv_row(number: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A person at the left or at the right; the film is bright or dark as well."""
-    side = number % 2
-    points = rng.normal(2 + 5 * side, 0.5, (FRAMES, 1, 5, 2)).astype(np.float32)
-    film = rng.integers(100 * side, 100 * side + 120, (FRAMES, 10, 10, 3), dtype=np.uint8)
-    return {"video": npy(film), "skeleton": npy(points), "label": ("left", "right")[side]}
-
-
-def av_row(number: int, rng: np.random.Generator) -> dict[str, Any]:
-    frames, sound = FRAMES + number % 3, io.BytesIO()
-    soundfile.write(sound, rng.normal(scale=0.1, size=640 * frames), 16000, format="wav")
-    film = rng.integers(0, 255, (frames, 12, 11), dtype=np.uint8)
-    return {"video": npy(film), "audio": sound.getvalue(), "text": "ab a"[: 1 + number % 4]}
 
 
 @pytest.fixture(scope="module", params=["sv", "av"])
@@ -59,14 +33,14 @@ def kind(request):
 def folder(tmp_path_factory, kind):
     """An encoder as pretraining leaves it, and clips."""
     found = tmp_path_factory.mktemp(kind)
-    model_class, config, extractor = ENCODERS[kind]
+    model_class, extractor = ENCODERS[kind]
     torch.manual_seed(0)
-    made = config(num_channels=3) if kind == "sv" else config()
+    made = sv_config(num_channels=3) if kind == "sv" else av_config()
     model_class(made).save_pretrained(found / "encoder")
     extractor.of(made).save_pretrained(found / "encoder")
     for split, size in (("train", 16), ("test", 6)):
         rng = np.random.default_rng(size)
-        rows = [{"sv": sv_row, "av": av_row}[kind](number, rng) for number in range(size)]
+        rows = [{"sv": figure_row, "av": talk_row}[kind](number, rng) for number in range(size)]
         datasets.Dataset.from_list(rows).to_parquet(found / f"{split}.parquet")
     return found
 
@@ -152,7 +126,7 @@ def test_training_draws_the_streams_by_their_shares():
     args = StreamsTaskArguments(train_streams={"video": 0.7, "skeleton": 0.2, "video+skeleton": 0.1})
     modality = SkeletonVideoData(SkeletonVideoDataArguments(sources=[{"path": "x"}]), sv_config(num_channels=3))
     reader, rng = StreamsReader(modality, args), np.random.default_rng(0)
-    row = sv_row(0, rng)
+    row = figure_row(0, rng)
     counts = np.zeros(3)
     for _ in range(600):
         video, skeleton = reader(row, rng)["stream_mask"].tolist()
@@ -160,3 +134,21 @@ def test_training_draws_the_streams_by_their_shares():
     assert np.abs(counts / 600 - (0.7, 0.2, 0.1)).max() < 0.06
     assert set(reader(row, None)) == {"pixel_values", "keypoint_values"}
     assert set(reader(row, None, "video")) == {"pixel_values"}
+
+
+@pytest.mark.parametrize("name", ["ntu60", "figures_small", "lrs3_433h"])
+def test_recipes_take_a_step(tmp_path, kind, folder, name):
+    if (name == "lrs3_433h") != (kind == "av"):
+        return
+    sections = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    sections["model"]["model_name_or_path"] = str(folder / "encoder")
+    sections["data"] = {split: {"path": str(folder / f"{split}.parquet")} for split in ("train", "test")}
+    sections["data"]["validation"] = sections["data"]["test"]
+    sections["training"] |= {
+        "output_dir": str(tmp_path / "run"), "max_steps": 1, "eval_steps": 1, "save_steps": 1, "bf16": False,
+        "dataloader_num_workers": 0, "use_cpu": True, "report_to": "none",
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(sections))
+    assert COMMANDS[kind]([str(tmp_path / "recipe.yaml")]) == 0
+    found = results(tmp_path)
+    assert {f"test_{streams}" for streams in sections["task"]["test_streams"][1:]} <= set(found)

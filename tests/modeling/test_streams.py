@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, BertConfig, SpeechEncoderDecoderModel
 
 from data2vec import modeling
-from data2vec.modeling import SvData2VecConfig, SvData2VecForPreTraining, SvData2VecModel
+from data2vec.modeling import AvData2VecModel, SvData2VecConfig, SvData2VecForPreTraining, SvData2VecModel
 from data2vec.modeling.configuration_streams import StreamsObjectiveConfig
 from data2vec.modeling.gather import count_masks
 from data2vec.modeling.masking import mask_seeds
@@ -280,3 +281,29 @@ def test_folder_works_where_the_package_is_not(model_class, tmp_path):
     answer = json.loads(next(line for line in result.stdout.splitlines() if line.startswith("{")))
     assert answer["loss"] == pytest.approx(loss, rel=1e-5) == answer["again"]
     assert answer["AutoModel"][1:] == answer["AutoModelForPreTraining"][1:] == [[], []]
+
+
+def test_transformers_puts_a_decoder_behind_the_encoder(tmp_path):
+    """`SpeechEncoderDecoderModel`: its loss, its file, and what it generates of both streams or of one."""
+    words = {"vocab_size": 31, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3}
+    config = BertConfig(**words, intermediate_size=40, is_decoder=True, add_cross_attention=True)
+    encoder = build(AvData2VecModel)
+    model = SpeechEncoderDecoderModel(encoder=encoder, decoder=AutoModelForCausalLM.from_config(config)).eval()
+    model.config.decoder_start_token_id, model.config.pad_token_id = 1, 0
+    model.generation_config.update(decoder_start_token_id=1, pad_token_id=0, eos_token_id=2)
+    batch, labels = inputs("av", padded=True), torch.randint(3, 31, (3, 5))
+    loss = model(**batch, labels=labels).loss
+    states = encoder(**batch).last_hidden_state
+    real = {"encoder_attention_mask": batch["attention_mask"]}
+    shifted = torch.cat((torch.ones(3, 1, dtype=torch.long), labels[:, :-1]), 1)
+    logits = model.decoder(shifted, encoder_hidden_states=states, **real).logits
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()))
+    model.save_pretrained(tmp_path)
+    again = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(**batch, labels=labels).loss, loss)
+
+    mask = torch.tensor([[0, 1]] * 3)  # the video alone
+    seen = encoder(pixel_values=batch["pixel_values"], attention_mask=batch["attention_mask"])
+    said = model.generate(batch.pop("input_features"), **batch, stream_mask=mask, max_new_tokens=4)
+    asked = model.generate(encoder_outputs=seen, attention_mask=batch["attention_mask"], max_new_tokens=4)
+    assert torch.equal(said, asked)
