@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .configuration_medcoss import MedCossPatchConfig, MedCossTextConfig
 from .embed_image import normalized_patches
 from .initialization import DefaultConv2d, DefaultConv3d
+from .ranges import require_indices
 from .tokens import Tokens
 
 
@@ -35,7 +36,7 @@ class MedCossTextEmbeddings(nn.Module):
             original: the ids before any were replaced, which are not read but predicted.
 
         Raises:
-            ValueError: other axes, or more tokens than positions.
+            ValueError: other axes, more tokens than positions, or an id outside the vocabulary.
         """
         embedded = inputs.is_floating_point()
         most = self.position_embeddings.num_embeddings
@@ -45,6 +46,9 @@ class MedCossTextEmbeddings(nn.Module):
                 f"{name} has shape {tuple(inputs.shape)}: pass {shape} with at most max_position_embeddings = {most} "
                 "tokens."
             )
+        for ids in (inputs, original):
+            if ids is not None and not ids.is_floating_point():
+                require_indices("input_ids", ids, self.input_numbers)
         words = inputs if embedded else self.word_embeddings(inputs)
         places = self.position_embeddings.weight[: inputs.shape[1]] + self.token_type_embeddings.weight[0]
         return Tokens(self.layer_norm(words + places), (inputs.shape[1],))

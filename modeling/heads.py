@@ -31,7 +31,9 @@ from .ranges import require_indices
 from .targets import mean_over_time
 
 
-def classification_loss(logits: Tensor, labels: Tensor | None, config: PreTrainedConfig) -> Tensor | None:
+def classification_loss(
+    logits: Tensor, labels: Tensor | None, config: PreTrainedConfig, label_smoothing: float = 0.0
+) -> Tensor | None:
     """Mean loss of `(..., num_labels)` logits.
 
     `config.problem_type` says which: cross-entropy, in which labels of -100 do not count, squared error
@@ -46,7 +48,7 @@ def classification_loss(logits: Tensor, labels: Tensor | None, config: PreTraine
     if kind == "multi_label_classification" or (kind is None and labels.is_floating_point()):
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
     require_indices("labels", labels, logits.shape[-1], ignored=-100)
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), label_smoothing=label_smoothing)
 
 
 def ctc_loss(logits: Tensor, labels: Tensor | None, real: Tensor | None, config: PreTrainedConfig) -> Tensor | None:

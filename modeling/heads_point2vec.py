@@ -81,10 +81,7 @@ class Point2VecForPointCloudClassification(Point2VecPreTrainedModel):
             output_attentions=bool(output_attentions),
         )
         logits = self.classifier(self.pooled(output.last_hidden_state))  # (batch, labels)
-        loss = None
-        if labels is not None:
-            require_indices("labels", labels, logits.shape[-1], ignored=-100)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        loss = classification_loss(logits.float(), labels, self.config, self.config.label_smoothing)
         return SequenceClassifierOutput(loss, logits, output.hidden_states, output.attentions)
 
 

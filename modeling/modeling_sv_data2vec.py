@@ -10,11 +10,10 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_sv_data2vec import SvData2VecConfig
 from .embed_video import VideoEmbeddings
-from .heads import head_dropout, label_layer
+from .heads import classification_loss, head_dropout, label_layer
 from .modeling_data2vec2 import Data2Vec2PreTrainedModel, EncoderOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 from .positions import LearnedPositions
-from .ranges import require_indices
 from .streams import MeanFusion, StreamEmbeddings, StreamsForPreTraining, StreamsModel, StreamsOptions
 from .targets import mean_over_time
 
@@ -143,8 +142,5 @@ class SvData2VecForVideoClassification(SvData2VecPreTrainedModel):
         real = None if attention_mask is None else attention_mask.bool()
         pooled = mean_over_time(self.dropout(outputs.last_hidden_state), real)  # (batch, dim)
         logits = self.classifier(F.relu(self.norm(self.projector(pooled))))
-        loss = None
-        if labels is not None:
-            require_indices("labels", labels, logits.shape[-1], ignored=-100)
-            loss = F.cross_entropy(logits, labels, label_smoothing=float(self.config.label_smoothing))
+        loss = classification_loss(logits, labels, self.config, self.config.label_smoothing)
         return ImageClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)
