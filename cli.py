@@ -76,6 +76,7 @@ COMMANDS = {
         "finetune.run_probe",
         FINETUNE_RECIPES,
     ),
+    "embed": Command("Write the features of any layer to a parquet file.", finetune.check_embed, "finetune.embed"),
     "report": Command(
         "Show a run, or two side by side, on one page.", model_cards.check_report, "model_cards.report.command"
     ),

@@ -9,6 +9,7 @@ from ..pretraining import recipe as recipe_file
 from ..pretraining.command_line import TRAINING, add_texts, check_names, model_fields, model_type_of, texts_of
 from ..pretraining.console.fields import fields_of
 from ..pretraining.console.help import FINE_TUNING, ORDINARY, command_parser
+from ..pretraining.data.hub_names import require_data, require_hub_name
 from .help_text import COMMANDS, RECIPE_WORDS, RECIPES, recipes_of
 from .normalisation import CASES, PUNCTUATION
 
@@ -93,6 +94,30 @@ def check_finetune(argv: Sequence[str]) -> None:
     of_task = bool(argv) and not argv[0].startswith("-")  # then --help is that of the recipe's task
     script = script_of([word for word in argv if not (of_task and word in ("-h", "--help"))])
     check_command(script, argv)
+
+
+def embed_parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "data2vec embed",
+        "Write the features of a frozen encoder for a folder, file or dataset to a parquet file: a row an example. "
+        "Other --field value pairs are those of a probe's recipe, such as --max_seconds 10 or --weights teacher.",
+        "data2vec embed runs/my_vision my_photos --layer average --output features.parquet",
+        page="docs/downstream.md",
+        usage="MODEL DATA [options] [--field value ...]",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a run folder, or a model on the Hub")
+    parser.add_argument("data", metavar="DATA", help="a folder, file or dataset")
+    parser.add_argument("--layer", default="last", help="last, average, all, or a number (default: last)")
+    parser.add_argument("--output", type=Path, default=Path("features.parquet"), help="default: features.parquet")
+    parser.add_argument("--per_token", action="store_true", help="a vector for every token instead of their mean")
+    parser.add_argument("--batch_size", type=int, default=32, help="examples that are read at once (default: 32)")
+    return parser
+
+
+def check_embed(argv: Sequence[str]) -> None:
+    given, _ = embed_parser().parse_known_args(argv)
+    require_hub_name(given.model)
+    require_data(given.data)
 
 
 def ngram_parser() -> argparse.ArgumentParser:

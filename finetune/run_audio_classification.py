@@ -21,8 +21,11 @@ from data2vec.finetune.audio.task import AudioClassification
 from data2vec.finetune.runner import run
 
 
+TASK, PERFORM = AudioClassification, every_fold
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(AudioClassification, argv, every_fold)
+    return run(TASK, argv, PERFORM)
 
 
 if __name__ == "__main__":

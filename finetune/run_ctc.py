@@ -15,8 +15,11 @@ from data2vec.finetune.ctc.task import SpeechRecognition
 from data2vec.finetune.runner import run
 
 
+TASK = SpeechRecognition
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(SpeechRecognition, argv)
+    return run(TASK, argv)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from data2vec.finetune.text.task import TextClassification, TextClassificationAr
 from data2vec.pretraining.recipe import Recipe, override
 
 
-TEXT: type[Task[Any, Any]] = TextClassification
+TASK: type[Task[Any, Any]] = TextClassification
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_or_sweep(argv: Sequence[str] | None) -> None:
     """One run, or a sweep where the recipe or the command line asks for one."""
-    recipe, overrides = read_command(TEXT.script, argv)
-    names = field_names(TEXT)
+    recipe, overrides = read_command(TASK.script, argv)
+    names = field_names(TASK)
     overridden = override(recipe, overrides, names)
     sweep = TextClassificationArguments.from_dict(overridden["task"]).sweep
     if sweep is None or sweep.tasks is None or one_task_asked_for(recipe, overridden):
@@ -46,7 +46,7 @@ def run_or_sweep(argv: Sequence[str] | None) -> None:
         return
     runs = plan(recipe, overrides, names, sweep)
     for run in runs:
-        resolve(run.recipe, TEXT)  # a slip shows now, not after hours
+        resolve(run.recipe, TASK)  # a slip shows now, not after hours
     run_sweep(runs, sweep, Path(overridden["training"]["output_dir"]), make_run)
 
 
@@ -75,7 +75,7 @@ def one_task_asked_for(recipe: Recipe, overridden: Recipe) -> bool:
 
 
 def make_run(recipe: dict[str, Any]) -> dict[str, Any]:
-    return fine_tune(resolve(recipe, TEXT), TEXT)
+    return fine_tune(resolve(recipe, TASK), TASK)
 
 
 if __name__ == "__main__":

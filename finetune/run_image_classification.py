@@ -19,8 +19,11 @@ from data2vec.finetune.image.task import ImageClassification
 from data2vec.finetune.runner import run
 
 
+TASK = ImageClassification
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(ImageClassification, argv)
+    return run(TASK, argv)
 
 
 if __name__ == "__main__":

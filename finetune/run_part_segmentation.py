@@ -19,8 +19,11 @@ from data2vec.finetune.points.segmentation import PartSegmentation
 from data2vec.finetune.runner import run
 
 
+TASK = PartSegmentation
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(PartSegmentation, argv)
+    return run(TASK, argv)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,11 @@ from data2vec.finetune.points.episodes import perform
 from data2vec.finetune.runner import run
 
 
+TASK, PERFORM = PointCloudClassification, perform
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(PointCloudClassification, argv, perform)
+    return run(TASK, argv, PERFORM)
 
 
 if __name__ == "__main__":

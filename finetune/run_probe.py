@@ -24,8 +24,11 @@ from data2vec.finetune.probe.runner import probe
 from data2vec.finetune.runner import command
 
 
+TASK = Probe
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return command(lambda: probe(parse(argv, Probe)))
+    return command(lambda: probe(parse(argv, TASK)))
 
 
 if __name__ == "__main__":

@@ -136,6 +136,11 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
         raise ValueError(f"objective.{error}. The smallest input of this run has {because}.") from error
     if report is not None:
         RAW_FEATURES[modality]  # what the report compares with: known to be there before the run
+    if "probe/" in str(training.metric_for_best_model) and (data.probe is None or not training.probe_steps):
+        raise ValueError(
+            f"training.metric_for_best_model = {training.metric_for_best_model!r} is the online probe's: set "
+            "data.probe and training.probe_steps, at most training.eval_steps."
+        )
     if data.probe is None:  # then there is nothing to probe and report with
         training.probe_steps, report = 0, None
     return Run(dict(recipe), model_class, config, checkpoint, objective, data, training, report)

@@ -7,6 +7,7 @@ import argparse
 import copy
 import dataclasses
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -73,11 +74,17 @@ def read_recipe(path: Path, folder: Path, sections: Sequence[str], optional: Seq
         ValueError: the file holds something else than sections.
         FileNotFoundError: no such recipe.
     """
-    if not path.is_file() and (folder / path.name).is_file():
-        path = folder / path.name
+    if not path.is_file():
+        path = packaged(path, folder) or path
     if not path.is_file():
         raise FileNotFoundError(_no_recipe(path, sorted(p.name for p in folder.glob("*.yaml"))))
     return read_sections(path, sections, optional)
+
+
+def packaged(name: str | Path, folder: Path) -> Path | None:
+    """The recipe of that name in `folder`, with `.yaml` or without; None where there is none."""
+    path = folder / Path(name).name
+    return next((file for file in (path, path.with_name(f"{path.name}.yaml")) if file.is_file()), None)
 
 
 def read_sections(path: Path, sections: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
@@ -142,6 +149,24 @@ def _replace_section(recipe: dict[str, Any], name: str, value: Any) -> None:
     else:
         none = ", or null to leave it out" if name in OPTIONAL else ""
         raise ValueError(f"--{name} = {value!r} is invalid: it is a section, give a mapping of its fields{none}.")
+
+
+def as_arguments(fields: Mapping[str, Any], sections: Collection[str]) -> list[str]:
+    """Fields as Python has them, `{name: value}`, as what [`override`] takes.
+
+    A mapping under the name of a section sets single fields of it; a mapping under any other name is a field's value.
+    """
+    words = []
+    for name, value in fields.items():
+        inside = {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {}
+        for field, given in (inside if name in sections and inside else {name: value}).items():
+            words += [f"--{field}", json.dumps(given, default=_plain)]
+    return words
+
+
+def _plain(value: Any) -> Any:
+    """A path, or a number of NumPy or torch, as JSON holds it."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def check_fields(recipe: Recipe, field_names: FieldNames) -> None:

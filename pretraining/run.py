@@ -174,7 +174,7 @@ def pretrain(
         print(line)
         if code == 0:
             print(f"See it with:        data2vec report {run.folder}")
-            print(f"Fine-tune it with:  accelerate launch finetune/run_*.py RECIPE --model_name_or_path {run.folder}")
+            print(f"Fine-tune it with:  data2vec finetune RECIPE --model_name_or_path {run.folder}")
     return code
 
 

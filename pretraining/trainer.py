@@ -34,6 +34,7 @@ from .checkpoints.signals import start_worker
 from .checkpoints.storage import WRITING, move_files
 from .data.build import PretrainingData
 from .data.loader import make_loader
+from .data.own_dataset import wrap_dataset
 from .data.streaming import StreamingBatches
 from .engine.batch_layout import BY_COST, COUNTED, STREAM, Layout
 from .engine.launch_check import is_reentrant, leaves_unused
@@ -41,6 +42,7 @@ from .engine.layerdrop import fill_gradients, forget_gradients, kept_layers
 from .engine.optimizer_step import fused_step, gradient_norm
 from .engine.param_groups import decayed_names, split_param_groups
 from .engine.sharded_weights import held, refresh
+from .evaluation.online_probe import last_scores
 from .monitoring.callbacks import CollapseGuard, DivergenceGuard
 from .monitoring.clock import TrainingClock
 from .monitoring.metrics import HealthMeter
@@ -207,18 +209,28 @@ class Data2VecTrainer(UpdateTrainer):
     Args:
         model: a model with [`PreTrainingMixin`].
         args: [`PretrainingArguments`].
-        data: what [`pretraining.data.build_data`] returned.
+        data: what [`pretraining.data.build_data`] returned; or a dataset, see [`wrap_dataset`].
+        processing_class: of a dataset, what is saved beside the weights; text needs its tokenizer.
     """
 
     args: PretrainingArguments
     uses_all_parameters = True
 
-    def __init__(self, model: PreTrainedModel, args: PretrainingArguments, data: PretrainingData, **kwargs: Any):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: PretrainingArguments,
+        data: PretrainingData | Any,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(data, PretrainingData):
+            data = wrap_dataset(data, model, args, processing_class)
         super().__init__(
             model=model,
             args=args,
             train_dataset=data.train_dataset,
-            eval_dataset=data.eval_dataset,
+            eval_dataset=data.eval_dataset or data.probe_test,  # the probe alone is an evaluation, too
             data_collator=data.collator,
             processing_class=data.processor,
             **kwargs,
@@ -249,6 +261,19 @@ class Data2VecTrainer(UpdateTrainer):
         """A loader over batches of keys; or, streaming, over lists of examples that were sharded before."""
         loader = make_loader(dataset, self.args, worker_init_fn=start_worker, **how)
         return self.accelerator.prepare(loader) if "batch_sampler" in how else loader
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **how: Any) -> dict[str, float]:
+        if self.data.eval_dataset is not None:
+            return super().evaluate(*args, metric_key_prefix=metric_key_prefix, **how)
+        metrics = last_scores(self.state, f"{metric_key_prefix}_")
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **how: Any) -> Any:
+        """With what the online probe last measured, which `metric_for_best_model` may then name."""
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **how)
+        output.metrics.update(last_scores(self.state, f"{metric_key_prefix}_"))
+        return output
 
     def start_pass(self, epoch: int) -> None:
         # Not left to the loader, which does not reach a sampler behind both a resume and several ranks.

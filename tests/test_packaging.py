@@ -34,6 +34,8 @@ BELOW = {"pretraining/recipe.py", "pretraining/shared_arguments.py"}
 ABOVE = {
     "modeling": {"convert_fairseq"},
     "finetune": {
+        "embed",
+        "python_api",
         "run_audio_classification",
         "run_ctc",
         "run_glue",

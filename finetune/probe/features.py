@@ -173,20 +173,35 @@ def write_features(
     spans = {number: range(number * PART, min((number + 1) * PART, len(examples))) for number in missing}
     with tqdm(total=sum(map(len, spans.values())), desc=title, unit="example", disable=rank != 0) as bar:
         for number, indices in spans.items():
-            read = [examples[i] for i in indices]
-            # Those of about one length go together: less padding
-            order = sorted(range(len(read)), key=lambda i: -modality.length(read[i]))
-            batches = batches_of([read[i] for i in order], collate, batch_size)
-            layers, _ = extract_layers(encoder, batches, layer=layer, pooled=pooled)
-            part = Part(
-                ids=examples.kept[np.asarray(indices)],
-                labels=np.array([int(example.get("labels", -1)) for example in read], dtype=np.int64),
-                names=[path_of(examples.row(i), modality.kind.column) or "" for i in indices],
-                layers={name: [rows[i] for i in np.argsort(order)] for name, rows in layers.items()},
+            folder.write(
+                number, compute_part(encoder, examples, indices, collate, modality, batch_size, layer, pooled)
             )
-            folder.write(number, part)
-            bar.update(len(read))
+            bar.update(len(indices))
     return count
+
+
+def compute_part(
+    encoder: PreTrainedModel,
+    examples: Examples,
+    indices: Sequence[int],
+    collate: Collate,
+    modality: Modality[Any],
+    batch_size: int,
+    layer: Layer,
+    pooled: bool,
+) -> Part:
+    """The features of some examples, see [`write_features`]."""
+    read = [examples[i] for i in indices]
+    # Those of about one length go together: less padding
+    order = sorted(range(len(read)), key=lambda i: -modality.length(read[i]))
+    batches = batches_of([read[i] for i in order], collate, batch_size)
+    layers, _ = extract_layers(encoder, batches, layer=layer, pooled=pooled)
+    return Part(
+        ids=examples.kept[np.asarray(indices)],
+        labels=np.array([int(example.get("labels", -1)) for example in read], dtype=np.int64),
+        names=[path_of(examples.row(i), modality.kind.column) or "" for i in indices],
+        layers={name: [rows[i] for i in np.argsort(order)] for name, rows in layers.items()},
+    )
 
 
 def fingerprint(encoder: PreTrainedModel) -> str:

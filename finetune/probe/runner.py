@@ -97,15 +97,20 @@ def _check(run: FineTuneRun) -> None:
     check_same_recipe(run.folder, identity_of(run.recipe, SECTIONS, FREE), FREE)
     if run.from_scratch:
         raise ValueError("model.from_scratch = true does not work here: task.untrained says how many such networks.")
-    blocks = run.config.num_hidden_layers + getattr(run.config, "num_prenet_layers", 0)
-    layer = run.task.layer
-    if isinstance(layer, int) and not 0 <= layer <= blocks:
-        run.task.refuse("layer", f"the encoder has layers 0 to {blocks}")
+    check_layer(run)
     if run.task.probes and run.data.test is None and run.data.group_column is None:
         raise ValueError(
             "data.test = null is invalid: name it, set data.group_column to leave one group of data.train out, or set "
             "task.probes = [] to write features only."
         )
+
+
+def check_layer(run: FineTuneRun) -> None:
+    """Raises ValueError where the encoder has no such layer."""
+    blocks = run.config.num_hidden_layers + getattr(run.config, "num_prenet_layers", 0)
+    layer = run.task.layer
+    if isinstance(layer, int) and not 0 <= layer <= blocks:
+        run.task.refuse("layer", f"the encoder has layers 0 to {blocks}")
 
 
 def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:

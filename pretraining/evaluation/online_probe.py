@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..engine.distributed import EngineTrainer
@@ -12,6 +13,7 @@ from ..monitoring.clock import TrainingClock
 from .probe import Collate, Example, batches_of, extract_features, knn_accuracy, subset, svm_accuracy, teacher_encoder
 
 
+SCORE = "probe/"  # what the names of scores begin with
 MOST_EXAMPLES = 2000  # of each split; they are read once and kept
 
 
@@ -91,3 +93,10 @@ class ProbeCallback(TrainerCallback):
 
     def _features(self, encoder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
         return extract_features(encoder, batches_of(self.examples[split], self.collate))
+
+
+def last_scores(state: TrainerState, prefix: str) -> dict[str, float]:
+    """What the probe last measured, alike on all ranks, under names with `prefix`; empty where it measures nothing."""
+    found = [{name: row[name] for row in state.log_history for name in row if name.startswith(SCORE)}]
+    broadcast_object_list(found)  # the main process alone has logged it
+    return {f"{prefix}{name}": value for name, value in found[0].items()}
