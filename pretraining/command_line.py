@@ -5,6 +5,7 @@ A command calls [`answer_early`] before it imports what does the work, which tak
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ CLASSES = {  # section -> the class that holds its fields; those of other sectio
     "report": ("data2vec.pretraining.evaluation.report", "ReportArguments"),
 }
 EVERY_DATA = fields_of("data2vec.pretraining.data.arguments", "DataArguments")
+DRY_RUN = "--dry-run"
+MODEL_TYPE = ("--model.model_type", "--model_type")
 TRAINING = "fields of training, besides those of transformers' TrainingArguments"
 SWEEP = "sweep"  # the section that a sweep's recipe has besides
 SWEEP_SECTIONS = (*SECTIONS, SWEEP)
@@ -54,7 +57,7 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], lis
         "data2vec pretrain demo_audio.yaml --sources '[{path: my_clips}]' \\\n"
         "    --output_dir runs/my_audio --probe null",
         page="docs/pretraining.md; docs/reference/modeling.md explains the fields of objective",
-        usage="RECIPE.yaml [--field value ...]",
+        usage="RECIPE.yaml [--dry-run] [--field value ...]",
         groups={
             "recipes that come with the package": _recipes(),
             "fields of model": "model_type, model_name_or_path (continue from an encoder), and those of the encoder's "
@@ -70,7 +73,27 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], lis
         },
         codes=tuple(EXIT_CODES),
     )
-    return recipe_file.read_command(parser, argv, RECIPES, SECTIONS, recipe_file.OPTIONAL)
+    parser.add_argument(
+        DRY_RUN, action="store_true", help="print parameters, batch, memory and hours, from a few steps; write nothing"
+    )
+    recipe, overrides = recipe_file.read_command(parser, argv, RECIPES, SECTIONS, recipe_file.OPTIONAL)
+    _check_model_type(recipe["model"].get("model_type"), overrides)
+    return recipe, overrides
+
+
+def _check_model_type(model_type: Any, overrides: Sequence[str]) -> None:
+    """Refuse `--model_type` of another method, whose fields the recipe lacks, and name that one's recipes."""
+    words = [part for word in overrides for part in word.split("=", 1)]
+    given = [value for field, value in zip(words, words[1:], strict=False) if field in MODEL_TYPE]
+    if not given or given[-1] == model_type or given[-1] not in tuple(BUILT_IN):
+        return
+    said = re.compile(rf"^  model_type: {given[-1]}\b(?!-)", re.MULTILINE)
+    fitting = [name for name in _recipes() if said.search((RECIPES / name).read_text(encoding="utf-8"))]
+    fitting.sort(key=lambda name: not name.startswith("demo"))
+    raise ValueError(
+        f"--model.model_type {given[-1]} does not fit this recipe, whose fields are those of {model_type}: use one of "
+        f"{', '.join(fitting)}."
+    )
 
 
 def check_command(argv: Sequence[str] | None = None) -> None:

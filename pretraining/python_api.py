@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import AutoModel, PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .arguments import RECIPES, SECTIONS, override, read_recipe, resolve
+from .arguments import override, read_recipe, resolve
+from .command_line import RECIPES, SECTIONS
 from .console.libraries import quiet_libraries
 from .recipe import CHECKPOINT, as_arguments, packaged
 from .run import STATES, prepare

@@ -11,7 +11,7 @@ where a launcher makes 1 of every code.
 
 import sys
 
-from data2vec.pretraining.command_line import answer_early, check_command
+from data2vec.pretraining.command_line import DRY_RUN, answer_early, check_command
 
 
 if __name__ == "__main__":
@@ -191,10 +191,16 @@ def how_it_ended(trainer: Data2VecTrainer) -> tuple[int, str | None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
+    dry = DRY_RUN in (sys.argv if argv is None else argv)
     with contextlib.ExitStack() as stack:
         running = False
         try:
             run = parse_arguments(argv)
+            if dry:
+                from data2vec.pretraining.dry_run import dry_run
+
+                dry_run(run)
+                return 0
             data, checkpoint = prepare(run, stack)
             running = True
             code = pretrain(run, data, checkpoint)

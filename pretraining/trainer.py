@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.optimization import GreedyLR
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from ..modeling import Data2VecForPreTrainingOutput
 from .checkpoints.resume import ResumableTrainer
@@ -262,18 +262,20 @@ class Data2VecTrainer(UpdateTrainer):
         loader = make_loader(dataset, self.args, worker_init_fn=start_worker, **how)
         return self.accelerator.prepare(loader) if "batch_sampler" in how else loader
 
-    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **how: Any) -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         if self.data.eval_dataset is not None:
-            return super().evaluate(*args, metric_key_prefix=metric_key_prefix, **how)
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         metrics = last_scores(self.state, f"{metric_key_prefix}_")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **how: Any) -> Any:
+    def evaluation_loop(self, *args: Any, **how: Any) -> EvalLoopOutput:
         """With what the online probe last measured, which `metric_for_best_model` may then name."""
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **how)
-        output.metrics.update(last_scores(self.state, f"{metric_key_prefix}_"))
-        return output
+        output = super().evaluation_loop(*args, **how)
+        scores = last_scores(self.state, f"{how.get('metric_key_prefix', 'eval')}_")
+        return output._replace(metrics={**(output.metrics or {}), **scores})
 
     def start_pass(self, epoch: int) -> None:
         # Not left to the loader, which does not reach a sampler behind both a resume and several ranks.

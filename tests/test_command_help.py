@@ -211,6 +211,11 @@ def test_the_example_is_that_of_the_page(script):
             ["--model_name_or_path", "./nowhere"],
             "model.model_name_or_path = './nowhere' cannot be opened. There is no file or folder './nowhere'",
         ),
+        (
+            ["--model.model_type", "data2vec2-vision"],
+            "fields are those of data2vec-vision: use one of demo_vision_v2",
+        ),
+        (["--model_type=data2vec2-text"], "use one of demo_text_v2.yaml, text_base_v2.yaml"),
         (["--model.model_type", "data2vec-visoin"], "data2vec-audio, data2vec-text, data2vec-vision, data2vec2-audio"),
     ],
 )

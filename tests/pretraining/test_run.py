@@ -99,3 +99,16 @@ def test_streaming_gives_an_encoder_too(tmp_path):
     log = logs(tmp_path)
     assert len(log) == 6 and all(0.4 < entry["masked_fraction"] < 0.7 for entry in log)
     assert (tmp_path / "model.safetensors").exists()
+
+
+def test_dry_run_says_what_a_run_costs_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--model.hidden_size", "16", "--model.num_hidden_layers", "1", "--objective.top_k_layers", "1"]
+    words = ["demo_vision", *small, "--gradient_accumulation_steps", "2", "--use_cpu", "true"]
+    assert main([*words, "--dry-run"]) == 0
+    said = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert said["data"] == "1,000 training examples" and said["steps"] == "1,500, 93.8 passes over the data"
+    assert said["batch"].startswith("62 examples: 31.25 in memory at once x 2 accumulated x 1 devices")
+    assert "GiB of this process" in said["memory"] and "s per step: about" in said["time"]
+    assert list(tmp_path.iterdir()) == []
+    assert main(["demo_vision", "--dry-run", "--sources", "[{path: none_such}]"]) == 2
