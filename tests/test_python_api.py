@@ -17,7 +17,7 @@ from data2vec.pretraining.trainer import Data2VecTrainer, PretrainingArguments
 from tests.finetune.encoders import encoder_folder
 from tests.finetune.test_run_probe import images, sounds, texts
 from tests.modeling.tiny_data2vec2 import vision_config
-from tests.test_fine_tuning_page import photos
+from tests.test_task_pages import photos
 
 
 SMALL = {"image_size": 16, "patch_size": 4, "num_channels": 3, "hidden_size": 16, "num_hidden_layers": 2}
