@@ -84,7 +84,7 @@ def test_arguments_are_handed_over_unread(monkeypatch):
 
 
 def test_completion_offers_recipes():
-    assert COMMANDS["pretrain"].complete("demo_v") == ["demo_vision.yaml"]
+    assert COMMANDS["pretrain"].complete("demo_v") == ["demo_vision.yaml", "demo_vision_v2.yaml"]
     assert COMMANDS["card"].complete("demo_v") == COMMANDS["pretrain"].complete("") == []
 
 
