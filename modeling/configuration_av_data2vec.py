@@ -51,7 +51,7 @@ class AvData2VecConfig(Data2Vec2Config):
         "student_streams": {"audio+video": [1.0, 0.25], "video": [0.0, 0.75]},
         "teacher_streams": {"audio": [1.0, 1.0]},
         "streams_anneal_steps": 600_000,
-        "score_visible": ["video"],
+        "score_visible": {"video": 1.0},
         "top_k_layers": 12,
         "target_layer_norm": "instance",
         "ema_decay": 0.999,

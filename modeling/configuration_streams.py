@@ -24,6 +24,7 @@ class DrawnStreams(NamedTuple):
     student_streams: Tensor  # bool (batch, time, streams)
     teacher_streams: Tensor  # bool (batch, 1, streams)
     scored: Tensor  # bool (batch, time)
+    score_weights: Tensor  # fp32 (batch, time), what a scored position counts
 
 
 @strict
@@ -38,7 +39,8 @@ class StreamsObjectiveConfig(ObjectiveConfig):
         streams_anneal_steps (`int`): updates over which the probabilities move.
         nested_masking (`dict`): what else is hidden of a stream: the share of the tokens that the mask of all leaves
             visible; what is hidden in all streams is hidden in it as well.
-        score_visible (`list`): sets of the student's streams with which the loss is taken at visible tokens, too.
+        score_visible (`dict`): sets of the student's streams with which the loss is taken at visible tokens, too, and
+            what such a token counts beside a hidden one, `{"video": 1.0}`. The loss stays a mean over all of them.
 
     The loss is taken where all is hidden, where a stream that the student reads is hidden, and where `score_visible`
     says.
@@ -48,7 +50,7 @@ class StreamsObjectiveConfig(ObjectiveConfig):
     teacher_streams: Schedule = field(default_factory=dict)
     streams_anneal_steps: int = 0
     nested_masking: dict[str, float] = field(default_factory=dict)
-    score_visible: list[str] = field(default_factory=list)
+    score_visible: dict[str, float] = field(default_factory=dict)
 
     def validate_streams(self) -> None:
         def whole(schedule: Schedule) -> bool:
@@ -65,6 +67,10 @@ class StreamsObjectiveConfig(ObjectiveConfig):
                 all(0 < share < 1 for share in self.nested_masking.values()),
                 "streams with a share above 0 and below 1",
             ),
+            "score_visible": (
+                all(weight > 0 for weight in self.score_visible.values()),
+                "sets of streams with a weight above 0",
+            ),
             "views": (self.views is None, "null: several streams are masked once a sample"),
         }
         require("objective.", self, checks)
@@ -74,7 +80,7 @@ class StreamsObjectiveConfig(ObjectiveConfig):
         sets = {
             "student_streams": list(self.student_streams),
             "teacher_streams": list(self.teacher_streams),
-            "score_visible": self.score_visible,
+            "score_visible": list(self.score_visible),
             "nested_masking": list(self.nested_masking),
         }
         for name, found in sets.items():
@@ -101,12 +107,12 @@ class StreamsObjectiveConfig(ObjectiveConfig):
         teacher = self._draw_sets(self.teacher_streams, names, seeds, step, 5)
         visible = ~masked if real is None else ~masked & real  # (batch, time)
         hidden = torch.stack([self._hide_more(name, number, visible, seeds) for number, name in enumerate(names)], -1)
-        everywhere = torch.zeros_like(student[:, 0])
-        for streams in self.score_visible:
-            everywhere |= (student == _members(streams, names).to(student.device)).all(-1)
         read = student.unsqueeze(1)  # (batch, 1, streams)
-        also = visible & ((read & hidden).any(-1) | everywhere.unsqueeze(-1))
-        return DrawnStreams(read & ~hidden, teacher.unsqueeze(1), masked | also)
+        weights = (masked | visible & (read & hidden).any(-1)).float()  # (batch, time)
+        for streams, weight in self.score_visible.items():
+            drawn = (student == _members(streams, names).to(student.device)).all(-1, keepdim=True)
+            weights = torch.where(visible & drawn & (weights == 0), weight, weights)
+        return DrawnStreams(read & ~hidden, teacher.unsqueeze(1), weights > 0, weights)
 
     def _draw_sets(self, schedule: Schedule, names: Sequence[str], seeds: Tensor, step: int, number: int) -> Tensor:
         """Bool (batch, streams): what each sample draws; `number` tells random numbers of a seed apart."""

@@ -27,21 +27,27 @@ class LossTerm(NamedTuple):
     summed: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-def regression_loss(predictions: Tensor, targets: Tensor, beta: float, scale: float) -> Tensor:
+def regression_loss(
+    predictions: Tensor, targets: Tensor, beta: float, scale: float, weights: Tensor | None = None
+) -> Tensor:
     """Sum over positions and channels of the squared error or the Smooth-L1 loss, times `scale` (data2vec, eq. 4).
 
     Args:
         predictions, targets: `(positions, dim)`; compared in fp32.
         beta: 0 is the squared error (without 1/2); above 0 it is 0.5 * d^2 / beta below beta, |d| - 0.5 * beta above.
         scale: factor of the sum over channels, 1/sqrt(dim) in most recipes.
+        weights: `(positions,)` fp32, what each counts; all 1 if `None`.
 
     Returns:
         scalar fp32. Divide by the number of positions of the whole effective batch, not of one micro-batch.
     """
     predictions, targets = predictions.float(), targets.float()
+    how = "sum" if weights is None else "none"
     if beta == 0:
-        return F.mse_loss(predictions, targets, reduction="sum") * scale
-    return F.smooth_l1_loss(predictions, targets, reduction="sum", beta=beta) * scale
+        losses = F.mse_loss(predictions, targets, reduction=how)
+    else:
+        losses = F.smooth_l1_loss(predictions, targets, reduction=how, beta=beta)
+    return (losses if weights is None else losses.sum(-1) @ weights) * scale
 
 
 def token_loss(scores: Tensor, ids: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_streams import DrawnStreams, StreamsObjectiveConfig
 from .gather import count_masks
+from .loss import LossTerm, regression_loss
 from .modeling_data2vec2 import Data2Vec2Model, EncoderOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
-from .modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions
+from .modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions, Step
 from .tokens import Tokens
 
 
@@ -122,11 +123,13 @@ class StreamsOptions(PreTrainingOptions, total=False):
     Attributes:
         student_streams, teacher_streams: bool `(batch, frames or 1, streams)`, which streams each reads; drawn if not
             given, with `scored`, as at the start of the schedule.
+        score_weights: fp32 `(batch, frames)`, what a position that is `scored` counts; 1 if not given.
         stream_seeds: `(batch,)` int64, with which they are drawn.
     """
 
     student_streams: Tensor | None
     teacher_streams: Tensor | None
+    score_weights: Tensor | None
     stream_seeds: Tensor | None
 
 
@@ -145,8 +148,21 @@ class StreamsForPreTraining(Data2Vec2ForPreTraining):
         """What the teacher reads: its own streams, whole."""
         own = self.teacher.embeddings
         streams = tokens.streams if own is None else own(*inputs).streams
-        values = (self.base_model.embeddings if own is None else own).fuse(streams, inputs[-1])
+        values = (self.base_model.embeddings if own is None else own).fuse(streams, inputs[-2])
         return tokens._replace(values=values.detach().to(next(self.teacher.parameters()).dtype))
+
+    def loss_terms(self, regression: LossTerm, step: Step) -> list[LossTerm]:
+        """The regression, of visible tokens times their weight, where one differs from that of hidden tokens."""
+        weights, objective = step.inputs[-1], self.objective
+        if weights is not None and any(weight != 1 for weight in objective.score_visible.values()):
+            rows = weights.flatten().index_select(0, step.scored)  # (scored,)
+
+            def summed(predictions: Tensor, targets: Tensor) -> Tensor:
+                scale = objective.scale_for(targets.shape[1])
+                return regression_loss(predictions, targets, objective.loss_beta, scale, rows)
+
+            regression = regression._replace(summed=summed)
+        return super().loss_terms(regression, step)
 
     def at_step(self, batch: dict[str, Any], step: int | None) -> dict[str, Any]:
         if "stream_seeds" not in batch:
@@ -169,6 +185,7 @@ class StreamsForPreTraining(Data2Vec2ForPreTraining):
         masked: Tensor | None,
         student_streams: Tensor | None = None,
         teacher_streams: Tensor | None = None,
+        score_weights: Tensor | None = None,
         stream_seeds: Tensor | None = None,
         scored: Tensor | None = None,
         **options: Any,
@@ -184,6 +201,7 @@ class StreamsForPreTraining(Data2Vec2ForPreTraining):
             drawn = self._draw(masked, real, stream_seeds, 0)
             student_streams = drawn.student_streams if student_streams is None else student_streams
             teacher_streams = drawn.teacher_streams if teacher_streams is None else teacher_streams
-            scored = drawn.scored if scored is None else scored
-        views = (*inputs, student_streams, teacher_streams)
+            if scored is None:
+                scored, score_weights = drawn.scored, drawn.score_weights
+        views = (*inputs, student_streams, teacher_streams, score_weights)
         return self._pretrain(views, attention_mask, masked, scored=scored, **options)

@@ -12,14 +12,20 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, BertConfig, SpeechEncoderDecoderModel
 
 from data2vec import modeling
-from data2vec.modeling import AvData2VecModel, SvData2VecConfig, SvData2VecForPreTraining, SvData2VecModel
+from data2vec.modeling import (
+    AvData2VecForPreTraining,
+    AvData2VecModel,
+    SvData2VecConfig,
+    SvData2VecForPreTraining,
+    SvData2VecModel,
+)
 from data2vec.modeling.configuration_streams import StreamsObjectiveConfig
 from data2vec.modeling.gather import count_masks
 from data2vec.modeling.masking import mask_seeds
 from data2vec.modeling.streams import ConcatFusion, MeanFusion
 from tests.modeling.test_data2vec2 import ELSEWHERE
 from tests.modeling.tiny_data2vec2 import main_output, same
-from tests.modeling.tiny_streams import MODELS, build, inputs, sv_config
+from tests.modeling.tiny_streams import MODELS, av_config, build, inputs, sv_config
 
 
 NAMES = ("audio", "video")
@@ -105,7 +111,7 @@ def test_published_counts():
 
 
 def test_visible_tokens_are_scored_with_some_streams():
-    fields = {"student_streams": {"audio+video": [0.5, 0.5], "video": [0.5, 0.5]}, "score_visible": ["video"]}
+    fields = {"student_streams": {"audio+video": [0.5, 0.5], "video": [0.5, 0.5]}, "score_visible": {"video": 0.3}}
     real = torch.arange(12) < torch.tensor([12, 7] * 1000).unsqueeze(1)
     masked, drawn = draw(numbers(**fields), real=real)
     video_only = ~drawn.student_streams.any(1)[:, 0]
@@ -113,11 +119,33 @@ def test_visible_tokens_are_scored_with_some_streams():
     assert torch.equal(drawn.scored[video_only], real[video_only])
     assert torch.equal(drawn.scored[~video_only], masked[~video_only])
     assert not (drawn.student_streams & ~real.unsqueeze(-1)).any()
+    expected = masked.float().masked_fill(real & ~masked & video_only.unsqueeze(1), 0.3)
+    assert torch.equal(drawn.score_weights, expected)
+
+
+def test_visible_tokens_count_what_their_weight_says():
+    batch, masked = inputs("av", padded=True), torch.zeros(3, 11, dtype=torch.bool)
+    masked[:, 2:6] = True
+    objective = av_config().objective | {"student_streams": {"video": [1.0, 1.0]}, "score_visible": {"video": 0.3}}
+    for beta in (0.0, 0.5):
+        model = build(AvData2VecForPreTraining, objective=objective | {"loss_beta": beta})
+        output = model(**batch, masked=masked, stream_seeds=torch.arange(3))
+        real = batch["attention_mask"].bool()
+        weights = torch.where(masked, 1.0, 0.3)[real]
+        error = output.predictions - output.targets
+        losses = (
+            error.square()
+            if beta == 0
+            else F.smooth_l1_loss(output.predictions, output.targets, reduction="none", beta=beta)
+        )
+        expected = (losses.sum(1) * weights).sum() * model.objective.scale_for(24) / int(real.sum())
+        torch.testing.assert_close(output.loss, expected)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("score_visible", {"video": 0.0}),
         ("student_streams", {"audio": [0.5, 0.5]}),
         ("student_streams", {"audio": [0.5, 1.0], "video": [0.6, 0.0]}),
         ("teacher_streams", {"audio": [1.0]}),
@@ -138,7 +166,7 @@ def test_wrong_numbers_are_refused(field, value):
         ("student_streams", {"video+sound": [1.0, 1.0]}),
         ("teacher_streams", {"skeletton": [1.0, 1.0]}),
         ("nested_masking", {"pose": 0.5}),
-        ("score_visible", ["rgb"]),
+        ("score_visible", {"rgb": 1.0}),
     ],
 )
 def test_unknown_streams_are_refused(field, value):

@@ -67,7 +67,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     },
     "av-1": {
         "student_streams": {"audio+video": [1.0, 0.25], "video": [0.0, 0.75]},
-        "streams_anneal_steps": 6, "teacher_streams": {"audio": [1.0, 1.0]}, "score_visible": ["video"],
+        "streams_anneal_steps": 6, "teacher_streams": {"audio": [1.0, 1.0]}, "score_visible": {"video": 1.0},
     },
 }  # fmt: skip
 
