@@ -1,10 +1,12 @@
 """From a recipe and the command line to checked arguments, before anything is loaded.
 
 A recipe is a YAML file with the sections `model`, `objective`, `data`, `training` and, where the run ends with a
-report, `report`. `--field value` overrides one field: `--max_steps 100`, `--objective.top_k_layers 4` or, inside a
-field, `--masking.length 5`. Values are YAML.
+report, `report`. With `modalities` it is a joint run: each of them has sections of its own, `model` holds the blocks
+that all share and `objective` the teacher's schedule. `--field value` overrides one field: `--max_steps 100`,
+`--objective.top_k_layers 4` or, inside a field, `--masking.length 5`. Values are YAML.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,36 +14,61 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, PreTrainedConfig
 
-from ..modeling import ObjectiveConfig
-from ..modeling.configuration_objective import objective_class_of
+from ..modeling import JointConfig, JointForPreTraining
+from ..modeling.configuration_joint import TRUNK, own_fields
+from ..modeling.configuration_objective import EmaSchedule, objective_class_of
 from . import recipe as recipe_file
+from .checkpoints.run_files import RESERVED
 from .command_line import RECIPES, SECTIONS, read_command
-from .data.build import MODEL_TYPES, DataArguments, modality_of
+from .command_line import field_names as joint_field_names
+from .data.build import MODEL_TYPES, modality_of
 from .evaluation.raw_features import RAW_FEATURES
 from .evaluation.report import ReportArguments
 from .model_section import build_config, check_shapes, config_class_of, open_config
+from .recipe import typed
 from .shared_arguments import build_training
 from .trainer import PretrainingArguments
 
 
 @dataclass
-class Run:
+class Part:
+    """What is built and what it is trained on.
+
+    Attributes:
+        model_class, config: what is built, with `config.objective` set.
+        checkpoint: folder or Hub id to continue from; `None` starts from random weights.
+        data: `None` in a joint run, whose modalities have their own.
+        weight, batch_size: of a modality in a joint run: its share of the updates, relative to the others', and most
+            examples of a device, `training.per_device_train_batch_size` if `None`.
+    """
+
+    model_class: Any
+    config: Any
+    checkpoint: str | None
+    objective: Any
+    data: Any
+    weight: float | None = None
+    batch_size: int | None = None
+
+
+@dataclass(kw_only=True)
+class Run(Part):
     """A checked recipe.
 
     Attributes:
         recipe: the sections with every override applied, as written into the run folder.
-        model_class, config: what is built, with `config.objective` set.
-        checkpoint: folder or Hub id to continue from; `None` starts from random weights.
+        modalities: of a joint run, by name.
     """
 
     recipe: dict[str, Any]
-    model_class: Any
-    config: Any
-    checkpoint: str | None
-    objective: ObjectiveConfig
-    data: DataArguments
     training: PretrainingArguments
     report: ReportArguments | None
+    modalities: dict[str, Part]
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Each modality of a joint run; else the run under no name."""
+        return self.modalities or {"": self}
 
     @property
     def folder(self) -> Path:
@@ -89,6 +116,8 @@ def _config_class(model: Mapping[str, Any]) -> type[PreTrainedConfig]:
 
 def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
     """The fields that a section of this recipe may hold."""
+    if recipe_file.MODALITIES in recipe:
+        return set(joint_field_names(section, recipe))
     if section == "model":
         config_class = _config_class(recipe["model"])
         model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[config_class]
@@ -102,7 +131,32 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
 
 def resolve(recipe: Mapping[str, Any]) -> Run:
     """Build and check everything that a recipe says; loads no data and no weights."""
+    joint = recipe_file.MODALITIES in recipe
+    recipe = _complete(recipe) if joint else recipe
     recipe_file.check_fields(recipe, field_names)
+    parts = _resolve_modalities(recipe) if joint else {}
+    part = _resolve_joint(recipe, parts) if joint else _resolve_part(recipe)
+    training = build_training(recipe["training"], PretrainingArguments)
+    report = ReportArguments.from_dict(recipe["report"]) if "report" in recipe else None
+    _check_lengths(part.objective, training)
+    run = Run(**vars(part), recipe=dict(recipe), training=training, report=report, modalities=parts)
+    probed = [own for own in run.parts.values() if own.data.probe is not None]
+    if report is not None:
+        for own in probed:
+            RAW_FEATURES[modality_of(own.config)]  # what the report compares with: known to be there before the run
+    best = training.metric_for_best_model
+    if "probe/" in str(best) and not (probed and training.probe_steps):
+        raise ValueError(
+            f"training.metric_for_best_model = {best!r} is the online probe's: set data.probe and "
+            "training.probe_steps, at most training.eval_steps."
+        )
+    if not probed:  # then there is nothing to probe and report with
+        training.probe_steps, run.report = 0, None
+    return run
+
+
+def _resolve_part(recipe: Mapping[str, Any]) -> Part:
+    """One modality."""
     model = dict(recipe["model"])
     checkpoint = model.pop(recipe_file.CHECKPOINT, None)
     config_class = _config_class(recipe["model"])
@@ -126,27 +180,92 @@ def resolve(recipe: Mapping[str, Any]) -> Run:
 
     modality = modality_of(config)
     data = modality.arguments_class.from_dict(recipe["data"])
-    training = build_training(recipe["training"], PretrainingArguments)
-    report = ReportArguments.from_dict(recipe["report"]) if "report" in recipe else None
-    _check_lengths(objective, training)
     grid, because = modality.smallest_grid(data, config)
     try:
         objective.masking.check(grid)
     except ValueError as error:
         raise ValueError(f"objective.{error}. The smallest input of this run has {because}.") from error
-    if report is not None:
-        RAW_FEATURES[modality]  # what the report compares with: known to be there before the run
-    if "probe/" in str(training.metric_for_best_model) and (data.probe is None or not training.probe_steps):
+    return Part(model_class, config, checkpoint, objective, data)
+
+
+# ---- joint runs ----
+
+
+def _complete(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe, in which every modality of the joint run that it starts from has its type.
+
+    Raises:
+        ValueError: it has no modality, or one that cannot be called so; or it starts from something else.
+    """
+    if not recipe[recipe_file.MODALITIES]:
+        raise ValueError("modalities is empty: name at least one, with its model, objective and data.")
+    if (named := recipe["model"].get("model_type", JointConfig.model_type)) != JointConfig.model_type:
+        raise ValueError(f"model.model_type = {named!r}: must be {JointConfig.model_type!r} in a joint run.")
+    for name in recipe[recipe_file.MODALITIES]:
+        if name in RESERVED:
+            raise ValueError(f"modalities names {name!r}, which is a folder of every run: use another name.")
+    checkpoint = recipe["model"].get(recipe_file.CHECKPOINT)
+    if checkpoint is None:
+        return dict(recipe)
+    if config_class_of(checkpoint) is not JointConfig:
         raise ValueError(
-            f"training.metric_for_best_model = {training.metric_for_best_model!r} is the online probe's: set "
-            "data.probe and training.probe_steps, at most training.eval_steps."
+            f"model.model_name_or_path = {checkpoint!r} is no joint model: say it in the section model of the "
+            "modality that it is of."
         )
-    if data.probe is None:  # then there is nothing to probe and report with
-        training.probe_steps, report = 0, None
-    return Run(dict(recipe), model_class, config, checkpoint, objective, data, training, report)
+    complete, known = copy.deepcopy(dict(recipe)), open_config(checkpoint).modalities
+    for name, part in complete[recipe_file.MODALITIES].items():
+        model = part.setdefault("model", {}) if isinstance(part, dict) else None
+        if name in known and isinstance(model, dict) and recipe_file.CHECKPOINT not in model:
+            model.setdefault("model_type", known[name]["model_type"])
+    return complete
 
 
-def _check_lengths(objective: ObjectiveConfig, training: PretrainingArguments) -> None:
+def _stored(recipe: Mapping[str, Any]) -> Any:
+    """The configuration that a joint run starts from: of a joint run, or of a modality; `None`: from nothing."""
+    places = [recipe, *recipe[recipe_file.MODALITIES].values()]
+    checkpoints = [place.get("model", {}).get(recipe_file.CHECKPOINT) for place in places]
+    found = next((checkpoint for checkpoint in checkpoints if checkpoint is not None), None)
+    return None if found is None else open_config(found)
+
+
+def _resolve_modalities(recipe: Mapping[str, Any]) -> dict[str, Part]:
+    """The modalities, each as if it were trained alone, with the trunk of all."""
+    stored, parts = _stored(recipe), {}
+    start = JointConfig() if stored is None else stored
+    known = getattr(stored, "modalities", None) or {}
+    for name in recipe[recipe_file.MODALITIES]:
+        own = recipe_file.part_of(recipe, name, field_names)
+        before = dict(known.get(name, {}))
+        trunk = {field: getattr(start, field, getattr(JointConfig, field)) for field in TRUNK}
+        schedule = EmaSchedule().to_dict()
+        objective = before.pop("objective", {})
+        whole = {
+            "model": before | trunk | own["model"],
+            "objective": objective | schedule | own["objective"],
+            "data": own["data"],
+        }
+        try:
+            part = parts[name] = _resolve_part(whole)
+            part.weight = typed("weight", recipe[recipe_file.MODALITIES][name].get("weight"), float | None)
+            part.batch_size = typed("batch_size", recipe[recipe_file.MODALITIES][name].get("batch_size"), int | None)
+            for field, value in (("weight", part.weight), ("batch_size", part.batch_size)):
+                if value is not None and value <= 0:
+                    raise ValueError(f"{field} = {value!r} is invalid: it must be above 0, or the modality left out.")
+        except ValueError as error:
+            raise ValueError(f"{recipe_file.MODALITIES}.{name}: {error}") from error
+    return parts
+
+
+def _resolve_joint(recipe: Mapping[str, Any], parts: Mapping[str, Part]) -> Part:
+    """The model of all modalities."""
+    trunk = {field: getattr(next(iter(parts.values())).config, field) for field in TRUNK}
+    values = {"modalities": {name: own_fields(part.config) for name, part in parts.items()}}
+    config: Any = build_config(JointConfig, {**trunk, **values, "objective": recipe["objective"]})
+    checkpoint = recipe["model"].get(recipe_file.CHECKPOINT)
+    return Part(JointForPreTraining, config, checkpoint, EmaSchedule.from_dict(config.objective), None)
+
+
+def _check_lengths(objective: EmaSchedule, training: PretrainingArguments) -> None:
     """Schedules that would end after the run are slips, and ruin it quietly."""
     steps = training.max_steps
     if steps <= 0:

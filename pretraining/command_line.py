@@ -22,7 +22,8 @@ from .data.methods import BUILT_IN, OBJECTIVE
 
 RECIPES = Path(__file__).parent / "recipes"
 WHAT = """Pretrain data2vec 1 or 2.0 in speech, vision or language. A recipe is a YAML file with the sections model,
-objective, data, training and, where the run ends with a report, report. --field value overrides one field: --max_steps
+objective, data, training and, where the run ends with a report, report; one with modalities trains several together.
+--field value overrides one field: --max_steps
 100, --objective.top_k_layers 4 or, inside a field, --masking.length 5; values are YAML. The same command resumes an
 interrupted run. On several GPUs: accelerate launch pretraining/run.py, with the same arguments."""
 SECTIONS = ("model", "objective", "data", "training")
@@ -30,6 +31,9 @@ CLASSES = {  # section -> the class that holds its fields; those of other sectio
     "training": ("data2vec.pretraining.shared_arguments", "PretrainingArguments"),
     "report": ("data2vec.pretraining.evaluation.report", "ReportArguments"),
 }
+JOINT = ("data2vec.modeling.configuration_joint", "JointConfig")
+SCHEDULE = ("data2vec.modeling.configuration_objective", "EmaSchedule")
+PER_MODALITY = ("modalities", "objective")  # of JointConfig, sections of their own in a recipe
 EVERY_DATA = fields_of("data2vec.pretraining.data.arguments", "DataArguments")
 DRY_RUN = "--dry-run"
 MODEL_TYPE = ("--model.model_type", "--model_type")
@@ -63,6 +67,8 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], lis
             "fields of model": "model_type, model_name_or_path (continue from an encoder), and those of the encoder's "
             "configuration",
             "fields of objective": fields_of(*OBJECTIVE),
+            "fields of a modality in modalities, for joint runs (docs/joint.md)": "model, objective, data, weight, "
+            "batch_size",
             "fields of data, every modality": EVERY_DATA,
             **{
                 f"fields of data, {reads.name}": [f for f in fields_of(*reads.arguments) if f not in EVERY_DATA]
@@ -120,6 +126,14 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> list[str]:
     """The fields of a section. Raises LookupError for the model of another package."""
     if section in CLASSES:
         return fields_of(*CLASSES[section])
+    if recipe_file.MODALITIES in recipe:
+        trunk = [name for name in fields_of(*JOINT, inherited=False) if name not in PER_MODALITY]
+        joint = {
+            "model": [*trunk, "model_type", recipe_file.CHECKPOINT],
+            "objective": fields_of(*SCHEDULE),
+            recipe_file.MODALITIES: list(recipe[recipe_file.MODALITIES]),
+        }
+        return joint.get(section, [])
     model_type = model_type_of(recipe["model"])
     built = BUILT_IN[model_type]
     if section in ("objective", "data"):

@@ -23,7 +23,9 @@ from .console.redact import mask_arguments
 
 
 Recipe = Mapping[str, Any]
-OPTIONAL = ("report",)  # sections that a run can do without
+MODALITIES = "modalities"  # of a joint run: a name -> the sections of PART, and the numbers of OF_PART
+PART, OF_PART = ("model", "objective", "data"), ("weight", "batch_size")
+OPTIONAL = ("report", MODALITIES)  # sections that a run can do without
 CHECKPOINT = "model_name_or_path"  # of the section `model`, in every recipe
 FieldNames = Callable[[str, Recipe], Collection[str]]  # (section, recipe) -> the fields that the section may hold
 
@@ -170,7 +172,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_fields(recipe: Recipe, field_names: FieldNames) -> None:
-    """ValueError for a field that its section does not have, with the nearest that it has."""
+    """ValueError for a field that its section does not have, with the nearest that it has; of each modality, too."""
     for section in recipe:
         known = field_names(section, recipe)
         for key in recipe[section]:
@@ -178,6 +180,40 @@ def check_fields(recipe: Recipe, field_names: FieldNames) -> None:
                 near = difflib.get_close_matches(str(key), known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else "see the documentation of the section."
                 raise ValueError(f"{section}.{key} is not a field: {hint}")
+    for name in recipe.get(MODALITIES, {}):
+        own = part_of(recipe, name, field_names)
+        try:
+            check_fields(own, field_names)
+        except ValueError as error:
+            raise ValueError(f"{MODALITIES}.{name}.{error}") from error
+
+
+def part_of(recipe: Recipe, name: str, field_names: FieldNames) -> dict[str, Any]:
+    """The recipe of one modality of a joint run, as one that is trained alone has it, but for `training`.
+
+    Raises:
+        ValueError: it holds something else, or says again what all modalities share.
+    """
+    part, where = recipe[MODALITIES][name], f"{MODALITIES}.{name}"
+    if not isinstance(part, dict) or not all(isinstance(part.get(section, {}), dict) for section in PART):
+        raise ValueError(f"{where} must hold the sections {', '.join(PART)}, each with its fields; it is {part!r}.")
+    for key in part:
+        if key not in (*PART, *OF_PART):
+            raise ValueError(f"{where}.{key} is not a section; a modality has {', '.join((*PART, *OF_PART))}.")
+    whole: dict[str, Any] = {}
+    differs = (CHECKPOINT, "model_type")  # between the run and a modality
+    for section in PART:
+        own = part.get(section, {})
+        for key in own:
+            if key in field_names(section, recipe) and key not in differs:
+                raise ValueError(
+                    f"{where}.{section}.{key} is shared by all modalities: say it in the section {section}."
+                )
+        shared = {
+            key: value for key, value in recipe.get(section, {}).items() if key not in (CHECKPOINT, "model_type")
+        }
+        whole[section] = shared | own
+    return whole
 
 
 WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null"}

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, set_seed
 
-from data2vec.pretraining.arguments import Run, parse_arguments
+from data2vec.pretraining.arguments import Part, Run, parse_arguments
 from data2vec.pretraining.checkpoints.resume import find_checkpoint
 from data2vec.pretraining.checkpoints.run_folder import (
     check_checkpoints,
@@ -37,12 +37,15 @@ from data2vec.pretraining.checkpoints.storage import WRITING, StorageError, clai
 from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED, EXIT_REFUSED, end
 from data2vec.pretraining.console.libraries import new_weights, quiet_libraries
 from data2vec.pretraining.data.build import BadExample, PretrainingData, build_data
+from data2vec.pretraining.data.joint import join
 from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.evaluation.online_probe import ProbeCallback
 from data2vec.pretraining.evaluation.probe import teacher_encoder
 from data2vec.pretraining.evaluation.report import write_report
 from data2vec.pretraining.monitoring.health import Health, logged_to
+from data2vec.pretraining.monitoring.logs import logs_of
 from data2vec.pretraining.monitoring.run_summary import RunSummary
+from data2vec.pretraining.recipe import MODALITIES
 from data2vec.pretraining.trainer import Data2VecTrainer
 
 
@@ -52,22 +55,32 @@ STATES = {0: "finished", EXIT_COLLAPSED: "collapsed", EXIT_PREEMPTED: "preempted
 def identity(run: Run) -> dict[str, Any]:
     """What must stay the same for the run to continue; its length, devices and batch size may change."""
     seeded = {**run.recipe, "training": {"seed": run.training.seed}}
-    return identity_of(seeded, ("model", "objective", "data", "training"), free=("num_proc",))
+    sections = [name for name in ("model", "objective", "data", MODALITIES, "training") if name in seeded]
+    return identity_of(seeded, sections, free=("num_proc",))
 
 
 def open_data(run: Run) -> PretrainingData:
     args = run.training
     with args.main_process_first(desc="opening the data"):  # what one process has read or tokenised is then cached
-        return build_data(
-            run.data,
-            config=run.config,
-            objective=run.objective,
-            seed=args.seed,
-            batch_size=args.per_device_train_batch_size,
-            num_processes=args.world_size,
-            process_index=args.process_index,
-            gradient_accumulation_steps=args.gradient_accumulation_steps,
-        )
+        parts = {
+            name: build_data(
+                part.data,
+                config=part.config,
+                objective=part.objective,
+                seed=args.seed,
+                batch_size=part.batch_size or args.per_device_train_batch_size,
+                num_processes=args.world_size,
+                process_index=args.process_index,
+                gradient_accumulation_steps=args.gradient_accumulation_steps,
+                name=name,
+            )
+            for name, part in run.parts.items()
+        }
+    if not run.modalities:
+        return parts[""]
+    weights = {name: part.weight for name, part in run.modalities.items()}
+    together = args.world_size * args.gradient_accumulation_steps
+    return join(parts, weights, seed=args.seed, batches_per_update=together)
 
 
 def prepare(run: Run, stack: contextlib.ExitStack) -> tuple[PretrainingData, str | None]:
@@ -105,16 +118,29 @@ def build_model(run: Run) -> tuple[Any, dict[str, str]]:
     Raises:
         Refused: a checkpoint's weights do not fit it.
     """
+    facts: dict[str, str] = {}
     if run.checkpoint is None:
-        return run.model_class(run.config), {}
+        model = run.model_class(run.config)
+    else:
+        model, facts["weights"] = _from_checkpoint(run)
+    started = {name: part for name, part in run.modalities.items() if part.checkpoint is not None}
+    for name, part in reversed(started.items()):  # the first one's blocks are the trunk
+        own, facts[f"weights of {name}"] = _from_checkpoint(part)
+        model.parts[name].load_state_dict(own.state_dict())
+    return model, facts
+
+
+def _from_checkpoint(part: Part) -> tuple[Any, str]:
     try:
-        model, loading = run.model_class.from_pretrained(run.checkpoint, config=run.config, output_loading_info=True)
+        model, loading = part.model_class.from_pretrained(
+            part.checkpoint, config=part.config, output_loading_info=True
+        )
     except (RuntimeError, OSError, ValueError) as error:
         raise Refused(
-            f"model.model_name_or_path = {run.checkpoint!r}: its weights do not fit this recipe's model. Leave out "
+            f"model.model_name_or_path = {part.checkpoint!r}: its weights do not fit this recipe's model. Leave out "
             f"the fields of objective that change its head or decoder, or start from the encoder. {error}"
         ) from error
-    return model, {"weights": new_weights(loading, run.checkpoint) or f"all from {run.checkpoint}"}
+    return model, new_weights(loading, str(part.checkpoint)) or f"all from {part.checkpoint}"
 
 
 def pretrain(
@@ -124,21 +150,19 @@ def pretrain(
     args, facts = run.training, {"data": data.describe()}
     model, loaded = build_model(run)
     facts |= loaded
-    untrained: Any = None
+    untrained: dict[str, Any] = {}
     if run.report is not None:  # what the report compares with has the same weights as at the start, or random ones
-        untrained = (
-            copy.deepcopy(model.base_model) if run.checkpoint is None else run.model_class(run.config).base_model
-        )
+        started = any(part.checkpoint is not None for part in (run, *run.modalities.values()))
+        fresh = run.model_class(run.config) if started else model
+        untrained = copy.deepcopy({name: part.base_model for name, part in fresh.parts.items()})
 
     trainer = Data2VecTrainer(model, args, data)
     trainer.identity = identity(run)
-    probe: Any = (data.probe_train, data.probe_test, data.probe_collator)
-    if args.probe_steps:
-        how: dict[str, Any] = {
-            "probe_steps": args.probe_steps,
-            "svm": run.data.probe is not None and run.data.probe.svm,
-        }
-        trainer.add_callback(ProbeCallback(trainer, *probe, **how, clock=trainer.clock))
+    probes: dict[str, Any] = {name: part for name, part in data.parts.items() if part.probe_train is not None}
+    for name, part in probes.items() if args.probe_steps else ():
+        probe: Any = (part.probe_train, part.probe_test, part.probe_collator)
+        how: dict[str, Any] = {"probe_steps": args.probe_steps, "svm": run.parts[name].data.probe.svm}
+        trainer.add_callback(ProbeCallback(trainer, *probe, **how, clock=trainer.clock, modality=name))
     health = Health(run.folder, data.skipped)
     for callback in (health, RunSummary(facts), *callbacks):
         trainer.add_callback(callback)
@@ -150,19 +174,22 @@ def pretrain(
             trainer.save_state()
             finished: Any = trainer.whole_model() if run.report is not None else None
             if run.report is not None and trainer.is_world_process_zero():
-                write_report(
-                    run.folder,
-                    pretrained=finished.base_model,
-                    teacher=teacher_encoder(finished),
-                    untrained=untrained,
-                    probe_train=probe[0],
-                    probe_test=probe[1],
-                    collate=probe[2],
-                    log_history=trainer.state.log_history,
-                    class_names=data.label_names,
-                    settings=run.report,
-                    seed=args.seed,
-                )
+                for name, split in probes.items():
+                    measured = finished.parts[name]
+                    write_report(
+                        run.folder,
+                        modality=name,
+                        pretrained=measured.base_model,
+                        teacher=teacher_encoder(measured),
+                        untrained=untrained[name],
+                        probe_train=split.probe_train,
+                        probe_test=split.probe_test,
+                        collate=split.probe_collator,
+                        log_history=[logs_of(row, name) for row in trainer.state.log_history],
+                        class_names=split.label_names,
+                        settings=run.report,
+                        seed=args.seed,
+                    )
     except BaseException as error:
         if trainer.is_world_process_zero():  # room for health.json on a disk that is full
             shutil.rmtree(run.folder / WRITING, ignore_errors=True)
@@ -180,8 +207,8 @@ def pretrain(
 
 def how_it_ended(trainer: Data2VecTrainer) -> tuple[int, str | None]:
     """The exit code of a training, and why it stopped early."""
-    if trainer.guard.explanation is not None:
-        return EXIT_COLLAPSED, trainer.guard.explanation
+    if trainer.collapsed is not None:
+        return EXIT_COLLAPSED, trainer.collapsed
     if trainer.diverged is not None:
         return EXIT_DIVERGED, trainer.diverged
     if trainer.preempted:

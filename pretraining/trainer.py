@@ -33,6 +33,7 @@ from .checkpoints.run_files import WHOLE
 from .checkpoints.signals import start_worker
 from .checkpoints.storage import WRITING, move_files
 from .data.build import PretrainingData
+from .data.joint import MODALITY
 from .data.loader import make_loader
 from .data.own_dataset import wrap_dataset
 from .data.streaming import StreamingBatches
@@ -45,6 +46,7 @@ from .engine.sharded_weights import held, refresh
 from .evaluation.online_probe import last_scores
 from .monitoring.callbacks import CollapseGuard, DivergenceGuard
 from .monitoring.clock import TrainingClock
+from .monitoring.logs import prefix_of
 from .monitoring.metrics import HealthMeter
 from .monitoring.non_finite import EXAMPLES, NamedBatches, NonFiniteGuard
 from .shared_arguments import PretrainingArguments, SharedArguments
@@ -66,17 +68,19 @@ class UpdateTrainer(ResumableTrainer):
             args.ddp_find_unused_parameters = unused is not None or searched
         super().__init__(model=model, args=args, **kwargs)
         self.clock = TrainingClock()
-        self.drops_layers = bool(getattr(model.config, "layerdrop", 0.0))
+        parts: Any = getattr(model, "parts", {"": model})  # by modality
+        self.fills_gradients = len(parts) > 1 or any(getattr(part.config, "layerdrop", 0.0) for part in parts.values())
         self.non_finite = NonFiniteGuard(self, args.max_nonfinite_steps)
-        self.divergence = DivergenceGuard(patience=args.guard_patience)
+        self.divergences = [DivergenceGuard(patience=args.guard_patience, modality=name) for name in parts]
         self.add_callback(self.non_finite)
-        if args.guard_patience:
-            self.add_callback(self.divergence)
+        for guard in self.divergences if args.guard_patience else ():
+            self.add_callback(guard)
 
     @property
     def diverged(self) -> str | None:
         """Why the last `train` was stopped early, where the loss was not finite or has exploded."""
-        return self.non_finite.explanation or self.divergence.explanation
+        found = (self.non_finite.explanation, *(guard.explanation for guard in self.divergences))
+        return next((explanation for explanation in found if explanation), None)
 
     # ---- what differs ----
 
@@ -92,6 +96,10 @@ class UpdateTrainer(ResumableTrainer):
         """What the summed loss of this rank's micro-batches is divided by, `()`."""
         raise NotImplementedError
 
+    def add_loss(self, loss: Tensor, left_out: Tensor, batches: list[dict[str, Any]]) -> None:
+        """Add up the loss of an update, `()`, for the next log; one that is left out counts nothing."""
+        self._tr_loss += torch.where(left_out, 0.0, loss)
+
     def after_step(self, made: Tensor | None) -> None:
         """Behind an optimizer step. `made`: None, or where only the device knows, 1.0, and 0.0 if it was left out."""
 
@@ -103,7 +111,7 @@ class UpdateTrainer(ResumableTrainer):
         optimizer: Any = self.optimizer
         scheduler: Any = self.lr_scheduler
         self.control = events.on_step_begin(args, state, self.control)
-        if self.drops_layers:
+        if self.fills_gradients:
             forget_gradients(self.model_wrapped)
 
         # 1. Micro-batches: all that this update reads, so that its items are counted before the first loss
@@ -125,7 +133,7 @@ class UpdateTrainer(ResumableTrainer):
                 self.control = events.on_substep_end(args, state, self.control)
 
         # 3. The gradient's norm over all ranks; a fused optimizer clips in its step, others are clipped for here
-        if self.drops_layers and not self.is_deepspeed_enabled:
+        if self.fills_gradients and not self.is_deepspeed_enabled:
             fill_gradients(optimizer)
         fused, clip = self.step_is_fused(), self.accelerator.clip_grad_norm_
         norm: Any = gradient_norm(model) if fused else clip(model.parameters(), args.max_grad_norm or math.inf)
@@ -133,7 +141,7 @@ class UpdateTrainer(ResumableTrainer):
 
         # 4. Skip or step, alike on all ranks; `skip` is None where the device knows and the host does not yet
         left_out, skip = self.non_finite.judge(loss, norm, examples)
-        self._tr_loss += torch.where(left_out, 0.0, loss)
+        self.add_loss(loss, left_out, batches)
         if fused:
             fused_step(optimizer, norm, args.max_grad_norm, left_out)
         elif not skip or self.is_deepspeed_enabled or self.accelerator.scaler is not None:  # these two skip themselves
@@ -226,26 +234,46 @@ class Data2VecTrainer(UpdateTrainer):
     ):
         if not isinstance(data, PretrainingData):
             data = wrap_dataset(data, model, args, processing_class)
+        probed = [part.probe_test for part in data.parts.values()]
         super().__init__(
             model=model,
             args=args,
             train_dataset=data.train_dataset,
-            eval_dataset=data.eval_dataset or data.probe_test,  # the probe alone is an evaluation, too
+            # the probe alone is an evaluation, too
+            eval_dataset=data.eval_dataset
+            or next(filter(None, (part.probe_test for part in data.parts.values())), None),
             data_collator=data.collator,
             processing_class=data.processor,
             **kwargs,
         )
         self.data = data
-        self.meter = HealthMeter()
-        self.guard = CollapseGuard(
-            start_step=args.guard_start_step,
-            patience=args.guard_patience,
-            utterance_only=self.unwrapped().objective.regression_weight == 0,
-        )
-        if args.guard_patience:
-            self.add_callback(self.guard)
+        parts = self.unwrapped().parts
+        self.meters = {name: HealthMeter() for name in parts}
+        self.guards = {
+            name: CollapseGuard(
+                start_step=args.guard_start_step,
+                patience=args.guard_patience,
+                utterance_only=part.objective.regression_weight == 0,
+                modality=name,
+            )
+            for name, part in parts.items()
+        }
+        for guard in self.guards.values() if args.guard_patience else ():
+            self.add_callback(guard)
+        # loss and updates of each modality since the last log; of a single one the trainer has them
+        self._losses = {name: torch.zeros(2, device=args.device) for name in parts if name}
+        self._evaluated = ""  # the modality that is evaluated
         self._seen = torch.zeros(2, device=args.device)  # samples and real tokens of this rank since the last log
         self._last_log: float | None = None  # begins when the first micro-batch is done: set-up is no speed
+
+    @property
+    def collapsed(self) -> str | None:
+        """Why the last `train` was stopped early, where a representation has collapsed."""
+        return next((guard.explanation for guard in self.guards.values() if guard.explanation), None)
+
+    def part(self, batch: dict[str, Any]) -> Any:
+        """The model that reads a batch: in a joint run that of its modality."""
+        return self.unwrapped().parts[batch.get(MODALITY, "")]
 
     # ---- data ----
 
@@ -254,8 +282,10 @@ class Data2VecTrainer(UpdateTrainer):
         return self._dataloader(self.data.train_dataset, how | {"collate_fn": NamedBatches(how["collate_fn"])})
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        how = {"batch_sampler": self.data.eval_batch_sampler, "collate_fn": self.data.collator}
-        return self._dataloader(self.data.eval_dataset, how)
+        # of a joint run `Trainer` asks for one modality after the other, by name
+        part = self.data.parts[eval_dataset if isinstance(eval_dataset, str) else ""]
+        how = {"batch_sampler": part.eval_batch_sampler, "collate_fn": part.collator}
+        return self._dataloader(part.eval_dataset, how)
 
     def _dataloader(self, dataset: Any, how: dict[str, Any]) -> DataLoader:
         """A loader over batches of keys; or, streaming, over lists of examples that were sharded before."""
@@ -266,15 +296,20 @@ class Data2VecTrainer(UpdateTrainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         if self.data.eval_dataset is not None:
+            self._evaluated = eval_dataset if isinstance(eval_dataset, str) else ""  # of a joint run, by name
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        metrics = last_scores(self.state, f"{metric_key_prefix}_")
+        metrics: dict[str, float] = {}
+        for name in self.data.parts:
+            metrics |= last_scores(
+                self.state, f"{metric_key_prefix}_{name}_" if name else f"{metric_key_prefix}_", name
+            )
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def evaluation_loop(self, *args: Any, **how: Any) -> EvalLoopOutput:
         """With what the online probe last measured, which `metric_for_best_model` may then name."""
         output = super().evaluation_loop(*args, **how)
-        scores = last_scores(self.state, f"{how.get('metric_key_prefix', 'eval')}_")
+        scores = last_scores(self.state, f"{how.get('metric_key_prefix', 'eval')}_", self._evaluated)
         return output._replace(metrics={**(output.metrics or {}), **scores})
 
     def start_pass(self, epoch: int) -> None:
@@ -286,12 +321,17 @@ class Data2VecTrainer(UpdateTrainer):
     # ---- loss ----
 
     def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
-        completed: dict[str, Any] = self.unwrapped().at_step(batch, self.state.global_step)
+        completed: dict[str, Any] = self.part(batch).at_step(batch, self.state.global_step)
         return completed
 
     def count_items(self, batches: list[dict[str, Any]]) -> Tensor:
         scored = torch.stack([batch.get("scored", batch["masked"]).sum() for batch in batches]).sum()
         return scored.to(self.args.device, non_blocking=True)
+
+    def add_loss(self, loss: Tensor, left_out: Tensor, batches: list[dict[str, Any]]) -> None:
+        super().add_loss(loss, left_out, batches)
+        if (name := batches[0].get(MODALITY)) is not None:
+            self._losses[name] += torch.stack((torch.where(left_out, 0.0, loss), (~left_out).to(loss.dtype)))
 
     def compute_loss(
         self,
@@ -300,19 +340,19 @@ class Data2VecTrainer(UpdateTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        if model.training and self.drops_layers:
-            layers = kept_layers(self.unwrapped().config, self.args.seed, self.state.global_step)
+        layers = kept_layers(self.part(inputs).config, self.args.seed, self.state.global_step)
+        if model.training and layers is not None:
             inputs = inputs | {"kept_layers": layers}
         loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
-            self._observe(output)
+            self._observe(output, inputs.get(MODALITY, ""))
         return (loss, output) if return_outputs else loss
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor | None, None, None]:
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(self.unwrapped().at_step(inputs, None)))
+            loss = self.compute_loss(model, self._prepare_inputs(self.part(inputs).at_step(inputs, None)))
         return loss.detach().mean(), None, None
 
     # ---- teacher ----
@@ -339,7 +379,7 @@ class Data2VecTrainer(UpdateTrainer):
 
     # ---- health ----
 
-    def _observe(self, output: Data2VecForPreTrainingOutput) -> None:
+    def _observe(self, output: Data2VecForPreTrainingOutput, modality: str) -> None:
         if self._last_log is None:
             self._last_log = self.clock.seconds()
         else:
@@ -348,12 +388,17 @@ class Data2VecTrainer(UpdateTrainer):
             self._seen[1] += batch * time_steps if output.real is None else output.real.sum()
         step, every = self.state.global_step + 1, max(int(self.state.logging_steps or 1), 1)
         if step % every == 0 or step in (1, self.state.max_steps):  # the steps that are logged
-            self.meter.update(output)
+            self.meters[modality].update(output)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs["loss"] = self.non_finite.mean_of_applied(logs["loss"], self.state.global_step)
-            logs |= self.meter.summary(self._sum_over_ranks)
+            for name, meter in self.meters.items():
+                logs |= {prefix_of(name) + key: value for key, value in meter.summary(self._sum_over_ranks).items()}
+            for name, sums in self._losses.items():
+                loss, updates = self._sum_over_ranks(sums).tolist()
+                logs |= {f"{prefix_of(name)}loss": loss / updates} if updates else {}
+                sums.zero_()
             samples, tokens = self._sum_over_ranks(self._seen).tolist()
             now = self.clock.seconds()
             seconds = now - (self._last_log or now)
@@ -370,6 +415,15 @@ class Data2VecTrainer(UpdateTrainer):
         return self.accelerator.reduce(tensor, "sum")
 
     # ---- checkpoints ----
+
+    def unlogged(self) -> dict[str, Any]:
+        return super().unlogged() | {"of_modalities": {name: sums.tolist() for name, sums in self._losses.items()}}
+
+    def restore_unlogged(self, ranks: list[dict[str, Any]]) -> None:
+        super().restore_unlogged(ranks)
+        for rank in ranks:
+            for name, sums in rank["of_modalities"].items():
+                self._losses[name] += torch.tensor(sums, device=self.args.device) / len(ranks)
 
     def layout(self) -> Layout:
         sampler = self.data.batch_sampler

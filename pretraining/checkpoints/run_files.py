@@ -6,6 +6,8 @@ from pathlib import Path
 
 CARD, WHOLE = "README.md", "pretraining"  # the sub-folder holds student, teacher and head of a finished run
 
+RESERVED = (WHOLE, "logs", "runs", "predictions", "language_model")  # folders that no modality of a joint run may be
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old text or the new one, never a part."""

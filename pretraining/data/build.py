@@ -84,6 +84,11 @@ class PretrainingData:
     probe_collator: Callable[[Sequence[dict[str, Any]]], Any] | None = None
     label_names: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> dict[str, "PretrainingData"]:
+        """The data of each modality; under no name where there is one modality."""
+        return {"": self}
+
     def loader_arguments(self) -> dict[str, Any]:
         """What a `DataLoader` of `train_dataset` is given besides workers."""
         batches = {"batch_size": None} if self.batch_sampler is None else {"batch_sampler": self.batch_sampler}
@@ -142,6 +147,7 @@ def build_data(
     num_processes: int = 1,
     process_index: int = 0,
     gradient_accumulation_steps: int = 1,
+    name: str = "",
 ) -> PretrainingData:
     """Open the sources and make everything that turns them into batches.
 
@@ -153,6 +159,7 @@ def build_data(
         processor: of a checkpoint that is trained on; None makes a new one.
         num_processes, process_index, gradient_accumulation_steps: ranks, this rank, and batches of an optimizer step;
             an epoch gives every rank the same number of whole steps.
+        name: of the modality in a joint run, for `skipped.jsonl`.
 
     Raises:
         ValueError: a source, a file or a field is not usable; the message names it and the fix.
@@ -166,13 +173,14 @@ def build_data(
     modality = modality_class(args, config, processor)
     options = modality.source_options
     count = batch_size if args.batch_cost is None else None
+    prefix = f"{name}/" if name else ""
     bounds: dict[str, Any] = {"batch_size": count, "batch_cost": args.batch_cost}
     bad: dict[str, Any] = {"max_bad_share": args.max_bad_share}
     evaluation = eval_sampler = None
     if args.eval_sources:
         held_out = load_sources(args.eval_sources, modality.kind, default_split="validation", **options)
         rows = [modality.prepare(dataset) for dataset in held_out]
-        evaluation = PretrainingDataset(rows, modality, seed=seed, augment=False, part="eval", **bad)
+        evaluation = PretrainingDataset(rows, modality, seed=seed, augment=False, part=f"{prefix}eval", **bad)
         eval_batches = BatchSampler(
             evaluation.lengths, len(evaluation), seed=seed, num_batches_multiple=num_processes, **bounds
         )
@@ -196,7 +204,7 @@ def build_data(
         )
     else:
         rows = [modality.prepare(dataset) for dataset in sources]
-        train = PretrainingDataset(rows, modality, seed=seed, **bad)
+        train = PretrainingDataset(rows, modality, seed=seed, part=f"{prefix}train", **bad)
         sampler = BatchSampler(
             train.lengths,
             len(train),

@@ -233,6 +233,7 @@ BUILT_IN = {
     "medcoss-volume": ModelType(MEDCOSS, VOLUMES, Home(CONFIGS_MEDCOSS, "MedCossVolumeConfig")),
     "point2vec": ModelType(POINT2VEC, POINTS, Home("data2vec.modeling.configuration_point2vec", "Point2VecConfig")),
 }
+JOINT = "data2vec2-joint"  # several of them in one model, each with its own data; no published method
 # Method of each model type. One of another package that is not here is taken to be of the family whose classes it
 # extends; `METHODS["my-type"] = Method(...)` says more.
-METHODS = {model_type: built.method for model_type, built in BUILT_IN.items()}
+METHODS = {model_type: built.method for model_type, built in BUILT_IN.items()} | {JOINT: DATA2VEC2}

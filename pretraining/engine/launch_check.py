@@ -78,6 +78,8 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None, config
 
 def leaves_unused(args: Any, config: Any) -> str | None:
     """The setting that leaves some parameters without a gradient in some updates; None where there is none."""
+    if modalities := getattr(config, "modalities", None):
+        return f"the modalities {', '.join(modalities)}"
     for section, settings, name in (("model", config, "layerdrop"), ("training", args, "freeze_encoder_steps")):
         if value := getattr(settings, name, None):
             return f"{section}.{name} = {value}"

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import broadcast_object_list
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..engine.distributed import EngineTrainer
 from ..monitoring.clock import TrainingClock
+from ..monitoring.logs import prefix_of
 from .probe import Collate, Example, batches_of, extract_features, knn_accuracy, subset, svm_accuracy, teacher_encoder
 
 
@@ -30,6 +31,7 @@ class ProbeCallback(TrainerCallback):
         probe_steps: how often, 1 or more.
         svm: also a linear support vector machine.
         clock: the trainer's, which stands while this measures.
+        modality: of a joint run, in front of what is logged: `audio/probe/knn_student`.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class ProbeCallback(TrainerCallback):
         probe_steps: int,
         clock: TrainingClock,
         svm: bool = False,
+        modality: str = "",
     ):
         self.trainer, self.collate, self.probe_steps, self.clock = trainer, collate, probe_steps, clock
-        self.svm = svm
+        self.svm, self.modality, self.prefix = svm, modality, prefix_of(modality) + SCORE
         self.splits = {"train": train, "test": test}
         self.last_step = -1
 
@@ -57,7 +60,7 @@ class ProbeCallback(TrainerCallback):
     ) -> None:
         if state.global_step == 0:
             self._probe(state, control)
-        elif any("probe/knn_student" in log and log["step"] == state.global_step for log in state.log_history):
+        elif any(f"{self.prefix}knn_student" in log and log["step"] == state.global_step for log in state.log_history):
             self.last_step = state.global_step  # continued from a checkpoint made after that probe
 
     def on_step_end(
@@ -79,13 +82,14 @@ class ProbeCallback(TrainerCallback):
             with self.clock.paused():
                 self._measure(control, model)
 
-    def _measure(self, control: TrainerControl, model: PreTrainedModel) -> None:
+    def _measure(self, control: TrainerControl, model: Any) -> None:
         scores: dict[str, float] = {}
+        model = model.parts[self.modality]
         for name, encoder in (("student", model.base_model), ("teacher", teacher_encoder(model))):
             train, test = self._features(encoder, "train"), self._features(encoder, "test")
-            scores[f"probe/knn_{name}"] = knn_accuracy(*train, *test)
+            scores[f"{self.prefix}knn_{name}"] = knn_accuracy(*train, *test)
             if self.svm:
-                scores[f"probe/svm_{name}"] = svm_accuracy(*train, *test)
+                scores[f"{self.prefix}svm_{name}"] = svm_accuracy(*train, *test)
         # logging clears the flag: the step's own log, due after this callback, would be lost
         should_log = control.should_log
         self.trainer.log(scores)
@@ -95,8 +99,9 @@ class ProbeCallback(TrainerCallback):
         return extract_features(encoder, batches_of(self.examples[split], self.collate))
 
 
-def last_scores(state: TrainerState, prefix: str) -> dict[str, float]:
+def last_scores(state: TrainerState, prefix: str, modality: str = "") -> dict[str, float]:
     """What the probe last measured, alike on all ranks, under names with `prefix`; empty where it measures nothing."""
-    found = [{name: row[name] for row in state.log_history for name in row if name.startswith(SCORE)}]
+    own = prefix_of(modality) + SCORE
+    found = [{name: row[name] for row in state.log_history for name in row if name.startswith(own)}]
     broadcast_object_list(found)  # the main process alone has logged it
-    return {f"{prefix}{name}": value for name, value in found[0].items()}
+    return {f"{prefix}{name.removeprefix(prefix_of(modality))}": value for name, value in found[0].items()}

@@ -85,11 +85,13 @@ def write_report(
     class_names: Sequence[str] | None = None,
     settings: ReportArguments,
     seed: int = 0,
+    modality: str = "",
 ) -> dict[str, Any]:
     """Measure, print the report, and write `report.json`, `report.md` and `report.png` into the run folder.
 
     Args:
         run_dir: the run folder, whose top holds the encoder.
+        modality: of a joint run, which is measured; its report goes into the folder of its name.
         pretrained, teacher, untrained: encoders; the last is the first with its initial weights. The student's device
             is used for all.
         probe_train, probe_test: labelled examples, as `collate` takes them (without masks).
@@ -144,6 +146,7 @@ def write_report(
     commonest = np.bincount(labels[0]).argmax()
     results = {
         "model_folder": str(run_dir),
+        "modality": modality,
         "model_type": pretrained.config.model_type,
         "main_input_name": pretrained.main_input_name,
         "parameters": pretrained.num_parameters(),
@@ -163,6 +166,7 @@ def write_report(
         "health": _health(log_history),
     }
     text = report_text(results)
+    run_dir = run_dir / modality
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "report.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (run_dir / "report.md").write_text(text, encoding="utf-8")

@@ -8,6 +8,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
+from .logs import logs_of, prefix_of
+
 
 logger = logging.get_logger(__name__)
 
@@ -40,6 +42,7 @@ class CollapseGuard(TrainerCallback):
         min_position_share: lower limit of position_std / target_std.
         min_rank_share: lower limit of effective_rank / the first one logged.
         utterance_only: the loss of positions has no weight.
+        modality: of a joint run, whose numbers are judged.
     """
 
     start_step: int = 5000
@@ -50,6 +53,7 @@ class CollapseGuard(TrainerCallback):
     min_position_share: float = 0.1
     min_rank_share: float = 0.5
     utterance_only: bool = False
+    modality: str = ""
     explanation: str | None = None  # set when the run was stopped
 
     def __post_init__(self) -> None:
@@ -63,10 +67,12 @@ class CollapseGuard(TrainerCallback):
         limits = {"target_std": self.min_target_std, "prediction_std": self.min_prediction_std}
         if self.utterance_only:
             limits = {f"utterance_{name}": self.min_utterance_std for name in limits}
+        prefix = prefix_of(self.modality)
         watched = {name: (logs.get(name, math.nan), limit) for name, limit in limits.items()}
         share = logs.get("position_std", math.nan) / max(logs.get("target_std", math.nan), 1e-12)
         watched["position_std / target_std"] = (share, self.min_position_share)
-        return [f"{name} = {value:.4f} is below {limit}" for name, (value, limit) in watched.items() if value < limit]
+        below = {prefix + name: (value, limit) for name, (value, limit) in watched.items() if value < limit}
+        return [f"{name} = {value:.4f} is below {limit}" for name, (value, limit) in below.items()]
 
     def lost_rank(self, ranks: Sequence[float]) -> bool:
         """Whether of all effective ranks logged so far the last `patience` are below the share of the first."""
@@ -81,11 +87,12 @@ class CollapseGuard(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if logs is not None and "effective_rank" in logs and not self.warned_of_rank:
+        logs = logs_of(logs or {}, self.modality)
+        if "effective_rank" in logs and not self.warned_of_rank:
             self._watch_rank(state)
-        if logs is not None and not self.utterance_only:
+        if not self.utterance_only:
             self._watch_utterances(state, logs.get("utterance_target_std", math.nan))
-        if logs is None or "target_std" not in logs or state.global_step < self.start_step:
+        if "target_std" not in logs or state.global_step < self.start_step:
             return
         found = self.findings(logs)
         if not found:
@@ -108,22 +115,24 @@ class CollapseGuard(TrainerCallback):
         control.should_training_stop = True
 
     def _watch_rank(self, state: TrainerState) -> None:
-        ranks = [
-            row["effective_rank"] for row in state.log_history if math.isfinite(row.get("effective_rank", math.nan))
-        ]
+        name = f"{prefix_of(self.modality)}effective_rank"
+        ranks = [row[name] for row in state.log_history if math.isfinite(row.get(name, math.nan))]
         self.warned_of_rank = self.lost_rank(ranks)
         if self.warned_of_rank:
             logger.warning(
-                f"step {state.global_step}: effective_rank = {ranks[-1]:.1f}, at first {ranks[0]:.1f}, and below "
+                f"step {state.global_step}: {name} = {ranks[-1]:.1f}, at first {ranks[0]:.1f}, and below "
                 f"{self.min_rank_share:g} of it for {self.patience} logs. The targets use ever fewer directions, "
                 f"which the spreads do not show. The run goes on.\n{REMEDIES}"
             )
 
     def _watch_utterances(self, state: TrainerState, spread: float) -> None:
+        if math.isnan(spread):  # not logged
+            return
         self.alike = self.alike + 1 if spread < self.min_utterance_std else 0
         if self.alike == self.patience:
             logger.warning(
-                f"step {state.global_step}: utterance_target_std = {spread:.4f} is below {self.min_utterance_std}, "
+                f"step {state.global_step}: {prefix_of(self.modality)}utterance_target_std = {spread:.4f} is below "
+                f"{self.min_utterance_std}, "
                 f"for {self.patience} logs: the target of whole samples is the same for all, which teaches nothing. "
                 "With objective.target_layer_norm = 'instance' and no target_norm their mean over time is zero: set "
                 "target_norm: layer, or cls_loss_weight: 0. The run goes on."
@@ -148,6 +157,7 @@ class DivergenceGuard(TrainerCallback):
     patience: int = 3
     factor: float = 100.0
     floor: float = 0.1
+    modality: str = ""  # of a joint run, whose loss is judged
     explanation: str | None = None  # set when the run was stopped
 
     def __post_init__(self) -> None:
@@ -161,17 +171,18 @@ class DivergenceGuard(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        losses = [row for row in state.log_history if math.isfinite(row.get("loss", math.nan))]
-        if logs is None or not losses or logs.get("loss") != losses[-1]["loss"]:
+        name = f"{prefix_of(self.modality)}loss"
+        losses = [row for row in state.log_history if math.isfinite(row.get(name, math.nan))]
+        if logs is None or not losses or logs.get(name) != losses[-1][name]:
             return
-        first, loss = losses[0], logs["loss"]
-        self.strikes = self.strikes + 1 if loss > self.factor * max(first["loss"], self.floor) else 0
+        first, loss = losses[0], logs[name]
+        self.strikes = self.strikes + 1 if loss > self.factor * max(first[name], self.floor) else 0
         if not self.strikes:
             return
         control.should_save = False
         if self.strikes >= self.patience or state.global_step >= state.max_steps:
             self.explanation = (
-                f"The loss has exploded: {first['loss']:.4g} at step {first['step']}, {loss:.4g} at step "
+                f"The {name} has exploded: {first[name]:.4g} at step {first['step']}, {loss:.4g} at step "
                 f"{state.global_step}, and it did not come back. Nothing was saved since then. Lower learning_rate, "
                 "lengthen the warm-up or clip gradients (max_grad_norm)."
             )

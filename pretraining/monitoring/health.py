@@ -6,6 +6,7 @@
     step, max_steps, epoch, loss, learning_rate, target_std, prediction_std, position_std, effective_rank,
     samples_per_second, tokens_per_second        as last logged; null before the first log
     loss_<term>, utterance_target_std, utterance_prediction_std    the same, of a loss with several terms
+    <modality>/loss, <modality>/target_std, ...    the same, of each modality of a joint run
     last_checkpoint  the newest complete one, null before
     skipped          files left out so far, by kind
     message          why it stopped, where it did
@@ -140,7 +141,10 @@ class Health(TrainerCallback):
 
 
 def _watched(logs: list[dict[str, float]]) -> dict[str, float]:
-    return {name: log[name] for log in logs for name in log if name in WATCHED or name.startswith(OF_TERMS)}
+    """What is watched; of a modality in a joint run under its name and a slash."""
+    own = {name: name.rpartition("/")[2] for log in logs for name in log}
+    kept = {name for name, last in own.items() if last in WATCHED or last.startswith(OF_TERMS)}
+    return {name: log[name] for log in logs for name in log if name in kept}
 
 
 def _total(skipped: dict[str, Any]) -> int:

@@ -65,6 +65,8 @@ class SweepArguments(CheckedArguments):
 
     def check_measured(self, run: Run) -> None:
         """ValueError where the runs would not have the measure."""
+        if run.modalities:
+            raise ValueError("A sweep compares runs of one modality: take a recipe without modalities.")
         if self.measure.startswith("probe/"):
             there = run.data.probe is not None and run.training.probe_steps > 0
             fix = "give labelled data, data.probe, and training.probe_steps; or use a measure without labels"

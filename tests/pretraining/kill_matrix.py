@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import load_file
 from transformers.trainer_pt_utils import safe_globals
 
-from data2vec.tests.pretraining.tiny_runs import MODELS, write_recipe, write_sources
+from data2vec.tests.pretraining.tiny_runs import JOINT, MODELS, write_recipe, write_sources
 
 
 COUNTS = ("kills", "before the first", "in a write", "exact")  # the first and the write: of a checkpoint
@@ -268,7 +268,7 @@ def _line(row: Mapping[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="of each system")
-    parser.add_argument("--systems", nargs="*", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--systems", nargs="*", default=list(MODELS), choices=[*MODELS, JOINT])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=60, help="updates of a run; every second one is saved")
     args = parser.parse_args()

@@ -17,6 +17,7 @@ from data2vec.modeling import (
     Data2VecVisionForPreTraining,
     EatForPreTraining,
     Emotion2vecForPreTraining,
+    JointForPreTraining,
     Point2VecForPreTraining,
     SvData2VecForPreTraining,
 )
@@ -42,6 +43,7 @@ CLASSES = {
 }
 SETS = {"audioset": "audio", "streams": "sv"}  # recipes by the name of their data -> modality
 BASES = [name.replace("_v2", "") + "_base" + "_v2" * name.endswith("_v2") for name in CLASSES]
+CLASSES["joint"] = JointForPreTraining  # whose defaults are those of its modalities
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 

@@ -219,12 +219,12 @@ class TestCollapse:
         )  # fmt: skip
         trainer.train()
         assert trainer.state.global_step < 400
-        text = trainer.guard.explanation
+        text = trainer.collapsed
         assert "has collapsed" in text and "is below" in text and "learning_rate" in text and "ema_decay" in text
         newest = max(int(p.name.split("-")[1]) for p in tmp_path.glob("checkpoint-*"))
-        assert newest < trainer.guard.unhealthy_since
+        assert newest < trainer.guards[""].unhealthy_since
         state = json.loads((tmp_path / f"checkpoint-{newest}" / "trainer_state.json").read_text())
-        assert not trainer.guard.findings(state["log_history"][-1])
+        assert not trainer.guards[""].findings(state["log_history"][-1])
 
     def test_targets_that_depend_on_the_position_only(self):
         """The collapse that loss and ordinary spread do not show."""

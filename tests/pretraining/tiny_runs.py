@@ -57,6 +57,7 @@ MASKING: dict[str, dict[str, Any]] = {
     "figures-1": {"method": "random", "prob": 0.66},
     "av-1": {"method": "span", "prob": 0.5, "length": 2},
 }
+JOINT = "joint-2"  # a system of three of them
 # what the methods without family have besides
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "points-1": {"decoder": {"method": "transformer", "layers": 1, "add_positions_to_every_layer": True}},
@@ -101,6 +102,8 @@ def _npy(array: np.ndarray) -> bytes:
 
 def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str, Any]:
     """A tiny recipe of a system; `fields` are training's, and data's `streaming`."""
+    if system == JOINT:
+        return joint_recipe(sources, output, **fields)
     modality, family = system.split("-")
     sounds = {"sources": [{"path": str(sources / "audio")}], "max_seconds": 0.35}
     sounds |= {} if fields.get("gradient_accumulation_steps") else {"batch_seconds": 1.2}
@@ -134,6 +137,24 @@ def recipe(system: str, sources: Path, output: Path, **fields: Any) -> dict[str,
     }  # fmt: skip
     model = ENCODER | MODELS[system]
     return {"model": model, "objective": objective, "data": data, "training": training | fields}
+
+
+def joint_recipe(sources: Path, output: Path, **fields: Any) -> dict[str, Any]:
+    """Images, text and speech on one trunk; speech has LayerDrop."""
+    singles = {name: recipe(f"{name}-2", sources, output, **fields) for name in ("vision", "text", "audio")}
+    schedule = {name: value for name, value in singles["text"]["objective"].items() if name.startswith("ema_")}
+    modalities = {
+        name: {
+            "model": {key: value for key, value in single["model"].items() if key not in (*ENCODER, "hidden_dropout")},
+            "objective": {key: value for key, value in single["objective"].items() if key not in schedule},
+            "data": single["data"],
+        }
+        for name, single in singles.items()
+    }
+    modalities["text"]["weight"] = 0.5
+    model = {"model_type": "data2vec2-joint", **ENCODER}
+    training = singles["text"]["training"]
+    return {"model": model, "objective": schedule, "modalities": modalities, "training": training}
 
 
 def write_recipe(folder: Path, name: str, system: str, sources: Path, **fields: Any) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from data2vec.pretraining.checkpoints.storage import damage
 from data2vec.pretraining.console.help import EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
 from data2vec.tests.pretraining.kill_matrix import WAYS, differences, finish, logged, matrix, start
-from data2vec.tests.pretraining.tiny_runs import MODELS, write_recipe, write_sources
+from data2vec.tests.pretraining.tiny_runs import JOINT, MODELS, write_recipe, write_sources
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,20 @@ def test_two_processes_are_killed(tmp_path, sources, undisturbed):
     assert start(path, **launch, signal_at=(3, 4, signal.SIGKILL)).wait() == -signal.SIGKILL
     finish(path, **launch)
     assert not differences(undisturbed, tmp_path / "run")
+
+
+def test_a_joint_run_on_two_processes_is_killed(tmp_path, sources):
+    """In the midst of a pass, with losses of several modalities that no log has told of yet."""
+    launch, fields = how("2 processes, accumulation 2")
+    one = write_recipe(tmp_path, "one", JOINT, sources, **fields)
+    finish(one, **launch)
+    other = write_recipe(tmp_path, "other", JOINT, sources, **fields)
+    assert start(other, **launch, signal_at=(3, 4, signal.SIGKILL)).wait() == -signal.SIGKILL
+    finish(other, **launch)
+    assert not differences(one.with_suffix(""), tmp_path / "other")
+    logs = logged(tmp_path / "other")
+    losses = {name for log in logs for name in log if name.endswith("/loss")}
+    assert losses == {"vision/loss", "text/loss", "audio/loss"}
 
 
 def test_one_of_two_processes_is_told_to_stop(tmp_path, sources, undisturbed):
@@ -123,7 +137,7 @@ def test_damaged_checkpoints_only_are_no_start_from_the_beginning(tmp_path, sour
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", MODELS)
+@pytest.mark.parametrize("system", [*MODELS, JOINT])
 def test_matrix(tmp_path, system):
     (row,) = matrix(tmp_path, [system], kills=20, seed=0, steps=60)
     assert row["exact"] == row["kills"] == 20, row["wrong"]

@@ -133,7 +133,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number, capfd):
 
 def test_an_unhealthy_state_is_not_saved_by_a_signal_either(tmp_path):
     trainer = make_trainer(tmp_path, callbacks=[Interrupt(3)], save_steps=2)
-    trainer.guard.unhealthy_since = 3
+    trainer.guards[""].unhealthy_since = 3
     trainer.train()
     assert trainer.preempted and trainer.state.global_step == 3 and steps(tmp_path) == []
 

@@ -96,7 +96,7 @@ def test_a_bad_batch_in_a_step_that_is_logged(tmp_path):
     logged = {log["step"]: log["effective_rank"] for log in trainer.state.log_history if "effective_rank" in log}
     assert [step for step in logged if math.isnan(logged[step])] == [4] and trainer.state.global_step == 8
     again, _ = run(tmp_path, [4], "everything", logging_steps=2, save_steps=4, resume=str(tmp_path / "checkpoint-4"))
-    assert again.state.global_step == 8 and not trainer.guard.explanation
+    assert again.state.global_step == 8 and not trainer.collapsed
 
 
 def test_it_stops_after_several_in_a_row_and_names_the_examples(tmp_path):
