@@ -239,9 +239,7 @@ class Data2VecTrainer(UpdateTrainer):
             model=model,
             args=args,
             train_dataset=data.train_dataset,
-            # the probe alone is an evaluation, too
-            eval_dataset=data.eval_dataset
-            or next(filter(None, (part.probe_test for part in data.parts.values())), None),
+            eval_dataset=data.eval_dataset or next(filter(None, probed), None),  # the probe alone is one, too
             data_collator=data.collator,
             processing_class=data.processor,
             **kwargs,
