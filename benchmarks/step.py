@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", choices=["base", "tiny"], default="base")
     made.add_argument("--batch", type=int, help="samples of a step (default: the system's)")
     made.add_argument("--length", type=int, help="seconds, pixels of a side, or tokens (default: the system's)")
-    made.add_argument("--views", type=int, help="masks a sample, data2vec 2.0 only (default: the system's)")
+    made.add_argument("--views", type=int, help="masks per sample, data2vec 2.0 only (default: the system's)")
     made.add_argument("--dropout", action="store_true", help="the recipe's dropouts instead of none")
     made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--warmup", type=int, default=2)

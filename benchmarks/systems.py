@@ -29,7 +29,7 @@ class System:
 
     Attributes:
         length: of an example: seconds of sound, pixels of an image's side, or tokens.
-        views: masks a sample; None in data2vec 1.
+        views: masks per sample; None in data2vec 1.
     """
 
     recipe: str

@@ -14,7 +14,8 @@ class LabelledSource(Source):
     where: ClassVar[str] = "data.train, data.validation or data.test"
 
     label_column: str = field(
-        default="label", metadata={"help": "column of the labels; of a folder of files, they are its sub-folders"}
+        default="label",
+        metadata={"help": "column with the labels; for a folder of files, the sub-folders are the labels"},
     )
 
     def __post_init__(self) -> None:
@@ -29,26 +30,28 @@ class FineTuneDataArguments(CheckedArguments):
     where: ClassVar[str] = "data"
     source_class: ClassVar[type[LabelledSource]] = LabelledSource
 
-    train: LabelledSource = field(metadata={"help": "what is trained on: {path: FOLDER_OR_DATASET, split: train}"})
+    train: LabelledSource = field(metadata={"help": "training data: {path: FOLDER_OR_DATASET, split: train}"})
     validation: LabelledSource | None = field(
-        default=None, metadata={"help": "what settings and the best checkpoint are chosen on"}
+        default=None, metadata={"help": "data for choosing settings and the best checkpoint"}
     )
-    test: LabelledSource | None = field(default=None, metadata={"help": "what chooses nothing; measured at the end"})
+    test: LabelledSource | None = field(
+        default=None, metadata={"help": "data for the final evaluation; never used to choose anything"}
+    )
     validation_share: float = field(
         default=0.0,
-        metadata={"help": "share of train that is held out as validation, where that has no source"},
+        metadata={"help": "share of train to hold out if there is no validation source"},
     )
     labels_per_class: int | None = field(
-        default=None, metadata={"help": "train on so many examples of each class, drawn with the run's seed"}
+        default=None, metadata={"help": "train on this many examples per class, drawn with the run's seed"}
     )
     skip_bad: bool = field(
         default=False,
         metadata={
-            "help": "read every file once beforehand and leave unusable ones out, counted and named in the log, "
+            "help": "read every file once beforehand and skip unusable ones, counted and named in the log, "
             "instead of stopping at the first"
         },
     )
-    num_proc: int = field(default=1, metadata={"help": "threads or processes that read files beforehand"})
+    num_proc: int = field(default=1, metadata={"help": "threads or processes for reading files beforehand"})
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):

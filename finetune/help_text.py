@@ -54,7 +54,7 @@ COMMANDS = {
     ),
     "run_audio_classification.py": Words(
         "audio-classification",
-        "Fine-tune an encoder for audio classification, one label a clip or several, and evaluate it; a recipe with "
+        "Fine-tune an encoder for audio classification, one label per clip or several, and evaluate it; a recipe with "
         "folds makes every fold the test set once (--fold 3 one of them).",
         "spoken_digits_small.yaml \\\n"
         "    --model_name_or_path runs/my_audio --data.train '{path: my_sounds/train}' \\\n"

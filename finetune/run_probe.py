@@ -2,7 +2,7 @@
 
     ... probe_vision.yaml                                       every layer, few labels, against untrained and raw
     ... probe_audio.yaml --weights teacher --layer average      the teacher's layers, averaged
-    ... probe_text.yaml --probes '[]' --per_step true           only write features, one vector a token
+    ... probe_text.yaml --probes '[]' --per_step true           only write features, one vector per token
 
 Exit codes: 0 done, 2 refused (the message names the field or the row, and the fix).
 """

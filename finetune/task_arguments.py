@@ -13,5 +13,5 @@ class TaskArguments(CheckedArguments):
     where: ClassVar[str] = "task"
 
     name: str | None = field(
-        default=None, metadata={"help": "which task it is, such as image-classification: `data2vec finetune` reads it"}
+        default=None, metadata={"help": "name of the task, such as image-classification; `data2vec finetune` reads it"}
     )

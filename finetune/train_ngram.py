@@ -56,7 +56,7 @@ class KneserNey:
                 for length in range(1, min(order, stop) + 1):
                     counts[length - 1][tuple(padded[stop - length : stop])] += 1
         if not counts[0]:
-            raise ValueError("The text has no sentence with a word: give another, one sentence a line.")
+            raise ValueError("The text has no sentence with a word: give another, one sentence per line.")
         self.counts = [self._continuations(counts, length) for length in range(1, order + 1)]
         self.discounts = [_discount(table) for table in self.counts]
         self.totals: list[Counter[Gram]] = []  # of each context: how often anything followed it

@@ -14,21 +14,23 @@ class FineTuneArguments(SharedArguments):
     """
 
     layer_decay: float = field(
-        default=1.0, metadata={"help": "learning rate of a block relative to that of the block above it; 1 is off"}
+        default=1.0, metadata={"help": "learning rate of a block, relative to the block above it; 1 is off"}
     )
     layer_decay_embeddings: bool = field(
-        default=True, metadata={"help": "false: what comes before the blocks learns at the full rate"}
+        default=True, metadata={"help": "false: the layers before the blocks learn at the full rate"}
     )
     head_learning_rate: float | None = field(
-        default=None, metadata={"help": "peak learning rate of what is not the encoder (default: learning_rate)"}
+        default=None, metadata={"help": "peak learning rate outside the encoder (default: learning_rate)"}
     )
-    freeze_encoder_steps: int = field(default=0, metadata={"help": "updates that train the head alone, at the start"})
+    freeze_encoder_steps: int = field(
+        default=0, metadata={"help": "train only the head for this many updates at the start"}
+    )
     freeze_feature_encoder: bool = field(
         default=False, metadata={"help": "never train the convolutional front end of a speech encoder"}
     )
     weights_ema_decay: float | None = field(
         default=None,
-        metadata={"help": "evaluate and save a moving average of the weights, with this decay an update"},
+        metadata={"help": "evaluate and save a moving average of the weights, with this decay per update"},
     )
 
     def __post_init__(self) -> None:

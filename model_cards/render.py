@@ -21,7 +21,7 @@ from data2vec.model_cards.report.verdict import verdict
 from data2vec.pretraining.checkpoints.run_files import CARD, write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.evaluation.plots import draw_curves
-from data2vec.pretraining.evaluation.report_text import markdown_table, percent, report_text, templates
+from data2vec.pretraining.evaluation.report_text import listed, markdown_table, percent, report_text, templates
 
 
 CURVES, REPORT_PICTURE = "curves.png", "report.png"
@@ -79,6 +79,7 @@ def without_tags(text: str) -> str:
 def _values(facts: Facts, curves: bool) -> dict[str, Any]:
     main = (facts.results or {}).get("main") or {}
     report = facts.run.report
+    classes = _classes(facts)
     return {
         "facts": facts,
         "words": facts.words,
@@ -93,8 +94,17 @@ def _values(facts: Facts, curves: bool) -> dict[str, Any]:
         "health": verdict(facts.run.log, facts.run.health) if facts.run.pretrains else None,
         "learned": report_text(report, "learned") if report and report.get("settings") else "",
         "last_probe": "".join(percent(value) for value in facts.logged("probe/knn_student")[-1:]),
+        "classes": listed(classes),
+        "guessing": f"{percent(1 / len(classes))} %" if classes else "",
         "main_words": f"{METRICS.get(main['metric'], ('', main['metric']))[1]} on {main['split']}" if main else "",
     }
+
+
+def _classes(facts: Facts) -> list[str]:
+    """Of a model that gives each example one class; none for any other."""
+    one = facts.config.get("problem_type") in (None, "single_label_classification")
+    names = list((facts.config.get("id2label") or {}).values())
+    return names if one and (facts.pipeline or "").endswith("-classification") and len(names) > 1 else []
 
 
 def main(argv: Sequence[str] | None = None) -> int:

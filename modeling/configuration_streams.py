@@ -71,7 +71,7 @@ class StreamsObjectiveConfig(ObjectiveConfig):
                 all(weight > 0 for weight in self.score_visible.values()),
                 "sets of streams with a weight above 0",
             ),
-            "views": (self.views is None, "null: several streams are masked once a sample"),
+            "views": (self.views is None, "null: several streams are masked once per sample"),
         }
         require("objective.", self, checks)
 

@@ -16,7 +16,7 @@ IMAGE_MEAN, IMAGE_STD = (0.421,), (0.165,)  # of the grey of mouth crops, from 0
 
 
 class AvData2VecFeatureExtractor(FeatureExtractionMixin):
-    """Log-mel energies, four frames of 10 ms in one, and grey crops of a mouth, both at 25 frames a second.
+    """Log-mel energies, four frames of 10 ms in one, and grey crops of a mouth, both at 25 frames per second.
 
     Args:
         num_mel_bins, num_stacked_frames (`int`): of an audio frame.
@@ -102,7 +102,7 @@ class AvData2VecFeatureExtractor(FeatureExtractionMixin):
         """
         Args:
             audio: a clip `(samples,)`, or a list of such.
-            videos: mouth crops of the same clip at 25 frames a second, `(frames, height, width)`, or a list of such.
+            videos: mouth crops of the same clip at 25 frames per second, `(frames, height, width)`, or a list of such.
             sampling_rate: of the sound, to be sure.
 
         Returns:

@@ -60,8 +60,8 @@ class Point2VecFeatureExtractor(FeatureExtractionMixin):
     def __call__(self, point_clouds: Any, seed: int | None = None, return_tensors: str = "pt") -> BatchFeature:
         """
         Args:
-            point_clouds: one cloud `(points, 3 or more)`, whose first three numbers a point are coordinates, or a list
-                of such; arrays, tensors or lists.
+            point_clouds: one cloud `(points, 3 or more)`, whose first three columns are coordinates, or a list of
+                clouds, as arrays, tensors or lists.
             seed: of what is sampled; the same points each time if `None`.
             return_tensors: `"pt"` or `"np"`.
 

@@ -49,7 +49,7 @@ class AvData2VecPreTrainedModel(Data2Vec2PreTrainedModel):
 
 
 class AvData2VecModel(AvData2VecPreTrainedModel, StreamsModel):
-    """The encoder of sound, of lips, or of both, at 25 frames a second."""
+    """The encoder of sound, of lips, or of both, at 25 frames per second."""
 
     embeddings_class = AvData2VecEmbeddings
     embeddings: AvData2VecEmbeddings

@@ -23,7 +23,7 @@ class Data2Vec2AudioForPreTraining(Data2Vec2AudioPreTrainedModel, Data2Vec2ForPr
     default_objective = Data2Vec2AudioConfig.default_objective
 
     def num_frames(self, samples: int | Tensor) -> int | Tensor:
-        """Frames that the front end makes of so many samples (320 samples a frame at the default strides)."""
+        """Frames that the front end makes of so many samples (320 samples per frame at the default strides)."""
         return self.base_model.embeddings.num_frames(samples)
 
     @can_return_tuple

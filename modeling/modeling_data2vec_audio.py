@@ -193,7 +193,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         return self.data2vec_audio.feature_projection.projection
 
     def num_frames(self, samples: int | torch.LongTensor) -> int | Tensor:
-        """Frames that the front end makes of so many samples (320 samples a frame at the default strides)."""
+        """Frames that the front end makes of so many samples (320 samples per frame at the default strides)."""
         return self._get_feat_extract_output_lengths(samples, add_adapter=False)
 
     def _add_positions(self, hidden: Tensor, real: Tensor | None, pos_conv_embed: Any) -> Tensor:

@@ -116,7 +116,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
                     init.trunc_normal_(token, std=self.config.initializer_range)
 
     def _position_bias(self, encoder: nn.Module, resolution: tuple[int, int], time: int) -> Tensor | None:
-        """The bias that all blocks share, made once a pass: `(1, heads, 1 + time, 1 + time)`."""
+        """The bias that all blocks share, made once per pass: `(1, heads, 1 + time, 1 + time)`."""
         shared = getattr(encoder, "relative_position_bias", None)  # which the stock encoder may lack
         if shared is None:
             return None

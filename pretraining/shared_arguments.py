@@ -44,12 +44,14 @@ class SharedArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collators decide what the model gets"})
     keep_freed_memory: bool = field(
         default=True,
-        metadata={"help": "on CPU: what a step frees stays with the process for the next; off: it goes to the system"},
+        metadata={"help": "on CPU: keep the memory that a step frees for the next step; off: return it to the system"},
     )
-    guard_patience: int = field(default=3, metadata={"help": "unhealthy logs in a row that stop the run; 0 is off"})
+    guard_patience: int = field(
+        default=3, metadata={"help": "stop the run after this many unhealthy logs in a row; 0 is off"}
+    )
     max_nonfinite_steps: int = field(
         default=10,
-        metadata={"help": "steps in a row, left out for a loss or gradient that is not finite, that stop the run"},
+        metadata={"help": "stop the run after this many skipped steps in a row (loss or gradient not finite)"},
     )
 
     def __post_init__(self) -> None:
@@ -135,12 +137,15 @@ class PretrainingArguments(SharedArguments):
 
     adam_beta2: float = field(default=0.98, metadata={"help": "beta2 of the papers' speech and text recipes"})
     adam_epsilon: float = field(default=1e-6, metadata={"help": "epsilon of the papers' recipes"})
-    max_grad_norm: float = field(default=0.0, metadata={"help": "gradient clipping; 0 is off and still logs the norm"})
-    decay_everything: bool = field(
-        default=False, metadata={"help": "weight decay on every parameter, biases and norms too, as the original did"}
+    max_grad_norm: float = field(
+        default=0.0, metadata={"help": "gradient clipping; 0 is off, but the norm is still logged"}
     )
-    probe_steps: int = field(default=0, metadata={"help": "updates between two k-NN probes on data.probe; 0 is off"})
-    guard_start_step: int = field(default=5000, metadata={"help": "updates before which no collapse is declared"})
+    decay_everything: bool = field(
+        default=False,
+        metadata={"help": "apply weight decay to every parameter, biases and norms too, as the original does"},
+    )
+    probe_steps: int = field(default=0, metadata={"help": "updates between k-NN probes on data.probe; 0 is off"})
+    guard_start_step: int = field(default=5000, metadata={"help": "first update at which a collapse can be declared"})
 
 
 Arguments = TypeVar("Arguments", bound=SharedArguments)

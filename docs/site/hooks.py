@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 LAYERS = ("modeling", "pretraining", "finetune", "model_cards")
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+PICTURES = (".png", ".svg", ".jpg")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml", ".sh": "bash"}
 ORIGINS: dict[str, Path] = {}  # page of the site -> the file of the repository that it shows
 
@@ -39,6 +40,9 @@ def on_files(files: Any, config: Any) -> Any:
             if name is None or name in ORIGINS:
                 continue
             ORIGINS[name] = target
+            if target.suffix in PICTURES:
+                files.append(File.generated(config, name, abs_src_path=str(target)))
+                continue
             files.append(File.generated(config, name, content=page_of(target)))
             if target.suffix == ".md":
                 waiting.append(target)
@@ -84,7 +88,7 @@ def site_page(target: Path) -> str | None:
     name = target.relative_to(ROOT).as_posix()
     if target.is_dir():
         return f"repository/{name}/list.md"
-    return f"repository/{name}" if target.suffix == ".md" else f"repository/{name}.md"
+    return f"repository/{name}" if target.suffix in (".md", *PICTURES) else f"repository/{name}.md"
 
 
 def page_of(target: Path) -> str:

@@ -1,4 +1,4 @@
-"""Audio classification: one label a clip (emotions, words, environmental sounds) or several (AudioSet).
+"""Audio classification: one label per clip (emotions, words, environmental sounds) or several (AudioSet).
 
 mean            the usual audio-classification model: a linear layer on the mean of the frames
 linear_softmax  a frame-classification model whose frames' probabilities are pooled, see heads.py (section 5.2 of
@@ -53,29 +53,30 @@ class AudioClassificationData(FineTuneDataArguments):
 
     max_seconds: float = field(
         default=10.0,
-        metadata={"help": "longer clips are cropped to this: at random in training, from the start in evaluation"},
+        metadata={"help": "crop longer clips to this: at random in training, to the start in evaluation"},
     )
     batch_seconds: float | None = field(
         default=None,
         metadata={
-            "help": "most audio in a training batch of one device, padding included; takes the place of "
+            "help": "limit of audio in a device's training batch, padding included; replaces "
             "per_device_train_batch_size"
         },
     )
     label_separator: str | None = field(
-        default=None, metadata={"help": "between the labels of a clip, where they are one text: 'Speech,Music'"}
+        default=None,
+        metadata={"help": "what separates the labels of a clip in one text, such as the comma in 'Speech,Music'"},
     )
     folds: list[str | int] | None = field(
         default=None,
         metadata={
-            "help": "cross-validation: splits of train.path, or values of fold_column; each is the test set once. "
-            "The command then runs all of them and gives their mean"
+            "help": "cross-validation: splits of train.path, or values of fold_column. Each is the test set once;"
+            " the command runs all of them and reports their mean"
         },
     )
     fold_column: str | None = field(
-        default=None, metadata={"help": "column of train that folds names values of, e.g. fold or speaker_id"}
+        default=None, metadata={"help": "column of train whose values are the folds, such as fold or speaker_id"}
     )
-    fold: int | None = field(default=None, metadata={"help": "run one fold alone, 1 to the number of folds"})
+    fold: int | None = field(default=None, metadata={"help": "run only this fold, from 1"})
     processor: dict[str, Any] = field(
         default_factory=dict,
         metadata={"help": "fields of the feature extractor that differ from the encoder's: {mean: ..., std: ...}"},
@@ -83,7 +84,7 @@ class AudioClassificationData(FineTuneDataArguments):
     clips_per_epoch: int | None = field(
         default=None,
         metadata={
-            "help": "train on so many clips an epoch, drawn without replacement, those with rare labels more often"
+            "help": "train on this many clips per epoch, drawn without replacement, those with rare labels more often"
         },
     )
 
@@ -109,44 +110,43 @@ class AudioClassificationArguments(TaskArguments):
 
     pooling: Literal["mean", "linear_softmax"] = field(
         default="mean",
-        metadata={"help": "how a clip is classified; mean: by the usual model for it, see finetune/audio/task.py"},
+        metadata={
+            "help": "how frames become one prediction per clip; mean is the usual model, see finetune/audio/task.py"
+        },
     )
     multi_label: bool = field(default=False, metadata={"help": "a clip may have several labels, or none"})
     head_norm: bool = field(
         default=False,
         metadata={
-            "help": "train with a batch norm in front of the classifier, which becomes part of its weights at the "
-            "end: see heads.py"
+            "help": "train with a batch norm before the classifier, folded into its weights at the end: see heads.py"
         },
     )
     binary_loss: bool = field(
         default=False,
-        metadata={"help": "each label has a probability of its own (binary cross-entropy), also where clips have one"},
+        metadata={"help": "give each label its own probability (binary cross-entropy), even if clips have one label"},
     )
-    label_smoothing: float = field(default=0.0, metadata={"help": "share of a target spread over all classes"})
+    label_smoothing: float = field(default=0.0, metadata={"help": "share of the label to spread over all classes"})
     roll: bool = field(
         default=False,
-        metadata={"help": "in training shift clips in a circle, and scale them by 0.5 to 1.5"},
+        metadata={"help": "in training, rotate clips in time and scale them by 0.5 to 1.5"},
     )
     noise: float = field(
-        default=0.0, metadata={"help": "largest uniform noise on training spectrograms, which then also shift in time"}
+        default=0.0,
+        metadata={"help": "largest uniform noise on training spectrograms, which are then also shifted in time"},
     )
     spec_augment: float = field(
-        default=0.0, metadata={"help": "largest share of mel bins, and of frames, that is covered in training"}
+        default=0.0, metadata={"help": "largest share of mel bins, and of frames, to mask in training"}
     )
     mixup: Literal["clips", "batches"] = field(
         default="clips",
         metadata={
-            "help": "what is mixed: sounds, each with another clip of the set, or what the encoder reads, a batch "
-            "with itself in reverse"
+            "help": "mix sounds, each with another clip of the set, or the encoder's inputs, a batch with its reverse"
         },
     )
-    mixup_prob: float = field(
-        default=0.0, metadata={"help": "share of the training clips, or batches, that are mixed"}
-    )
+    mixup_prob: float = field(default=0.0, metadata={"help": "share of the training clips or batches to mix"})
     mixup_beta: float = field(
         default=1.0,
-        metadata={"help": "of Beta(beta, beta), which draws the mixing share; 1: uniform"},
+        metadata={"help": "the mixing share is drawn from Beta(beta, beta); 1 is uniform"},
     )
 
     def __post_init__(self) -> None:
@@ -238,8 +238,8 @@ class AudioClassification(Task[AudioClassificationArguments, AudioClassification
         for split, rows in splits.items():
             if is_list(rows.features[LABEL]) or self.data_args.label_separator is not None:
                 raise ValueError(
-                    f"data.{split}: the label column holds several labels a row: set task.multi_label = true, or name "
-                    "another label_column and leave data.label_separator out."
+                    f"data.{split}: the label column holds several labels per row: set task.multi_label = true, or "
+                    "name another label_column and remove data.label_separator."
                 )
         return number_labels(splits)
 

@@ -39,7 +39,7 @@ IGNORED = -100  # padding of labels, as everywhere in `transformers`
 class TranscribedSource(LabelledSource):
     """One place that transcribed speech comes from."""
 
-    label_column: str = field(default="text", metadata={"help": "column of the transcripts"})
+    label_column: str = field(default="text", metadata={"help": "column with the transcripts"})
 
 
 @dataclass(kw_only=True)
@@ -49,13 +49,13 @@ class CtcDataArguments(FineTuneDataArguments):
     source_class: ClassVar[type[LabelledSource]] = TranscribedSource
 
     max_seconds: float | None = field(
-        default=None, metadata={"help": "longer clips are left out of training; evaluation reads all"}
+        default=None, metadata={"help": "skip longer clips in training; evaluation uses all"}
     )
-    min_seconds: float = field(default=0.0, metadata={"help": "shorter clips are left out of training"})
+    min_seconds: float = field(default=0.0, metadata={"help": "skip shorter clips in training"})
     batch_seconds: float | None = field(
         default=None,
         metadata={
-            "help": "most audio in a training batch of one device, padding included; takes the place of "
+            "help": "limit of audio in a device's training batch, padding included; replaces "
             "per_device_train_batch_size"
         },
     )

@@ -84,7 +84,7 @@ class LanguageModelDecoder:
         if words is None and path.suffix != ".arpa":
             raise ValueError(
                 f"task.language_model = {str(path)!r} is invalid: a binary model does not tell its words, name a "
-                "file of them, one a line, in task.language_model_words, or give the .arpa file."
+                "file of them, one per line, in task.language_model_words, or give the .arpa file."
             )
         self.alphabet = _alphabet(tokenizer)
         try:

@@ -47,26 +47,25 @@ PADDED = -100.0  # what the `Trainer` fills batches of predictions up with; a fr
 class CtcArguments(StreamsTaskArguments):
     """The `task` fields of a recipe for speech recognition."""
 
-    letter_case: str = field(default="upper", metadata={"help": "of transcripts: upper, lower or keep"})
+    letter_case: str = field(default="upper", metadata={"help": "case of the transcripts: upper, lower or keep"})
     removed_characters: str = field(
-        default=PUNCTUATION, metadata={"help": "characters of transcripts that are read as spaces"}
+        default=PUNCTUATION, metadata={"help": "characters of transcripts to replace by spaces"}
     )
-    letters: str = field(
-        default="", metadata={"help": "letters of the vocabulary beside those of the training transcripts"}
-    )
+    letters: str = field(default="", metadata={"help": "letters to add to those of the training transcripts"})
     language_model: str | None = field(
-        default=None, metadata={"help": "n-gram model to decode with: an .arpa file, or one of KenLM's build_binary"}
+        default=None,
+        metadata={"help": "n-gram model for decoding: an .arpa file, or a binary one from KenLM's build_binary"},
     )
     language_model_words: str | None = field(
-        default=None, metadata={"help": "file with the words of a binary model, one a line"}
+        default=None, metadata={"help": "file with the words of a binary model, one per line"}
     )
-    beam_width: int = field(default=100, metadata={"help": "prefixes that the search keeps"})
+    beam_width: int = field(default=100, metadata={"help": "beam width of the search"})
     alphas: list[float] = field(
         default_factory=lambda: [0.25, 0.5, 0.75, 1.0, 1.5, 2.0],
-        metadata={"help": "weights of the language model that are tried on validation"},
+        metadata={"help": "weights of the language model to try on validation"},
     )
     betas: list[float] = field(
-        default_factory=lambda: [-1.0, 0.0, 1.0, 2.0], metadata={"help": "what a word adds, tried with each of alphas"}
+        default_factory=lambda: [-1.0, 0.0, 1.0, 2.0], metadata={"help": "bonuses per word to try with each alpha"}
     )
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ class ImageClassificationArguments(TaskArguments):
     """
 
     pooling: Literal["mean", "cls"] = field(
-        default="mean", metadata={"help": "what the head reads: the mean of the patches, or the class token"}
+        default="mean", metadata={"help": "input of the head: the mean of the patches, or the class token"}
     )
     crop: Literal["random_resized", "shift", "none"] = field(
         default="random_resized", metadata={"help": "as data.crop of a pretraining recipe"}
@@ -23,19 +23,25 @@ class ImageClassificationArguments(TaskArguments):
     crop_area: list[float] = field(
         default_factory=lambda: [0.08, 1.0], metadata={"help": "smallest and largest area of a random_resized crop"}
     )
-    shift_pixels: int = field(default=0, metadata={"help": "how far crop: shift moves an image; edges are repeated"})
+    shift_pixels: int = field(default=0, metadata={"help": "how far `crop: shift` moves an image; edges are repeated"})
     flip: float = field(default=0.0, metadata={"help": "probability of a horizontal flip"})
     rand_augment_operations: int = field(default=0, metadata={"help": "operations of RandAugment; 0 is off"})
     rand_augment_magnitude: float = field(default=9.0, metadata={"help": "strength of each of them, 0 to 10"})
     rand_augment_spread: float = field(default=0.5, metadata={"help": "standard deviation of the strength"})
-    rand_augment_probability: float = field(default=0.5, metadata={"help": "of a drawn operation to be applied"})
+    rand_augment_probability: float = field(
+        default=0.5, metadata={"help": "probability of applying a drawn operation"}
+    )
     erasing: float = field(default=0.0, metadata={"help": "probability of random erasing"})
-    mixup: float = field(default=0.0, metadata={"help": "alpha of mixup: its share is drawn from Beta(alpha, alpha)"})
-    cutmix: float = field(default=0.0, metadata={"help": "alpha of cutmix; with both, either one at even odds"})
-    mix_probability: float = field(default=1.0, metadata={"help": "of a batch to be mixed at all"})
-    label_smoothing: float = field(default=0.0, metadata={"help": "share of a target spread over all classes"})
+    mixup: float = field(
+        default=0.0, metadata={"help": "alpha of mixup: the mixing share is drawn from Beta(alpha, alpha)"}
+    )
+    cutmix: float = field(
+        default=0.0, metadata={"help": "alpha of cutmix; with both above 0, each batch gets one of them at random"}
+    )
+    mix_probability: float = field(default=1.0, metadata={"help": "probability of mixing a batch at all"})
+    label_smoothing: float = field(default=0.0, metadata={"help": "share of the label to spread over all classes"})
 
-    head_scale: float = field(default=1.0, metadata={"help": "factor of the head's weights at the start"})
+    head_scale: float = field(default=1.0, metadata={"help": "factor for the initial weights of the head"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,15 +65,15 @@ class ImageClassificationData(FineTuneDataArguments):
     resolution: int | list[int] | None = field(
         default=None,
         metadata={
-            "help": "height and width that images are read at (default: the encoder's image_size); positions "
-            "are interpolated"
+            "help": "height and width of the images (default: the encoder's image_size); position embeddings are "
+            "interpolated"
         },
     )
     center_crop: float | None = field(
         default=None,
         metadata={
-            "help": "evaluation resizes the shorter side to resolution / center_crop and crops the middle; null: the "
-            "whole image is resized, its aspect with it"
+            "help": "evaluation resizes the shorter side to resolution / center_crop and crops the centre; null: "
+            "resize the whole image, ignoring its aspect ratio"
         },
     )
 

@@ -12,7 +12,7 @@ class PointsTaskArguments(TaskArguments):
     """The `task` section: augmentation in training, and evaluation."""
 
     scale: list[float] = field(
-        default_factory=lambda: [1.0, 1.0], metadata={"help": "smallest and largest factor, drawn for each axis"}
+        default_factory=lambda: [1.0, 1.0], metadata={"help": "smallest and largest scale, drawn for each axis"}
     )
     rotate: Literal["none", "vertical", "any"] = field(
         default="none", metadata={"help": "as data.rotate of a pretraining recipe"}
@@ -20,7 +20,7 @@ class PointsTaskArguments(TaskArguments):
     vertical: Literal["x", "y", "z"] = field(default="y", metadata={"help": "which axis points up"})
     votes: int = field(
         default=1,
-        metadata={"help": "evaluation averages the probabilities of so many groupings of a cloud"},
+        metadata={"help": "average the probabilities of this many groupings of a cloud in evaluation"},
     )
 
     def __post_init__(self) -> None:
@@ -34,11 +34,9 @@ class PointsTaskArguments(TaskArguments):
 class PointsFineTuneData(FineTuneDataArguments):
     """The fields of every task on point clouds."""
 
-    num_points: int | None = field(
-        default=None, metadata={"help": "points that are read of a cloud (default: as many as in pretraining)"}
-    )
+    num_points: int | None = field(default=None, metadata={"help": "points per cloud (default: as in pretraining)"})
     point_columns: int = field(
-        default=3, metadata={"help": "numbers a point where a row is a flat list; the first three are coordinates"}
+        default=3, metadata={"help": "numbers per point if a row is a flat list; the first three are coordinates"}
     )
 
     def __post_init__(self) -> None:
@@ -52,14 +50,14 @@ class PointCloudClassificationData(PointsFineTuneData):
     """The `data` section; with `ways` it is an episode of few-shot classification, drawn with the run's seed."""
 
     ways: int | None = field(
-        default=None, metadata={"help": "train and evaluate on so many of the classes, with labels_per_class shots"}
+        default=None, metadata={"help": "few-shot: number of classes of an episode, with labels_per_class shots"}
     )
     test_per_class: int | None = field(
-        default=None, metadata={"help": "evaluate on so many examples of each class, drawn with the run's seed"}
+        default=None, metadata={"help": "evaluate on this many examples per class, drawn with the run's seed"}
     )
     episodes: int | None = field(
         default=None,
-        metadata={"help": "so many episodes, each in episode-N with the next seed: mean and deviation"},
+        metadata={"help": "number of episodes, each in episode-N with the next seed; reports mean and deviation"},
     )
 
     def __post_init__(self) -> None:

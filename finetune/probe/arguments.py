@@ -15,17 +15,17 @@ class ProbeData(FineTuneDataArguments):
     group_column: str | None = field(
         default=None,
         metadata={
-            "help": "leave one group out: every value of this column of train, such as speaker or session, is the "
-            "test set once, and scores are the mean over them"
+            "help": "leave one group out: each value of this column of train, such as speaker or session, is the "
+            "test set once; scores are means over the groups"
         },
     )
     max_examples: int | None = field(
-        default=None, metadata={"help": "most examples of each split, drawn with the seed (default: all)"}
+        default=None, metadata={"help": "maximum of examples per split, drawn with the seed (default: all)"}
     )
-    max_seconds: float = field(default=20.0, metadata={"help": "longer clips are cropped to their first part"})
+    max_seconds: float = field(default=20.0, metadata={"help": "crop longer clips to their start"})
     max_tokens: int | None = field(
         default=None,
-        metadata={"help": "longer texts are cut, special tokens included (default: 512 or what the encoder can read)"},
+        metadata={"help": "truncate longer texts, special tokens included (default: 512 or the encoder's limit)"},
     )
 
     def __post_init__(self) -> None:
@@ -48,17 +48,22 @@ class ProbeTask(TaskArguments):
     """The `task` section: which features, and what is asked of them."""
 
     weights: Literal["student", "teacher"] = field(
-        default="student", metadata={"help": "of a pretraining run; the teacher is in its sub-folder pretraining"}
+        default="student",
+        metadata={"help": "student or teacher of a pretraining run; the teacher is in its sub-folder pretraining"},
     )
     layer: int | Literal["last", "average", "all"] = field(
         default="all",
-        metadata={"help": "a hidden state by number (0: the first block's input), last, average (of all), or all"},
+        metadata={
+            "help": "number of a hidden state (0: the input of the first block), last, average (of all), or all"
+        },
     )
     per_step: bool = field(
         default=False,
-        metadata={"help": "write a vector for every time step instead of their mean; probes but mlp use the mean"},
+        metadata={"help": "write one vector per time step instead of their mean; all probes but mlp use the mean"},
     )
-    format: Literal["parquet", "safetensors"] = field(default="parquet", metadata={"help": "of the feature files"})
+    format: Literal["parquet", "safetensors"] = field(
+        default="parquet", metadata={"help": "format of the feature files"}
+    )
     probes: list[Kind] = field(
         default_factory=lambda: ["knn", "linear", "few_labels"],
         metadata={
@@ -68,11 +73,11 @@ class ProbeTask(TaskArguments):
     )
     neighbours: int = field(default=10, metadata={"help": "k of the k-NN"})
     labels_per_class: list[int] = field(
-        default_factory=lambda: [1, 5, 10, 50], metadata={"help": "points of the curve over few labels"}
+        default_factory=lambda: [1, 5, 10, 50], metadata={"help": "labels per class for the few-label curve"}
     )
-    draws: int = field(default=5, metadata={"help": "how often the few labelled examples are drawn"})
+    draws: int = field(default=5, metadata={"help": "number of draws of the few labelled examples"})
     untrained: int = field(
-        default=1, metadata={"help": "networks of the same shape with random weights to compare with; 0 is none"}
+        default=1, metadata={"help": "number of networks with random weights to compare with; 0 is none"}
     )
     raw_features: bool = field(
         default=True, metadata={"help": "compare with features that need no network, such as mel energies or pixels"}

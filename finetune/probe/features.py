@@ -3,8 +3,8 @@
     features/pretrained/train/manifest.json, 00000.parquet, 00001.parquet, ...
 
 A row has `id` (the number of the row it was computed from), `name` (of its file, where it has one), `label` (-1 where
-there is none) and one column a layer: a vector, or a list of one vector a time step. In safetensors, which hold
-tensors only, vectors follow each other; with one a time step, `steps` says how many belong to whom.
+there is none) and one column a layer: a vector, or a list of one vector per time step. In safetensors, which hold
+tensors only, vectors follow each other; with one per time step, `steps` says how many belong to whom.
 
 A file is there whole or not at all, and is not computed again: an interrupted job continues where it stopped, and
 several processes (or machines, on one disk) share the files of a split between them.

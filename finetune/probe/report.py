@@ -86,7 +86,7 @@ def _few_labels_table(curves: Mapping[str, Any], task: ProbeTask) -> str:
         ]
         for name, curve in curves.items()
     ]
-    return markdown_table(["features", *(f"{number} a class" for number in numbers)], rows) if rows else ""
+    return markdown_table(["features", *(f"{number} per class" for number in numbers)], rows) if rows else ""
 
 
 TEMPLATES = templates(Path(__file__).parent)

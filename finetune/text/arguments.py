@@ -18,30 +18,35 @@ class TextClassificationData(FineTuneDataArguments):
     """
 
     train: LabelledSource = field(  # type: ignore[assignment]  # only a GLUE task knows a default
-        default=None, metadata={"help": "what is trained on: {path: FOLDER_OR_DATASET, split: train}"}
+        default=None, metadata={"help": "training data: {path: FOLDER_OR_DATASET, split: train}"}
     )
     task_name: str | None = field(default=None, metadata={"help": f"a task of GLUE: {', '.join(GLUE)}"})
     glue: str = field(
         default="nyu-mll/glue",
-        metadata={"help": "where the tasks of GLUE are: the Hub's dataset, or a folder with a sub-folder for each"},
+        metadata={"help": "the GLUE data: the Hub's dataset, or a folder with one sub-folder per task"},
     )
     text_columns: list[str] | None = field(
-        default=None, metadata={"help": "the column of the text, or the two of a pair (default: found by their names)"}
+        default=None,
+        metadata={"help": "the text column, or the two columns of a pair (default: found by their names)"},
     )
     labels: list[str] | None = field(
         default=None,
-        metadata={"help": "the classes by number (default: those of the column, else what occurs in train, sorted)"},
+        metadata={"help": "the classes in order (default: those of the column, or the values in train, sorted)"},
     )
     tokenizer: str | None = field(
         default=None, metadata={"help": "folder or Hub name that AutoTokenizer opens (default: the encoder's own)"}
     )
     max_tokens: int | None = field(
         default=None,
-        metadata={"help": "longer texts are cut to this many tokens, and counted (default: the encoder's positions)"},
+        metadata={
+            "help": "truncate longer texts to this many tokens, and count them (default: the encoder's positions)"
+        },
     )
     predict_test: bool = field(
         default=False,
-        metadata={"help": "also predict the GLUE task's unlabelled test set, in the format of the benchmark's site"},
+        metadata={
+            "help": "also predict the unlabelled test set of the GLUE task, in the format of the benchmark's site"
+        },
     )
 
     def __post_init__(self) -> None:

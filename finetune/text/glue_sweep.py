@@ -44,14 +44,19 @@ class GlueSweep(CheckedArguments):
             "help": f"{ALL} (the eight that papers average), one or a list of {', '.join(GLUE)}; null: no sweep"
         },
     )
-    learning_rates: list[float] = field(default_factory=list, metadata={"help": "each is tried with every seed"})
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4], metadata={"help": "of head, dropout and order"})
-    over_seeds: Statistic = field(default="median", metadata={"help": "what the row reports"})
+    learning_rates: list[float] = field(
+        default_factory=list, metadata={"help": "learning rates; each is tried with every seed"}
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [0, 1, 2, 3, 4], metadata={"help": "seeds for head, dropout and order"}
+    )
+    over_seeds: Statistic = field(default="median", metadata={"help": "mean or median of the seeds in the row"})
     shared_learning_rate: bool = field(
-        default=False, metadata={"help": "one for all tasks, with the best average; else each task's best"}
+        default=False,
+        metadata={"help": "one learning rate for all tasks, with the best average; otherwise the best of each task"},
     )
     keep_weights: Literal["best", "all"] = field(
-        default="best", metadata={"help": "of every task's runs, so that a sweep fits on a disk"}
+        default="best", metadata={"help": "which runs of a task keep their weights; best saves disk space"}
     )
 
     def __post_init__(self) -> None:

@@ -47,11 +47,11 @@ class TextClassificationArguments(TaskArguments):
     """The `task` section of a text recipe."""
 
     sweep: GlueSweep | None = field(
-        default=None, metadata={"help": "runs over tasks, learning rates and seeds; its fields are in glue_sweep"}
+        default=None, metadata={"help": "sweep over tasks, learning rates and seeds; fields in glue_sweep"}
     )
     per_task: dict[str, dict[str, dict[str, Any]]] | None = field(
         default=None,
-        metadata={"help": "what a GLUE task changes of this recipe: {rte: {training: {warmup_steps: 122}}}"},
+        metadata={"help": "changes to this recipe for single GLUE tasks: {rte: {training: {warmup_steps: 122}}}"},
     )
 
     def __post_init__(self) -> None:

@@ -65,7 +65,7 @@ def _encoder(facts: Facts) -> Iterator[EvalResult]:
     if report is not None:
         labels = report["settings"]["labels_per_class"]
         how = {
-            "few_labels": f"few labels ({labels} a class)",
+            "few_labels": f"few labels ({labels} per class)",
             "fine_tuning": f"fine-tuning ({labels} labels per class)",
         }
         for key, row in report["rows"]["student"].items():

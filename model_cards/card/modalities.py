@@ -88,7 +88,7 @@ CARD_WORDS: Registry[CardWords] = Registry(
         AvSpeechData: CardWords(
             tag="speech",
             limits="It knows the languages, the faces and the recording conditions of its training data. It takes "
-            "mono sound at 16 kHz, grey crops of the mouth at 25 frames a second, or both.",
+            "mono sound at 16 kHz, grey crops of the mouth at 25 frames per second, or both.",
             example=lambda config: "example = np.zeros(16_000, dtype=np.float32)  # your clip: mono, at 16 kHz",
             imports=("import numpy as np",),
             has_language=True,

@@ -108,7 +108,7 @@ def compute(facts: Facts) -> Rows:
         rows.append(["with probes, evaluation and saving", duration(cost["wall_seconds"])])
     speed = facts.logged("samples_per_second")
     if speed:
-        rows.append(["throughput", f"{min(speed):.3g} to {max(speed):.3g} samples a second"])
+        rows.append(["throughput", f"{min(speed):.3g} to {max(speed):.3g} samples per second"])
     emissions = facts.emissions or {}
     energy, carbon = emissions.get("energy_consumed"), emissions.get("emissions")
     rows.append(["energy", f"{float(energy):.3g} kWh (codecarbon)" if energy else NOT_MEASURED])

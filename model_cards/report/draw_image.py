@@ -38,7 +38,7 @@ class ImageDrawing:
         for block, called in blocks_to_show(len(maps)).items():
             share = received(maps[block])
             shown = _enlarged(heated(pixels, share.reshape(grid)), repeat)
-            caption = f"{called}: most on one patch {share.max():.1f} × even"
+            caption = f"{called}: strongest patch {share.max():.1f} × the average"
             found.append(picture(f"{name}_block{block + 1}", shown, caption, f"Attention each patch gets, {called}."))
         centre = _centre_of_interest(pixels, grid)
         row = maps[-1][centre]

@@ -54,7 +54,7 @@ class PointsDrawing:
         ]
         for block, called in blocks_to_show(len(maps)).items():
             share = received(maps[block])
-            caption = f"{called}: most on one group {share.max():.1f} × even"
+            caption = f"{called}: strongest group {share.max():.1f} × the average"
             shown = _drawn(points, _heat(share)[groups])
             found.append(picture(f"{name}_block{block + 1}", shown, caption, f"Attention each group gets, {called}."))
         looking = int(np.linalg.norm(centers, axis=1).argmax())  # an end of the object

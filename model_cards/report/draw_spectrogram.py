@@ -36,7 +36,7 @@ class SpectrogramDrawing:
         for block, called in blocks_to_show(len(maps)).items():
             share = received(maps[block])
             shown = heated(pixels, _upright(share, inputs, example))
-            caption = f"{called}: most on one patch {share.max():.1f} × even"
+            caption = f"{called}: strongest patch {share.max():.1f} × the average"
             alt = f"Attention each patch gets, {called}."
             found.append(picture(f"{name}_block{block + 1}", shown, caption, alt, wide=True))
         return found

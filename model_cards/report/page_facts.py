@@ -7,7 +7,7 @@ from typing import Any
 
 from ...pretraining.evaluation.panels import PANELS
 from ...pretraining.evaluation.plots import draw_panels
-from ...pretraining.evaluation.report_text import METRIC_NAMES, accuracy, report_text
+from ...pretraining.evaluation.report_text import METRIC_NAMES, accuracy, percent, report_text
 from ..folder import Folder, duration
 from .figures import Group, figure
 from .page import Column, Section, Table
@@ -88,7 +88,8 @@ def _fine_tuned(folder: Folder, name: str) -> Column:
 def _accuracies(report: Mapping[str, Any]) -> Table:
     heads = ["", *METRIC_NAMES.values()]
     rows = [[row["name"], *(accuracy(row.get(metric)) for metric in METRIC_NAMES)] for row in report["rows"].values()]
-    caption = f"Accuracy in % on {report['test_examples']} test examples of {report['classes']} classes"
+    chance = f"chance, always the most frequent class: {percent(report['commonest_class'])} %"
+    caption = f"Accuracy in % on {report['test_examples']} test examples of {report['classes']} classes ({chance})"
     return Table(caption, heads, rows)
 
 

@@ -36,7 +36,7 @@ def predictions(folders: Mapping[str, Folder]) -> Section:
         several = len(folders) > 1
         column = _column(folder, f"run{number}_" if several else "")
         columns.append(replace(column, run=name if several else ""))
-    intro = "Counted from the predictions that the run wrote for the split that chose nothing."
+    intro = "Counted from the run's predictions for the test split, which was not used to choose anything."
     return Section("predictions", "Right and wrong", intro, columns)
 
 
@@ -51,7 +51,7 @@ def _column(folder: Folder, prefix: str) -> Column:
     if not rows or rows[0].get("label") is None:
         return Column(absent=f"{PREDICTIONS}/{split}.jsonl holds no labels to compare with.")
     shown = _shown(rows, prefix, split)
-    where = f"The examples that went wrong most are in {PREDICTIONS}/{split}_errors.md of the run's folder."
+    where = f"The worst mistakes are listed in {PREDICTIONS}/{split}_errors.md in the run's folder."
     return Column(words=[*shown.words, where], groups=shown.groups, tables=shown.tables)
 
 
@@ -66,12 +66,16 @@ def _shown(rows: Sequence[Row], prefix: str, split: str) -> Column:
 
 
 def _classes(rows: Sequence[Row], prefix: str, split: str) -> Column:
-    """One class an example: a table of classes and the confusion matrix."""
+    """One class per example: a table of classes and the confusion matrix."""
     pairs = Counter((str(row["label"]), str(row["prediction"])) for row in rows)
     names = sorted({name for pair in pairs for name in pair}, key=_natural)
     counts = np.array([[pairs[label, said] for said in names] for label in names])  # (labels, predictions)
     given, right = counts.sum(1), counts.diagonal()
-    words = [f"{right.sum():,} of {given.sum():,} examples of {split} got their own class."]
+    chance = f"{_percent(given.max() / given.sum())} % by always answering {names[given.argmax()]}"
+    words = [
+        f"{right.sum():,} of {given.sum():,} examples of {split} were classified correctly: "
+        f"{_percent(right.sum() / given.sum())} %, against {chance}."
+    ]
     lines = []
     for i in np.argsort(right / np.maximum(given, 1), kind="stable")[:MOST_IN_TABLE]:
         wrong = counts[i].copy()
@@ -80,7 +84,7 @@ def _classes(rows: Sequence[Row], prefix: str, split: str) -> Column:
         share = f"{100 * right[i] / given[i]:.1f}" if given[i] else NONE
         lines.append([names[i], f"{given[i]:,}", share, taken])
     caption = "By class, the hardest first" + (f", {MOST_IN_TABLE} of {len(names)}" * (len(names) > MOST_IN_TABLE))
-    table = Table(caption, ["class", "examples", "right, %", "most often taken for"], lines)
+    table = Table(caption, ["class", "examples", "correct, %", "most often mistaken for"], lines)
     groups = [Group("", [_confusion(counts, names, prefix)])] if len(names) <= MOST_IN_PICTURE else []
     return Column(words=words, groups=groups, tables=[table])
 
@@ -96,16 +100,16 @@ def _confusion(counts: np.ndarray, names: Sequence[str], prefix: str) -> ReportF
     look: Any = {"cmap": "Blues", "colorbar": False, "im_kw": {"vmin": 0, "vmax": 100}, "values_format": ".0f"}
     matrix = ConfusionMatrixDisplay(shares, display_labels=short)
     matrix.plot(ax=axes, include_values=numbers, text_kw={"fontsize": 8}, xticks_rotation=90, **look)
-    axes.set(xlabel="taken for", ylabel="class")
+    axes.set(xlabel="predicted", ylabel="class")
     axes.tick_params(labelsize=8.5 if numbers else 6.5)
     axes.grid(visible=False)
-    caption = "A row is a class; its dark cells are what its examples were taken for. The diagonal is right."
-    alt = "Confusion matrix: classes by what they were taken for."
+    caption = "A row is a class; its dark cells are the predictions for its examples. The diagonal is correct."
+    alt = "Confusion matrix: classes by predicted class."
     return figure(f"{prefix}confusion", drawn, caption, alt, wide=len(names) > 6)
 
 
 def _labels(rows: Sequence[Row], split: str) -> Column:
-    """Several labels an example: how often each is there, found, and said in vain."""
+    """Several labels per example: how often each occurs, is found, and is predicted wrongly."""
     given, said = ([set(row[key]) for row in rows] for key in ("label", "prediction"))
     binary = MultiLabelBinarizer().fit([*given, *said])
     right, found, _, there = precision_recall_fscore_support(
@@ -115,9 +119,9 @@ def _labels(rows: Sequence[Row], split: str) -> Column:
         [str(binary.classes_[i]), f"{there[i]:,}", _percent(found[i]), _percent(right[i])]
         for i in np.argsort(np.nan_to_num(found), kind="stable")[:MOST_IN_TABLE]
     ]
-    table = Table("By label, the hardest first", ["label", "examples", "found, %", "right when said, %"], lines)
+    table = Table("By label, the hardest first", ["label", "examples", "recall, %", "precision, %"], lines)
     exact = sum(a == b for a, b in zip(given, said, strict=True))
-    words = [f"{exact:,} of {len(rows):,} examples of {split} got exactly their labels, at a probability of one half."]
+    words = [f"{exact:,} of {len(rows):,} examples of {split} got exactly their labels, at a threshold of one half."]
     return Column(words=words, tables=[table])
 
 
@@ -139,7 +143,7 @@ def _utterances(rows: Sequence[Row], prefix: str, split: str) -> Column:
 
 
 def _values(rows: Sequence[Row], prefix: str, split: str) -> Column:
-    """A number an example: what was said over what is so."""
+    """A number per example: predictions over labels."""
     given, said = (np.array([float(row[key]) for row in rows]) for key in ("label", "prediction"))
     drawn = Figure(figsize=(4.2, 4.0), layout="constrained")
     axes = drawn.add_subplot()

@@ -170,7 +170,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[RunPictures], Column]]] = {
     ),
     "features": (
         "Map of the features",
-        "The frozen encoder's output, averaged over time, one point an example. Classes apart are classes that a "
+        "The frozen encoder's output, averaged over time, one point per example. Classes apart are classes that a "
         "simple classifier could tell apart; in two dimensions much is lost.",
         RunPictures.features,
     ),

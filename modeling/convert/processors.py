@@ -78,7 +78,7 @@ def image_processor(config: PreTrainedConfig, task: dict[str, Any], halves: bool
 
 
 def symbols(path: Path) -> list[str]:
-    """The symbols of a dictionary of the original: one a line, each with its count."""
+    """The symbols of a dictionary of the original: one per line, each with its count."""
     found = [line.rsplit(" ", 1)[0] for line in read_lines(path) if line.strip()]
     if len(set(found)) != len(found):
         raise ValueError(f"{path} has an entry twice: it is no dictionary of the original.")
@@ -140,6 +140,6 @@ def text_tokenizer(dictionary: Path, config: PreTrainedConfig) -> RobertaTokeniz
     vocabulary["<mask>"] = config.vocab_size - 1
     pairs: Any = [tuple(line.split()) for line in read_lines(merges) if line and not line.startswith("#")]
     if any(len(pair) != 2 for pair in pairs):  # annotated as strings there, wanted as pairs
-        raise ValueError(f"{merges} is not GPT-2's list of merges, two parts a line.")
+        raise ValueError(f"{merges} is not GPT-2's list of merges, two parts per line.")
     longest = config.max_position_embeddings - config.pad_token_id - 1  # what a pipeline cuts to
     return RobertaTokenizer(vocab=vocabulary, merges=pairs, model_max_length=longest)

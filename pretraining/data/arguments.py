@@ -64,35 +64,36 @@ class Source(CheckedArguments):
         default=None, metadata={"help": "split of the dataset (default: train), or a sub-folder of a folder of files"}
     )
     column: str | None = field(
-        default=None, metadata={"help": "column that holds the media or the text (default: found by its type)"}
+        default=None, metadata={"help": "column with the media or the text (default: found by its type)"}
     )
     columns: dict[str, str] | None = field(
         default=None,
-        metadata={"help": "columns of what is read beside it, {video: mouth} (default: found, too)"},
+        metadata={"help": "columns of further inputs, {video: mouth} (default: found by their names)"},
     )
     root: str | None = field(
         default=None,
         metadata={
-            "help": "folder that the paths in a table start from and must stay below, links followed (default: the "
-            "table's own folder); / allows any"
+            "help": "paths in a table are relative to this folder and must stay below it, links included "
+            "(default: the table's folder); / allows any"
         },
     )
     keep: dict[str, list[Any]] | None = field(
         default=None,
-        metadata={"help": "only rows whose column has one of these values, e.g. {speaker_id: [7, 21]}"},
+        metadata={"help": "keep only rows with one of these values, such as {speaker_id: [7, 21]}"},
     )
     drop: dict[str, list[Any]] | None = field(
-        default=None, metadata={"help": "all rows but those, e.g. to hold speakers out; values as in keep"}
+        default=None,
+        metadata={"help": "drop rows with these values, for example to hold out speakers; written like keep"},
     )
     weight: float | None = field(
         default=None,
         metadata={
-            "help": "share of the examples drawn from this source, relative to the others' (1 where another source "
-            "has a weight); no source with a weight: every example once an epoch"
+            "help": "share of the examples drawn from this source, relative to the others (1 if another source "
+            "has a weight); without weights, every example comes once per epoch"
         },
     )
     license: str | None = field(
-        default=None, metadata={"help": "licence of the data as the Hub calls it, for the model card: cc-by-4.0"}
+        default=None, metadata={"help": "licence of the data for the model card, by the Hub's name: cc-by-4.0"}
     )
 
     def __post_init__(self) -> None:
@@ -117,17 +118,17 @@ class ProbeArguments(CheckedArguments):
     where: ClassVar[str] = "data.probe"
 
     path: str = field(
-        metadata={"help": "as in sources; the class of a file in a folder of files is its folder's name"}
+        metadata={"help": "as in sources; in a folder of files, the class of a file is the name of its folder"}
     )
     name: str | None = field(default=None, metadata={"help": "configuration of a Hugging Face dataset"})
-    train_split: str = field(default="train", metadata={"help": "split that the probe is fitted on"})
-    test_split: str = field(default="test", metadata={"help": "split that its accuracy is measured on"})
+    train_split: str = field(default="train", metadata={"help": "split for fitting the probe"})
+    test_split: str = field(default="test", metadata={"help": "split for measuring its accuracy"})
     column: str | None = field(default=None, metadata={"help": "as in sources"})
     columns: dict[str, str] | None = field(default=None, metadata={"help": "as in sources"})
-    label_column: str = field(default="label", metadata={"help": "column of class labels"})
+    label_column: str = field(default="label", metadata={"help": "column with the class labels"})
     svm: bool = field(
         default=False,
-        metadata={"help": "beside k-NN also a linear support vector machine on the features as they are (Point2Vec)"},
+        metadata={"help": "add a linear support vector machine on the raw features to k-NN (Point2Vec)"},
     )
 
     def __post_init__(self) -> None:
@@ -145,27 +146,27 @@ class DataArguments(CheckedArguments):
 
     where: ClassVar[str] = "data"
 
-    sources: list[Source] = field(metadata={"help": "where the pretraining examples come from"})
+    sources: list[Source] = field(metadata={"help": "the pretraining data"})
     eval_sources: list[Source] = field(
-        default_factory=list, metadata={"help": "held-out examples: always the same masks, no augmentation"}
+        default_factory=list, metadata={"help": "held-out data: always the same masks, no augmentation"}
     )
     probe: ProbeArguments | None = field(default=None, metadata={"help": "labelled data for the online probe"})
     streaming: bool = field(
         default=False,
-        metadata={"help": "read the sources as streams: nothing is downloaded whole, order is shuffled in a buffer"},
+        metadata={"help": "stream the sources: nothing is downloaded in advance, the order is shuffled in a buffer"},
     )
-    shuffle_buffer: int = field(default=1000, metadata={"help": "examples that a stream is shuffled among"})
+    shuffle_buffer: int = field(default=1000, metadata={"help": "size of the shuffle buffer of a stream, in examples"})
     max_bad_share: float = field(
         default=0.01,
         metadata={
-            "help": "unusable files are left out, counted and named in skipped.jsonl; above this share of those read "
-            "the run stops. 0: stop at the first"
+            "help": "skip unusable files, counted and named in skipped.jsonl, and stop the run above this share. "
+            "0: stop at the first"
         },
     )
     mixup: bool = field(
         default=False, metadata={"help": "blend each example with another one of its batch (MedCoSS's rehearsal)"}
     )
-    num_proc: int = field(default=1, metadata={"help": "processes that read durations or tokenise beforehand"})
+    num_proc: int = field(default=1, metadata={"help": "processes for reading durations or tokenising beforehand"})
 
     def __post_init__(self) -> None:
         self.sources = _list_of_sources(self.sources, "data.sources")
@@ -194,7 +195,7 @@ class DataArguments(CheckedArguments):
         return 0.05
 
     def shares(self) -> list[float] | None:
-        """Each source's share of the examples, or None: every example once an epoch."""
+        """Each source's share of the examples, or None: every example once per epoch."""
         if all(source.weight is None for source in self.sources):
             return None
         weights = [1.0 if source.weight is None else source.weight for source in self.sources]

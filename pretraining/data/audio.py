@@ -31,26 +31,27 @@ from .sound_files import AUDIO, SAMPLING_RATE, file_of, headers_of, read_crop, r
 class AudioDataArguments(DataArguments):
     """The `data` fields of an audio recipe."""
 
-    max_seconds: float = field(default=20.0, metadata={"help": "longer clips are cropped to this, at random"})
-    min_seconds: float = field(default=2.0, metadata={"help": "shorter clips are left out"})
+    max_seconds: float = field(default=20.0, metadata={"help": "crop longer clips to this, at random"})
+    min_seconds: float = field(default=2.0, metadata={"help": "skip shorter clips"})
     skip_above_seconds: float | None = field(
-        default=None, metadata={"help": "clips longer than this are left out instead of cropped"}
+        default=None, metadata={"help": "skip clips longer than this instead of cropping them"}
     )
     batch_seconds: float | None = field(
         default=None,
         metadata={
-            "help": "most audio in a batch of one device, padding included; takes the place of "
-            "per_device_train_batch_size"
+            "help": "limit of audio in a device's batch, padding included; replaces per_device_train_batch_size"
         },
     )
     bucket_width: float = field(
         default=0.05,
         metadata={
-            "help": "clips of a batch differ in length by about this share: larger mixes batches more and pads more"
+            "help": "clips of a batch differ in length by about this share; a larger share mixes batches better "
+            "and pads more"
         },
     )
     crop_to_shortest: bool = field(
-        default=False, metadata={"help": "crop every clip to the batch's shortest instead of padding, as the original"}
+        default=False,
+        metadata={"help": "crop every clip to the shortest of the batch instead of padding, as the original does"},
     )
 
     def __post_init__(self) -> None:

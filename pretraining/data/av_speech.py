@@ -18,7 +18,7 @@ from .streams import StreamsData
 from .video_files import VIDEO, read_sound, read_video
 
 
-RATE = 25  # frames a second
+RATE = 25  # frames per second
 LAG = 0.5  # seconds that sound and video of a clip may differ in length
 KIND = replace(VIDEO, beside=(replace(AUDIO, optional=True),))
 INPUTS = {"audio": "input_features", "video": "pixel_values"}
@@ -28,14 +28,15 @@ INPUTS = {"audio": "input_features", "video": "pixel_values"}
 class AvSpeechDataArguments(DataArguments):
     """The `data` fields of a recipe on speech with mouth crops."""
 
-    max_seconds: float = field(default=20.0, metadata={"help": "longer clips are cut to this, at a random place"})
+    max_seconds: float = field(default=20.0, metadata={"help": "crop longer clips to this, at random"})
     min_seconds: float = field(default=0.5, metadata={"help": "shorter clips are unusable"})
     frames_per_second: float | None = field(
-        default=None, metadata={"help": "of video that does not say itself (arrays, lists of images); 25 if null"}
+        default=None,
+        metadata={"help": "frame rate of videos that do not state it (arrays, lists of images); null is 25"},
     )
-    flip: float = field(default=0.5, metadata={"help": "share of clips whose video is mirrored"})
+    flip: float = field(default=0.5, metadata={"help": "share of clips with a mirrored video"})
     probe_streams: list[Literal["audio", "video"]] = field(
-        default_factory=lambda: ["audio", "video"], metadata={"help": "streams that probes read"}
+        default_factory=lambda: ["audio", "video"], metadata={"help": "streams for the probes"}
     )
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class AvSpeechData(StreamsData[AvSpeechDataArguments]):
     streams = tuple(INPUTS)
     config_fields = ("num_mel_bins", "num_stacked_frames", "resnet_width")
     processor_class = AutoFeatureExtractor
-    shapes = ("(batch, frames, bins), 25 frames a second", "(batch, frames, dim)")
+    shapes = ("(batch, frames, bins), 25 frames per second", "(batch, frames, dim)")
 
     def __init__(self, args: AvSpeechDataArguments, config: PreTrainedConfig, processor: Any = None):
         self.args = args

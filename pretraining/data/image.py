@@ -56,23 +56,21 @@ class ImageDataArguments(DataArguments):
     crop_area: list[float] = field(
         default_factory=lambda: [0.08, 1.0], metadata={"help": "smallest and largest area of a random_resized crop"}
     )
-    shift_pixels: int = field(default=0, metadata={"help": "how far crop: shift moves an image; edges are repeated"})
+    shift_pixels: int = field(default=0, metadata={"help": "how far `crop: shift` moves an image; edges are repeated"})
     flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip; 0 for digits and text"})
     color_jitter: float = field(
         default=0.4, metadata={"help": "brightness, contrast and saturation change by up to this share"}
     )
     upscale: bool = field(
         default=False,
-        metadata={"help": "allow images smaller than the encoder's image size, which are enlarged"},
+        metadata={"help": "allow images smaller than the encoder's image size, and enlarge them"},
     )
-    grayscale: bool = field(
-        default=False, metadata={"help": "allow images in colour where the encoder's num_channels is 1"}
-    )
+    grayscale: bool = field(default=False, metadata={"help": "allow colour images if the encoder's num_channels is 1"})
     image_mean: list[float] | None = field(
-        default=None, metadata={"help": "mean of each channel, of values in [0, 1] (default: 0.5)"}
+        default=None, metadata={"help": "mean of each channel, for values in [0, 1] (default: 0.5)"}
     )
     image_std: list[float] | None = field(
-        default=None, metadata={"help": "spread of each channel, of values in [0, 1] (default: 0.5)"}
+        default=None, metadata={"help": "standard deviation of each channel, for values in [0, 1] (default: 0.5)"}
     )
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ def read_points(value: Any, name: str, columns: int, samples: int, rng: np.rando
 
     Args:
         value: a path, the bytes of a file, {"bytes", "path"}, or the numbers themselves.
-        columns: numbers a point in a flat list.
+        columns: numbers per point in a flat list.
         samples: points that are drawn on the surface of a mesh, uniformly.
 
     Raises:
@@ -53,7 +53,7 @@ def read_points(value: Any, name: str, columns: int, samples: int, rng: np.rando
         table = _numbers(value, name, columns)
     if table.ndim != 2 or table.shape[1] < 3:
         raise BadExample(
-            f"{name} has the shape {table.shape}: a cloud is (points, 3) or more numbers a point.", problem="damaged"
+            f"{name} has the shape {table.shape}: a cloud is (points, 3) or more numbers per point.", problem="damaged"
         )
     if not len(table):
         raise BadExample(f"{name} holds no points: remove it.", problem="empty")

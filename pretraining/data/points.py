@@ -34,23 +34,21 @@ MESH_SAMPLES = 4  # times num_points, drawn on a mesh's surface, among which num
 class PointsDataArguments(DataArguments):
     """The `data` fields of a recipe on point clouds."""
 
-    num_points: int = field(default=1024, metadata={"help": "points of a cloud; larger ones are reduced to so many"})
-    min_points: int = field(
-        default=64, metadata={"help": "different points that a cloud needs; smaller ones are unusable"}
-    )
+    num_points: int = field(default=1024, metadata={"help": "points per cloud; larger clouds are reduced to this"})
+    min_points: int = field(default=64, metadata={"help": "skip clouds with fewer different points"})
     sampling: Literal["farthest", "random"] = field(
         default="farthest",
-        metadata={"help": "how clouds are reduced: each point as far as possible from those before it, or at random"},
+        metadata={"help": "how to reduce clouds: farthest-point sampling, or at random"},
     )
     point_columns: int = field(
-        default=3, metadata={"help": "numbers a point where a row is a flat list; the first three are coordinates"}
+        default=3, metadata={"help": "numbers per point if a row is a flat list; the first three are coordinates"}
     )
     scale: list[float] = field(
-        default_factory=lambda: [0.8, 1.2], metadata={"help": "smallest and largest factor, drawn for each axis"}
+        default_factory=lambda: [0.8, 1.2], metadata={"help": "smallest and largest scale, drawn for each axis"}
     )
     rotate: Literal["none", "vertical", "any"] = field(
         default="vertical",
-        metadata={"help": "turned by a random angle about the vertical axis, about any axis, or not at all"},
+        metadata={"help": "rotate by a random angle about the vertical axis, about any axis, or not at all"},
     )
     vertical: Literal["x", "y", "z"] = field(default="y", metadata={"help": "which axis points up"})
 

@@ -50,7 +50,7 @@ class BatchSampler(Sampler[list[Key]]):
         sizes: examples of each source (default: one source).
         shares: each source's share of an epoch's examples, summing to 1. An epoch still has about `size` draws: a
             source with a large share is passed more than once, one with a small share over several epochs. None:
-            every example once an epoch.
+            every example once per epoch.
 
     Raises:
         ValueError: no bound is given, an example is above `batch_cost`, or there are too few examples.
@@ -196,7 +196,7 @@ class FixedBatches(Sampler[list[Key]]):
 
 @dataclass(frozen=True)
 class _Cell:
-    """The part of a source in a bucket, `rate` draws an epoch on average; `phase` staggers the rounding of cells."""
+    """The part of a source in a bucket, `rate` draws per epoch on average; `phase` staggers the rounding of cells."""
 
     members: np.ndarray  # (members,) int64
     rate: float

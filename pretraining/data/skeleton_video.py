@@ -35,9 +35,9 @@ ARRAYS = ("keypoints", "skeleton", "joints", "poses", "arr_0")  # in an npz of s
 class SkeletonVideoDataArguments(DataArguments):
     """The `data` fields of a recipe on video and skeletons."""
 
-    flip: float = field(default=0.5, metadata={"help": "share of clips that are mirrored, left and right"})
+    flip: float = field(default=0.5, metadata={"help": "share of clips to mirror horizontally"})
     probe_streams: list[Literal["video", "skeleton"]] = field(
-        default_factory=lambda: ["video"], metadata={"help": "streams that probes read"}
+        default_factory=lambda: ["video"], metadata={"help": "streams for the probes"}
     )
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ def read_crop(value: Any, name: str, limit: int, rng: np.random.Generator | None
         rate, total = sound.samplerate, sound.frames
         if not RATES[0] <= rate <= RATES[1]:
             raise BadExample(
-                f"{name} says that it has {rate} samples a second, {RATES[0]} to {RATES[1]} are believed: repair it.",
+                f"{name} claims {rate} samples per second, outside {RATES[0]} to {RATES[1]}: repair it.",
                 problem="sampling rate",
             )
         if total == 0 and missing_bytes(value) == 0:

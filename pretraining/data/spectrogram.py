@@ -27,9 +27,11 @@ from .sound_files import SAMPLING_RATE
 class SpectrogramDataArguments(AudioDataArguments):
     """The `data` fields of a recipe on spectrograms."""
 
-    max_seconds: float = field(default=10.24, metadata={"help": "longer clips are cropped to this, at random"})
+    max_seconds: float = field(default=10.24, metadata={"help": "crop longer clips to this, at random"})
     mean: float = field(default=-4.268, metadata={"help": "mean of the log-mel features (default: AudioSet's)"})
-    std: float = field(default=4.569, metadata={"help": "spread of the log-mel features (default: AudioSet's)"})
+    std: float = field(
+        default=4.569, metadata={"help": "standard deviation of the log-mel features (default: AudioSet's)"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +63,7 @@ class SpectrogramData(AudioData):
     name = "spectrograms"
     arguments_class = SpectrogramDataArguments
     config_fields = ("num_mel_bins", "patch_size", "max_position_embeddings")
-    shapes = ("(batch, frames, mel bins), 100 frames a second", "(batch, CLS and patches, dim)")
+    shapes = ("(batch, frames, mel bins), 100 frames per second", "(batch, CLS and patches, dim)")
     fewest_frames: ClassVar[int] = 1
 
     def __init__(self, args: AudioDataArguments, config: PreTrainedConfig, processor: Any = None):

@@ -1,4 +1,4 @@
-"""Writes `builtin:espeak-digits`: spoken words, one clip a row, with `datasets.save_to_disk`.
+"""Writes `builtin:espeak-digits`: spoken words, one clip per row, with `datasets.save_to_disk`.
 
 Run by builtin.py in a process of its own and in this fixed order, since the synthesiser's sound depends on all it
 said before in the same process. Clips are 16 kHz FLAC with white noise at 5 to 20 dB.

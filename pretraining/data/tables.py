@@ -135,7 +135,7 @@ def _json_rows(text: io.TextIOWrapper, name: str) -> Iterator[dict[str, Any]]:
                 json.dumps(found, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise BadExample(
-                f"{name!r}, line {number} is not JSON ({error}): write one object a line, or an array of objects."
+                f"{name!r}, line {number} is not JSON ({error}): write one object per line, or an array of objects."
             ) from error
         for row in found if isinstance(found, list) else [found]:
             if not isinstance(row, dict):

@@ -41,26 +41,23 @@ class TextDataArguments(DataArguments):
     tokenizer: str | None = field(
         default=None,
         metadata={
-            "help": "folder or Hub name that AutoTokenizer opens (train_tokenizer.py makes one), or builtin:byte-bpe: "
-            "one of the encoder's vocab_size is trained on the sources first"
+            "help": "folder or Hub name that AutoTokenizer opens (`data2vec tokenizer` makes one), or "
+            "builtin:byte-bpe, which first trains one of vocab_size tokens on the sources"
         },
     )
-    block_size: int = field(default=512, metadata={"help": "tokens of a row, special tokens included"})
+    block_size: int = field(default=512, metadata={"help": "tokens per row, special tokens included"})
     pack: bool = field(
         default=True,
-        metadata={"help": "fill every row with consecutive documents; false: a document a row, long ones cut"},
+        metadata={"help": "fill every row with consecutive documents; false: one document per row, long ones cut"},
     )
     sample_by: Split = field(
-        default="line", metadata={"help": "what a document is in a txt file: a line, a paragraph or the whole file"}
+        default="line", metadata={"help": "unit of a document in a txt file: a line, a paragraph or the whole file"}
     )
-    whole_words: bool = field(
-        default=False, metadata={"help": "masks are drawn of words, all of whose tokens share one fate"}
-    )
+    whole_words: bool = field(default=False, metadata={"help": "mask whole words: all tokens of a word, or none"})
     batch_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "most tokens in a batch of one device, padding included; takes the place of "
-            "per_device_train_batch_size"
+            "help": "limit of tokens in a device's batch, padding included; replaces per_device_train_batch_size"
         },
     )
     bucket_width: float = field(

@@ -27,7 +27,7 @@ DOCUMENTS_AT_ONCE = 64  # tokenised together in a stream
 
 @dataclass(frozen=True)
 class RowLayout:
-    """`size` tokens a row at most, special tokens included; `begin` and `end` are the ids that separate documents."""
+    """At most `size` tokens per row, special tokens included; `begin` and `end` are ids that separate documents."""
 
     size: int
     begin: int
@@ -85,7 +85,7 @@ class PackedRows:
 
 
 class DocumentRows:
-    """A document a row between begin and end token; long ones are cut into several, or after the first.
+    """A document per row between begin and end token; long ones are cut into several, or after the first.
 
     With `first_only` every document, an empty one too, is one row, with its label where it has one.
     """

@@ -31,7 +31,7 @@ class Clip(NamedTuple):
 
     frames: np.ndarray  # (frames, height, width, channels) uint8
     size: tuple[int, int]  # height and width of the film's own frames
-    rate: float | None  # frames a second; None where nothing says
+    rate: float | None  # frames per second; None where nothing says
 
 
 def read_video(value: Any, name: str, channels: int, size: tuple[int, int] | None = None) -> Clip:

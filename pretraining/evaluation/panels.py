@@ -102,7 +102,7 @@ PANELS = {
     ),
     "throughput": Panel(
         "Throughput",
-        {"samples_per_second": "samples a second"},
+        {"samples_per_second": "samples per second"},
         "Of all devices together. A slow decline points at data loading.",
         from_zero=True,
     ),

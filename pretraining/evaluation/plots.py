@@ -172,7 +172,9 @@ def _bars(axes: Axes, report: Mapping[str, Any]) -> None:
         ticks.append(left + (len(kinds) - 1) / 2)
         left += len(kinds) + 0.9
     chance = axes.axhline(100 * report["commonest_class"], color=INK, linewidth=1, linestyle=":")
-    legend = {row["name"]: bars[row["name"]] for row in rows.values()} | {"always the commonest class": chance}
+    legend = {row["name"]: bars[row["name"]] for row in rows.values()} | {
+        "chance: always the most frequent class": chance
+    }
     axes.legend(list(legend.values()), list(legend), loc="upper left", ncols=3, frameon=False, fontsize=9.5)
     axes.set_ylim(0, 122)  # room for the legend
     title = f"accuracy in %: {report['test_examples']} test examples, seed {report['seed']}; error bars: std over "

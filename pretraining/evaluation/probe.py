@@ -260,7 +260,7 @@ class TooFewExamples(ValueError):
 def draw_labelled(
     labels: np.ndarray, labels_per_class: int, draws: int, seed: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Draws of `labels_per_class` examples a class, and the validation examples that no draw contains, as indices.
+    """Draws of `labels_per_class` examples per class, and the validation examples that no draw contains, as indices.
 
     Raises:
         TooFewExamples: a class has too few examples.

@@ -43,7 +43,7 @@ class ReportArguments(CheckedArguments):
 
     where: ClassVar[str] = "report"
 
-    max_examples: int = field(default=2000, metadata={"help": "most examples used of each of the probe's splits"})
+    max_examples: int = field(default=2000, metadata={"help": "maximum of examples from each split of the probe"})
     neighbours: int = field(default=10, metadata={"help": "k of the k-NN"})
     layer: int | Literal["average"] | None = field(
         default=None,
@@ -52,12 +52,15 @@ class ReportArguments(CheckedArguments):
     labels_per_class: int = field(
         default=10, metadata={"help": "labels per class for the few-label probe and fine-tuning"}
     )
-    draws: int = field(default=3, metadata={"help": "how often those labels are drawn; the spread is over draws"})
+    draws: int = field(default=3, metadata={"help": "number of draws of those labels; spreads are over draws"})
     fine_tune_steps: int = field(default=100, metadata={"help": "optimizer steps of each fine-tuning run"})
-    fine_tune_batch_size: int = field(default=32, metadata={"help": "examples a step in fine-tuning"})
+    fine_tune_batch_size: int = field(default=32, metadata={"help": "batch size of fine-tuning"})
     fine_tune_learning_rates: list[float] = field(
         default_factory=lambda: [1e-3, 3e-3],
-        metadata={"help": "tried from the pretrained and from the initial weights; held-out training examples choose"},
+        metadata={
+            "help": "learning rates, tried from the pretrained and from the initial weights; held-out training "
+            "examples choose"
+        },
     )
 
     def __post_init__(self) -> None:

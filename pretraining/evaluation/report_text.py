@@ -13,6 +13,7 @@ from ..data.build import modality_of
 
 
 # log key -> what a reader calls it
+MOST_NAMED = 20  # classes
 HEALTH = {
     "loss": "loss",
     "target_std": "spread of targets",
@@ -47,12 +48,21 @@ def report_text(report: Mapping[str, Any], part: Literal["learned", "findings"] 
     context = template.new_context({
         **report,
         "names": METRIC_NAMES,
+        "named": listed(report.get("class_names", [])),
         "accuracies": markdown_table(heads, rows),
         "logged": markdown_table(["over the run", "first", "at step", "last", "at step"], logged) if logged else "",
         "shape": " -> ".join(modality_of(report["model_type"]).shapes),
     })  # fmt: skip
     rendered = template.root_render_func(context) if part is None else template.blocks[part](context)
     return re.sub(r"\n{3,}", "\n\n", "".join(rendered)).strip() + "\n"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names of classes, the first of many; nothing where they are only numbers."""
+    if all(name.lstrip("-").isdigit() for name in names):
+        return ""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def accuracy(value: Mapping[str, Any] | None) -> str:

@@ -34,17 +34,18 @@ class SweepArguments(CheckedArguments):
 
     space: dict[str, Any] = field(
         metadata={
-            "help": "field -> {low, high} (whole numbers where both are written so; log: true draws orders of "
-            "magnitude alike) or {choices: [...]}"
+            "help": "field -> {low, high} (whole numbers if both are; log: true draws on a logarithmic scale) or "
+            "{choices: [...]}"
         }
     )
-    trials: int = field(default=20, metadata={"help": "runs in all; more of them continue a finished sweep"})
+    trials: int = field(default=20, metadata={"help": "number of runs; a larger number extends a finished sweep"})
     measure: str = field(default="probe/knn_student", metadata={"help": f"one of {', '.join(MEASURES)}"})
-    sampler: str = field(default="tpe", metadata={"help": "tpe: learns from the trials so far; random"})
+    sampler: str = field(default="tpe", metadata={"help": "tpe learns from the trials so far; random does not"})
     pruner: str | None = field(
-        default=None, metadata={"help": "median: ends a trial that is worse than the median of the others at its step"}
+        default=None,
+        metadata={"help": "median stops a trial that is worse than the median of the others at the same step"},
     )
-    seed: int = field(default=0, metadata={"help": "of what is drawn; the runs have training.seed"})
+    seed: int = field(default=0, metadata={"help": "seed for drawing values; all runs use training.seed"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,7 +35,7 @@ AUDIO: dict[str, Any] = {
     "conv_dim": (10, 14, 14), "conv_kernel": (10, 8, 4), "conv_stride": (8, 8, 5), "num_conv_pos_embeddings": 2,
     "conv_pos_kernel_size": 4, "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
-# 320 samples a frame, as the published encoders
+# 320 samples per frame, as the published encoders
 CONFIGS: dict[tuple[str, str], Any] = {
     ("audio", "v1"): lambda: Data2VecAudioConfig(**SIZES, **AUDIO),
     ("audio", "v2"): lambda: Data2Vec2AudioConfig(**SIZES, **AUDIO),

@@ -18,7 +18,7 @@ from data2vec.pretraining.data.methods import DATA2VEC, DATA2VEC2, METHODS
 
 
 RECORDED = (
-    {"accuracy": 0.38366, "steps": 1600, "rate": 4.878e-4, "on": True, "note": "torch 2.13.0+cpu, 10 a class"},
+    {"accuracy": 0.38366, "steps": 1600, "rate": 4.878e-4, "on": True, "note": "torch 2.13.0+cpu, 10 per class"},
     [{"seconds": 9117.0}, {"loss": -2.163}],
 )
 

@@ -89,7 +89,7 @@ def test_metadata_of_an_encoder(folder):
     assert measured == {
         "accuracy, linear probe": student["linear_probe"]["accuracy"],
         "accuracy, k-NN": student["knn"]["accuracy"],
-        "accuracy, few labels (10 a class)": student["few_labels"]["accuracy"],
+        "accuracy, few labels (10 per class)": student["few_labels"]["accuracy"],
         "accuracy, fine-tuning (10 labels per class)": student["fine_tuning"]["accuracy"],
     }
     assert {(r.task_type, r.dataset_type, r.dataset_split) for r in data.eval_results} == {
@@ -127,7 +127,7 @@ def test_page_of_an_encoder(folder, real_curves):
     assert "| updates | 6 |" in text and "| seed | 17 |" in text and "| `learning_rate` | 0.002 |" in text
     assert "| pretraining | `clips` | train | cc-by-4.0 |" in text
     assert "`0123456789abcdef0123456789abcdef01234567`" in text and "A Processor 9000, 7 cores, 23.4 GiB" in text
-    assert "| training time | 9 s |" in text and "38.4 to 42.7 samples a second" in text
+    assert "| training time | 9 s |" in text and "38.4 to 42.7 samples per second" in text
     assert "| energy | not measured |" in text and "| peak memory | not measured |" in text
     assert "linear probe 45.1 %" in text or "linear probe" in text
     assert "![Curves of the run](curves.png)" in text and "![What the run learned](report.png)" in text
@@ -150,7 +150,7 @@ def test_page_of_a_fine_tuned_model(ctc):
     assert "| word error rate | test | 0.709 | 1,499 |" in text and "| encoder starts from | mine |" in text
     assert "| training examples | 5,749 |" in text and "| seed | 23 |" in text
     assert 'pipeline("automatic-speech-recognition", model="REPO_ID")' in text and "trust_remote_code" not in text
-    assert "The one that counts: word error rate on test." in text
+    assert "The main metric is word error rate on test." in text
 
 
 def test_code_for_pictures_of_one_channel_runs(tmp_path, capsys):

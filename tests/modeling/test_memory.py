@@ -45,7 +45,7 @@ def test_a_layer_of_the_front_end_keeps_two_tensors(family: str) -> None:
         frames += 3 * length * dim
     assert kept_bytes(lambda: front_end(samples), model) < 4 * (
         2.6 * frames + 2 * samples.numel()
-    )  # norms keep two numbers a frame
+    )  # norms keep two numbers per frame
 
 
 def test_the_front_end_of_data2vec_1_does_what_the_stock_one_does() -> None:

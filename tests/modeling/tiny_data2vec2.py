@@ -26,7 +26,7 @@ def objective(config_class: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 def audio_config(config_class: Any = Data2Vec2AudioConfig, **kwargs: Any) -> Any:
-    """`conv_stride` 5 * 2: 10 samples a frame."""
+    """`conv_stride` 5 * 2: 10 samples per frame."""
     shape: dict[str, Any] = {
         "conv_dim": (10, 14),
         "conv_kernel": (7, 3),

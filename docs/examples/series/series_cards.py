@@ -21,7 +21,7 @@ CELL = 6  # pixels of a number
 
 
 class SeriesDrawing:
-    """A row a channel, a column a step."""
+    """One row per channel, one column per step."""
 
     kind: ClassVar[Literal["tiles", "plots"]] = "plots"
 

@@ -1,4 +1,4 @@
-"""Batches: everything once an epoch, bounded cost, little padding, the same number on every rank, repeatable."""
+"""Batches: everything once per epoch, bounded cost, little padding, the same number on every rank, repeatable."""
 
 from collections import Counter
 
@@ -95,7 +95,7 @@ def test_both_bounds_hold():
 
 
 def test_shares_mix_sources_and_no_key_comes_twice():
-    sizes, shares = [300, 1000, 40], [0.5, 0.3, 0.2]  # 670, 402 and 268 of 1340 draws an epoch
+    sizes, shares = [300, 1000, 40], [0.5, 0.3, 0.2]  # 670, 402 and 268 of 1340 draws per epoch
     lengths = speech_lengths(1340)
     sampler = BatchSampler(lengths, 1340, seed=0, batch_cost=10**6, sizes=sizes, shares=shares)
     source = np.repeat(range(3), sizes)
@@ -159,7 +159,7 @@ def test_what_cannot_be_is_refused(arguments, message):
 @pytest.mark.parametrize("size", [64, 67, 71, 103])
 @pytest.mark.parametrize("lengths", [False, True])
 def test_a_step_sees_the_same_examples_however_it_is_split(size, lengths):
-    """16 examples a step: 1 x 16, 2 x 8 and 8 x 2 (ranks * accumulation x batch); also the rest of an epoch."""
+    """16 examples per step: 1 x 16, 2 x 8 and 8 x 2 (ranks * accumulation x batch); also the rest of an epoch."""
     long = np.random.default_rng(0).integers(5, 60, size) if lengths else None
 
     def steps(batch_size, parts, epoch):

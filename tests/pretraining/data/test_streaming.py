@@ -1,4 +1,4 @@
-"""Streams: every row once a pass over all ranks and workers, bounded batches, repeatable, and without an end."""
+"""Streams: every row once per pass over all ranks and workers, bounded batches, repeatable, and without an end."""
 
 import logging
 from collections import Counter

@@ -104,7 +104,7 @@ def test_splits_of_tables_are_joined_and_cut(tmp_path):
         ("a.csv", b"text\n", "has no rows"),
         ("a.csv", "text\nÄ\n".encode("latin-1"), "is not UTF-8"),
         ("a.csv.gz", gzip.compress(b"text\n" + b"a\n" * 9999, mtime=0)[:40], "ends early or is damaged"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON.*one object a line"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON.*one object per line"),
         ("a.jsonl", b'{"text": "a"}\n\n["b"]\n7\n', "line 3: 'b' is not an object"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "line 1 is not JSON.*surrogates"),

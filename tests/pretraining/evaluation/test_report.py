@@ -108,7 +108,9 @@ def test_what_was_measured_on_is_said(finished):
     _, results, words = finished
     text = " ".join(words.split())
     assert "Measured on 61 test examples of 3 classes" in text
-    assert "seed 7." in text and "97 labelled training examples" in text and "2 draws of the labels" in text
+    assert "Seed 7." in text and "97 labelled training examples" in text and "2 draws of the labels" in text
+    assert "Chance, always answering the most frequent class, is 34.4 %." in text
+    assert "The classes: rows, columns, board." in text
     assert results["commonest_class"] == 21 / 61  # class 0, the commonest of training
     assert results["settings"] == {**SETTINGS, "max_examples": 2000, "neighbours": 10, "layer": None}
     assert results["class_names"] == ["rows", "columns", "board"]

@@ -20,7 +20,7 @@ def nearest(sentence: str, others: str) -> list[list[str]]:
     """The other sentences, the nearest first, each with the cosine of its features."""
     lines = [line.strip() for line in others.splitlines() if line.strip()]
     if not sentence.strip() or not lines:
-        raise gr.Error("Type a sentence, and others to compare it with, one a line.")
+        raise gr.Error("Type a sentence, and others to compare it with, one per line.")
     batch = tokenizer([sentence, *lines], padding=True, truncation=True, max_length=MOST, return_tensors="pt")
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
@@ -33,7 +33,7 @@ def nearest(sentence: str, others: str) -> list[list[str]]:
 
 demo = gr.Interface(
     fn=nearest,
-    inputs=[gr.Textbox(label="Your sentence"), gr.Textbox(GIVEN, lines=8, label="Others, one a line")],
+    inputs=[gr.Textbox(label="Your sentence"), gr.Textbox(GIVEN, lines=8, label="Others, one per line")],
     outputs=gr.Dataframe(headers=["sentence", "cosine"], label="The nearest first"),
     title=SPACE["title"],
     flagging_mode="never",
