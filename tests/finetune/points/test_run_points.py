@@ -10,6 +10,9 @@ import torch
 import yaml
 from transformers import AutoFeatureExtractor
 
+from data2vec.finetune.arguments import parse
+from data2vec.finetune.help_text import RECIPES
+from data2vec.finetune.points.classification import PointCloudClassification
 from data2vec.finetune.points.reading import IGNORED, collate_clouds
 from data2vec.finetune.points.segmentation import PartSegmentation
 from data2vec.finetune.run_part_segmentation import main as segment
@@ -184,6 +187,27 @@ def test_clouds_of_different_sizes_are_padded_with_their_parts():
     assert batch["labels"].tolist() == [[5] * 5, [3] * 3 + [IGNORED] * 2]
     assert batch["categories"].tolist() == [1, 1]
     assert batch["attention_mask"].sum(1).tolist() == [5, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "epochs", "frozen"),
+    [
+        ("modelnet40", PointCloudClassification, 150, 100),
+        ("scanobjectnn", PointCloudClassification, 150, 100),
+        ("modelnet40_few_shot", PointCloudClassification, 150, 100),
+        ("shapenet_part", PartSegmentation, 300, 0),
+    ],
+)
+def test_recipes_are_those_published(name, task, epochs, frozen, encoder):
+    """In updates of the published training sets: 9840 clouds, 11416, an episode's 100."""
+    clouds = {"modelnet40": 9840, "scanobjectnn": 11416, "modelnet40_few_shot": 100, "shapenet_part": 14007}[name]
+    words = [str(RECIPES / f"{name}.yaml"), "--model_name_or_path", str(encoder), "--bf16", "false"]
+    run = parse([*words, "--report_to", "none"], task)
+    updates = -(-clouds // run.training.per_device_train_batch_size)  # of an epoch
+    assert run.training.num_train_epochs == epochs
+    assert run.training.warmup_steps == pytest.approx(10 * updates, abs=9)
+    assert run.training.freeze_encoder_steps == pytest.approx(frozen * updates, abs=99)
+    assert getattr(run.data, "episodes", None) == (10 if "few" in name else None)
 
 
 @pytest.mark.parametrize(
