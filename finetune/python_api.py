@@ -50,7 +50,7 @@ def finetune(
         results, state = getattr(script, "PERFORM", fine_tune)(run, script.TASK), "finished"
     except Preempted:
         results, state = {}, "preempted"
-    return RunResult(run.folder, results, state, auto_class=script.TASK.auto_class)
+    return RunResult(run.folder, results, state)
 
 
 def probe(

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel, PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+import transformers
+from transformers import AutoConfig, PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .. import modeling
 from .arguments import override, read_recipe, resolve
 from .command_line import RECIPES, SECTIONS
 from .console.libraries import quiet_libraries
@@ -29,18 +31,18 @@ class RunResult:
         metrics: the last value of each number that was logged; of fine-tuning and probes what results.json holds.
         state: finished, or why it ended early: collapsed, diverged, preempted.
         history: every log, in order, as `Trainer` keeps them.
-        auto_class: the Auto class that opens the folder.
     """
 
     folder: Path
     metrics: dict[str, Any]
     state: str = "finished"
     history: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    auto_class: Any = AutoModel
 
     def load_model(self, **how: Any) -> PreTrainedModel:
-        """The model; `how` is given to `from_pretrained`."""
-        model: PreTrainedModel = self.auto_class.from_pretrained(self.folder, **how)
+        """The model, of the class that was saved; `how` is given to `from_pretrained`."""
+        (name,) = AutoConfig.from_pretrained(self.folder).architectures
+        found = getattr(modeling, name, None) or getattr(transformers, name)
+        model: PreTrainedModel = found.from_pretrained(self.folder, **how)
         return model
 
 
