@@ -92,6 +92,9 @@ COMMANDS = {
     "sweep": Command(
         "Try many settings of a recipe.", pretraining.check_sweep, "pretraining.sweep.command", pretraining.RECIPES
     ),
+    "split": Command(
+        "Make a plain folder of each modality of a joint run.", pretraining.check_split, "pretraining.split"
+    ),
     "tokenizer": Command(
         "Train a tokenizer on your own text.", pretraining.check_tokenizer, "pretraining.train_tokenizer"
     ),

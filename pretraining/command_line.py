@@ -285,3 +285,33 @@ def require_checkpoint(checkpoint: Path, out: Path) -> None:
         raise ValueError(f"{out} is not empty: name a new folder.")
     if not (checkpoint / "config.json").is_file():
         raise ValueError(f"{checkpoint} has no config.json: name a checkpoint-N folder of a run.")
+
+
+def split_parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "data2vec split",
+        "Make a plain folder of each modality of a finished joint run: its encoder, what prepares its inputs, and "
+        "student, teacher and decoder in pretraining/. Each opens as the folder of a run of that modality alone.",
+        "data2vec split runs/joint_base encoders",
+        page="docs/joint.md",
+    )
+    parser.add_argument("folder", metavar="RUN", type=Path, help="folder of a joint run")
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="a new folder")
+    return parser
+
+
+def check_split(argv: Sequence[str] | None = None) -> None:
+    require_joint_run(**vars(split_parser().parse_args(argv)))
+
+
+def require_joint_run(folder: Path, out: Path) -> None:
+    """Raises ValueError: `folder` is none that has finished, or `out` is not empty."""
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: name a new folder.")
+    config = folder / "config.json"
+    found = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if found.get("architectures") != ["JointModel"]:
+        raise ValueError(
+            f"{folder} is no finished joint run: its config.json names {found.get('architectures')}. Name the "
+            "output_dir of one; of a checkpoint, consolidate makes such a folder."
+        )

@@ -63,10 +63,11 @@ def consolidate(checkpoint: Path, out: Path) -> None:
         bar.update()
         model.save_encoder(str(out))
         bar.update()
-    for path in checkpoint.iterdir():
+    for path in checkpoint.rglob("*"):  # of a joint run in a folder a modality
         if path.is_file() and matches(path.name, PROCESSOR):
-            shutil.copy(path, out)
-            shutil.copy(path, out / WHOLE)
+            for place in (out, out / WHOLE):
+                (place / path.relative_to(checkpoint)).parent.mkdir(exist_ok=True)
+                shutil.copy(path, place / path.relative_to(checkpoint))
 
 
 def read_weights(checkpoint: Path) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from .bad_examples import BadExample, Ledger
 from .examples import PretrainingDataset
 from .image import ImageDataArguments
 from .labels import number_labels
-from .methods import BUILT_IN
+from .methods import BUILT_IN, JOINT
 from .modality import Modality
 from .points import PointsDataArguments
 from .row_choice import rows_to_look_at
@@ -127,6 +127,8 @@ def modality_of(model: PreTrainedConfig | str) -> type[Modality[Any]]:
     model_type = model if isinstance(model, str) else model.model_type
     if model_type in MODEL_TYPES:
         return MODEL_TYPES[model_type]
+    if model_type == JOINT:
+        raise ValueError(f"{model_type!r} has several modalities: `data2vec split RUN OUT` makes a folder of each.")
     for modality in dict.fromkeys(MODEL_TYPES.values()):
         if all(hasattr(model, name) for name in modality.config_fields):
             return modality

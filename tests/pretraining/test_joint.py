@@ -6,11 +6,22 @@ import math
 import pytest
 import torch
 import yaml
-from transformers import AutoModel, TrainerControl, TrainerState, Wav2Vec2FeatureExtractor
+from safetensors.torch import load_file
+from transformers import (
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoTokenizer,
+    TrainerControl,
+    TrainerState,
+    Wav2Vec2FeatureExtractor,
+)
 
+from data2vec.model_cards.render import render
 from data2vec.modeling import Data2Vec2TextForPreTraining, JointForPreTraining
+from data2vec.pretraining import split
 from data2vec.pretraining.arguments import override, parse_arguments, resolve
-from data2vec.pretraining.command_line import check_command
+from data2vec.pretraining.command_line import check_command, check_split
+from data2vec.pretraining.consolidate import consolidate
 from data2vec.pretraining.monitoring.callbacks import CollapseGuard, DivergenceGuard
 from data2vec.pretraining.recipe import parse_yaml
 from data2vec.pretraining.run import build_model, main
@@ -127,6 +138,44 @@ def test_what_a_run_leaves(finished):
     encoder, info = AutoModel.from_pretrained(finished, modality="vision", output_loading_info=True)
     assert encoder.config.model_type == "data2vec2-vision" and not any(info.values())
     assert (finished / "text" / "tokenizer.json").is_file() and (finished / "vision" / "report.png").is_file()
+
+
+def test_split_leaves_a_folder_of_each_modality(finished, tmp_path, capsys):
+    """As runs of one modality leave them: encoder, processor, and what goes on being trained."""
+    assert split.main([str(finished), str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.count("Wrote") == 2
+    whole = JointForPreTraining.from_pretrained(finished / "pretraining")
+    for name, kind in (("vision", "Data2Vec2VisionModel"), ("text", "Data2Vec2TextModel")):
+        folder = tmp_path / "out" / name
+        encoder, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+        assert type(encoder).__name__ == kind and not any(info.values())
+        single, info = AutoModelForPreTraining.from_pretrained(
+            folder, subfolder="pretraining", output_loading_info=True
+        )
+        assert not any(info.values())
+        for model, of in ((single.base_model, encoder), (single.teacher, whole.modalities[name].teacher)):
+            known = of.state_dict()
+            assert all(torch.equal(tensor, known[key]) for key, tensor in model.state_dict().items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "text").vocab_size == 261
+    assert resolve(yaml.safe_load((tmp_path / "out" / "vision" / "recipe.yaml").read_text())).config.image_size == 8
+    card = str(render(tmp_path / "out" / "vision", license="mit"))
+    assert "Its blocks were trained on text as well" in card and "| pretrained student" in card
+    with pytest.raises(ValueError, match="has several modalities: `data2vec split RUN OUT`"):
+        render(finished, license="mit")
+    for arguments, message in (
+        ([finished / "vision", tmp_path / "new"], "is no finished joint run: its config.json names None"),
+        ([finished, tmp_path / "out"], "is not empty: name a new folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_split([*map(str, arguments)])
+
+
+def test_a_checkpoint_becomes_such_a_folder(finished, tmp_path):
+    consolidate(finished / "checkpoint-6", tmp_path / "out")
+    for place in (tmp_path / "out", finished):
+        assert (place / "text" / "tokenizer.json").is_file()
+    made, left = (load_file(place / "model.safetensors") for place in (tmp_path / "out", finished))
+    assert made.keys() == left.keys() and all(torch.equal(made[name], left[name]) for name in left)
 
 
 def test_it_starts_from_one_modality(fields, sources, tmp_path):

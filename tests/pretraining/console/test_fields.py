@@ -96,6 +96,7 @@ except SystemExit as done:
         ("data2vec tokenizer out --vocab_size 300 --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
         ("data2vec tokenizer out --vocab_size 300 --data zzz*.txt", 2, "correct the pattern"),
         ("data2vec.pretraining.consolidate zzz out", 2, "zzz has no config.json"),
+        ("data2vec split zzz out", 2, "zzz is no finished joint run"),
         ("data2vec sweep zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
         ("data2vec sweep demo_vision.yaml --trails 2", 2, "Did you mean --trials?"),
         ("data2vec sweep demo_vision.yaml --objective.vews 2", 2, "did you mean 'views'?"),
