@@ -8,6 +8,7 @@ from transformers import Data2VecAudioConfig, Data2VecAudioModel
 from transformers.models.data2vec.modeling_data2vec_audio import (
     Data2VecAudioConvLayer,
     Data2VecAudioEncoderLayer,
+    Data2VecAudioFeatureEncoder,
     Data2VecAudioPositionalConvEmbedding,
     Data2VecAudioPositionalConvLayer,
     Data2VecAudioPreTrainedModel,
@@ -50,7 +51,24 @@ class RecomputingPositionalConvLayer(Data2VecAudioPositionalConvLayer):
         return recompute_norm(self.activation, self.layer_norm, tokens).transpose(1, 2)
 
 
+class SamplesWithoutGradient(Data2VecAudioFeatureEncoder):
+    """The front end, which takes a gradient of its samples only where recomputed layers need one to have their own.
+
+    The stock one always does: nobody reads it, and `torch.compile` breaks its graph there.
+    """
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        """`(batch, samples)` -> `(batch, conv dim, frames)`."""
+        hidden_states = input_values[:, None]
+        if self._requires_grad and self.training and any(layer.gradient_checkpointing for layer in self.conv_layers):
+            hidden_states.requires_grad = True
+        for layer in self.conv_layers:
+            hidden_states = layer(hidden_states)
+        return hidden_states
+
+
 RECOMPUTING: dict[type[nn.Module], type[nn.Module]] = {
+    Data2VecAudioFeatureEncoder: SamplesWithoutGradient,
     Data2VecAudioConvLayer: RecomputingConvLayer,
     Data2VecAudioPositionalConvLayer: RecomputingPositionalConvLayer,
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data2vec import modeling
+from data2vec.modeling.gather import count_masks
 from tests.modeling import test_data2vec as data2vec1
 from tests.modeling import tiny_data2vec2, tiny_joint, tiny_medcoss, tiny_point2vec, tiny_streams
 
@@ -345,3 +346,23 @@ def test_teacher_learns_nothing_from_gradients(model_class, tmp_path):
     for found in (model, model_class.from_pretrained(tmp_path)):
         learning = {name for name, parameter in found.named_parameters() if parameter.requires_grad}
         assert learning and not any(name.startswith("teacher.") for name in learning)
+
+
+@pytest.mark.slow  # half a minute each
+@PRETRAINERS
+def test_torch_compile_traces_a_step_as_one_graph(model_class):
+    """A batch as the trainer hands it on: with masks, their counts, and what depends on the update."""
+    model, batch = build_moved(model_class), inputs_of(model_class)
+    torch.manual_seed(2)
+    masked = model(**batch).masked
+    batch |= {"masked": masked, "mask_counts": tuple(count_masks(masked, None))}
+    if hasattr(model.config, "streams"):
+        batch = model.at_step(batch | {"stream_seeds": torch.arange(len(masked))}, 3)
+    torch.manual_seed(2)
+    exact = model(**batch).loss
+    torch._dynamo.reset()
+    torch.manual_seed(2)
+    loss = torch.compile(model, backend="aot_eager", fullgraph=True)(**batch).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-2)  # dropout and noise are drawn in another order
+    assert [p.grad is None for p in model.parameters() if p.requires_grad].count(False) > 5
