@@ -27,6 +27,7 @@ from .evaluation.report import ReportArguments
 from .model_section import build_config, check_shapes, config_class_of, open_config
 from .recipe import typed
 from .shared_arguments import build_training
+from .stage_arguments import StagesArguments
 from .trainer import PretrainingArguments
 
 
@@ -82,8 +83,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Run:
         ValueError: an unknown field or an invalid value; the message names both and the fix.
         FileNotFoundError: no such recipe.
     """
+    return resolve(read_arguments(argv))
+
+
+def read_arguments(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """The recipe of a command line, with every override applied. Raises as [`parse_arguments`]."""
     recipe, overrides = read_command(argv)
-    return resolve(override(recipe, overrides))
+    return override(recipe, overrides)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -125,7 +131,12 @@ def field_names(section: str, recipe: Mapping[str, Any]) -> set[str]:
     if section == "data":
         return set(recipe_file.names_of(modality_of(_config_class(recipe["model"]).model_type).arguments_class))
     objective = objective_class_of(_config_class(recipe["model"]))
-    classes = {"objective": objective, "training": PretrainingArguments, "report": ReportArguments}
+    classes = {
+        "objective": objective,
+        "training": PretrainingArguments,
+        "report": ReportArguments,
+        recipe_file.STAGES: StagesArguments,
+    }
     return set(recipe_file.names_of(classes[section]))
 
 

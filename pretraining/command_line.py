@@ -30,6 +30,7 @@ SECTIONS = ("model", "objective", "data", "training")
 CLASSES = {  # section -> the class that holds its fields; those of other sections depend on the model type
     "training": ("data2vec.pretraining.shared_arguments", "PretrainingArguments"),
     "report": ("data2vec.pretraining.evaluation.report", "ReportArguments"),
+    recipe_file.STAGES: ("data2vec.pretraining.stage_arguments", "StagesArguments"),
 }
 JOINT = ("data2vec.modeling.configuration_joint", "JointConfig")
 SCHEDULE = ("data2vec.modeling.configuration_objective", "EmaSchedule")
@@ -69,6 +70,7 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], lis
             "fields of objective": fields_of(*OBJECTIVE),
             "fields of a modality in modalities, for joint runs (docs/joint.md)": "model, objective, data, weight, "
             "batch_size",
+            "fields of stages, modality after modality (docs/stages.md)": fields_of(*CLASSES[recipe_file.STAGES]),
             "fields of data, every modality": EVERY_DATA,
             **{
                 f"fields of data, {reads.name}": [f for f in fields_of(*reads.arguments) if f not in EVERY_DATA]

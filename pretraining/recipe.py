@@ -25,7 +25,8 @@ from .console.redact import mask_arguments
 Recipe = Mapping[str, Any]
 MODALITIES = "modalities"  # of a joint run: a name -> the sections of PART, and the numbers of OF_PART
 PART, OF_PART = ("model", "objective", "data"), ("weight", "batch_size")
-OPTIONAL = ("report", MODALITIES)  # sections that a run can do without
+STAGES = "stages"  # modality after modality, see stages.py
+OPTIONAL = ("report", MODALITIES, STAGES)  # sections that a run can do without
 CHECKPOINT = "model_name_or_path"  # of the section `model`, in every recipe
 FieldNames = Callable[[str, Recipe], Collection[str]]  # (section, recipe) -> the fields that the section may hold
 

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, set_seed
 
-from data2vec.pretraining.arguments import Part, Run, parse_arguments
+from data2vec.pretraining.arguments import Part, Run, read_arguments, resolve
 from data2vec.pretraining.checkpoints.resume import find_checkpoint
 from data2vec.pretraining.checkpoints.run_folder import (
     check_checkpoints,
@@ -45,7 +45,8 @@ from data2vec.pretraining.evaluation.report import write_report
 from data2vec.pretraining.monitoring.health import Health, logged_to
 from data2vec.pretraining.monitoring.logs import logs_of
 from data2vec.pretraining.monitoring.run_summary import RunSummary
-from data2vec.pretraining.recipe import MODALITIES
+from data2vec.pretraining.recipe import MODALITIES, STAGES
+from data2vec.pretraining.stages import run_stages
 from data2vec.pretraining.trainer import Data2VecTrainer
 
 
@@ -218,25 +219,30 @@ def how_it_ended(trainer: Data2VecTrainer) -> tuple[int, str | None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
-    dry = DRY_RUN in (sys.argv if argv is None else argv)
-    with contextlib.ExitStack() as stack:
-        running = False
-        try:
-            run = parse_arguments(argv)
-            if dry:
-                from data2vec.pretraining.dry_run import dry_run
+    running = False
 
-                dry_run(run)
-                return 0
+    def train(run: Run) -> int:
+        nonlocal running
+        running = False
+        with contextlib.ExitStack() as stack:
             data, checkpoint = prepare(run, stack)
             running = True
-            code = pretrain(run, data, checkpoint)
-        except Exception as error:
-            ended = exit_code(error)
-            faulty = running and ended == EXIT_REFUSED and not isinstance(error, BadExample | Refused)
-            if ended is None or faulty:
-                raise
-            return end(ended, error)
+            return pretrain(run, data, checkpoint)
+
+    try:
+        recipe = read_arguments(argv)
+        if DRY_RUN in (sys.argv if argv is None else argv):
+            from data2vec.pretraining.dry_run import dry_run
+
+            dry_run(resolve(recipe))
+            return 0
+        code = run_stages(recipe, train, open_data) if STAGES in recipe else train(resolve(recipe))
+    except Exception as error:
+        ended = exit_code(error)
+        faulty = running and ended == EXIT_REFUSED and not isinstance(error, BadExample | Refused)
+        if ended is None or faulty:
+            raise
+        return end(ended, error)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
