@@ -19,6 +19,7 @@ from data2vec.pretraining.buffer import PROVENANCE
 from data2vec.pretraining.stage_arguments import StagesArguments
 from data2vec.pretraining.stages import BUFFERS, SUMMARY, stages_of
 from data2vec.tests.pretraining.tiny_runs import joint_recipe, write_sources
+from tests.code_blocks import ROOT, blocks_of, run_block
 
 
 ORDER = ["text", "vision"]
@@ -146,3 +147,8 @@ def test_wrong_stages_are_refused_before_anything_is_trained(sources, tmp_path, 
     assert command(made, tmp_path / "recipe.yaml") == 2
     assert re.search(words, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_code_of_the_page_runs(tmp_path):
+    (code,) = [block for block in blocks_of(ROOT / "docs" / "stages.md") if block[0] == "python"]
+    run_block(*code, tmp_path)
