@@ -46,13 +46,15 @@ def _fine_tuned(facts: Facts) -> Iterator[EvalResult]:
     for split, values in (facts.results or {}).items():
         if not isinstance(values, dict) or "examples" not in values:
             continue
-        source = section.get(split) or section.get("train") or {}
+        rows, _, streams = split.partition("_")  # test_video: the examples of test, by one stream
+        by = f", {streams}" if split not in section and rows in section else ""
+        source = section.get(split) or section.get(rows) or section.get("train") or {}
         if section.get("task_name"):
             source = {"path": section.get("glue", GLUE), "name": section["task_name"], "split": split}
         for key, value in values.items():
             if key in METRICS:
                 metric, name = METRICS[key]
-                yield _result(facts, task, source, split, metric, name, value)
+                yield _result(facts, task, source, split, metric, name + by, value)
 
 
 def _encoder(facts: Facts) -> Iterator[EvalResult]:

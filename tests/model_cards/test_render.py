@@ -119,6 +119,16 @@ def test_results_of_glue_are_those_of_its_task(ctc):
     assert (result.dataset_type, result.dataset_config, result.dataset_split) == ("nyu-mll/glue", "sst2", "test")
 
 
+def test_results_of_one_stream_are_of_their_split(ctc):
+    found = json.loads((ctc / "results.json").read_text())
+    (ctc / "results.json").write_text(json.dumps({"test_video": found["test"]} | found))
+    results = render(ctc, "--license", "mit").data.eval_results
+    assert {(r.metric_name, r.dataset_split) for r in results if r.metric_type == "wer"} == {
+        ("word error rate", "test"),
+        ("word error rate, video", "test"),
+    }
+
+
 # What the page says
 
 
