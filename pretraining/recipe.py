@@ -255,7 +255,7 @@ def _locate(name: str, recipe: Recipe, field_names: FieldNames) -> list[str]:
         return homes + path
     if homes:
         raise ValueError(
-            f"--{name} is a field of {' and '.join(homes)}: say --{homes[0]}.{name} or --{homes[1]}.{name}."
+            f"--{name} is a field of {' and '.join(homes)}: use --{homes[0]}.{name} or --{homes[1]}.{name}."
         )
     near = difflib.get_close_matches(path[0], [field for names in fields.values() for field in names], n=1)
     hint = f"Did you mean --{near[0]}?" if near else f"Say --SECTION.{name}, of {', '.join(recipe)}."

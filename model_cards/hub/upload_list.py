@@ -176,7 +176,7 @@ def _add_model(folder: Path, prefix: str, found: UploadList) -> None:
             raise ValueError(
                 f"{folder} holds code that is not this version of data2vec's ({', '.join(sorted(foreign)[:5])}), and "
                 "whoever opens the model would run it: save the model again with save_pretrained, or read the code "
-                "and say --trust-code."
+                "and pass --trust-code."
             )
         for path in code:
             _add(found, prefix + path.name, path)

@@ -71,7 +71,7 @@ class Inputs:
             )
         for name in ("recipe.yaml", "weights"):
             if name in folder.missing:
-                raise ValueError(f"There is no {name} in the folder: {folder.missing[name]}.")
+                raise ValueError(f"The folder has no {name}: {folder.missing[name]}.")
         self.weights = str(folder.weights)
         self.config: Any = AutoConfig.from_pretrained(self.weights, trust_remote_code=False)
         self.seed = int(folder.recipe.get("training", {}).get("seed", SEED))

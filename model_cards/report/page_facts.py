@@ -44,7 +44,7 @@ def curves(folders: Mapping[str, Folder]) -> Section:
         for name in folders
         if name not in logs
     ]
-    intro = "Over optimizer steps, as logged. What each means is under it."
+    intro = "Over optimizer steps, as logged. Each curve is explained below it."
     if len(folders) > 1:
         intro += f" {' is the solid line, '.join(folders)} the dashed one."
     column = Column(groups=[Group("", figures)] if figures else [], absent=" ".join(absent))

@@ -136,7 +136,7 @@ class RunPictures:
         else:
             raise ValueError(
                 "Accuracy by layer was not measured: add --layers to this command, which probes data.probe now, or "
-                "run finetune/run_probe.py with its output_dir in this folder."
+                "run `data2vec probe` with its output_dir in this folder."
             )
         kinds = {"linear": "linear probe", "knn": "k-NN"}
         heads = [f"{source}, {called}" for source in scores for called in kinds.values()]

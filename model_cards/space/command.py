@@ -115,7 +115,7 @@ def _checked_code(model: str, trust_code: bool) -> str | None:
     if foreign and not trust_code:
         raise ValueError(
             f"{model} comes with code that is not this version of data2vec's ({', '.join(foreign[:5])}), and the app "
-            "would run it: read it, then say --trust-code."
+            "would run it: read it, then pass --trust-code."
         )
     return None if local else place.name
 

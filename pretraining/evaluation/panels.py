@@ -48,15 +48,15 @@ PANELS = {
             "utterance_target_std": "utterance targets",
             "utterance_prediction_std": "utterance predictions",
         },
-        "Targets stay well above 0.1, predictions rise towards them. If the spread across samples is a small share of "
-        "that of the targets, these say where a token is, not what it is.",
+        "Targets stay well above 0.1, and predictions rise towards them. If the spread across samples is much "
+        "smaller than that of the targets, targets say where a token is, not what it is.",
         short="Spread",
         from_zero=True,
     ),
     "effective_rank": Panel(
         "Effective rank of the targets",
         {"effective_rank": "directions in use"},
-        "How many directions the targets use, of the model's width. It must not fall towards 1.",
+        "How many directions of the model's width the targets use. It must not fall towards 1.",
         from_zero=True,
     ),
     "probe": Panel(
@@ -67,8 +67,8 @@ PANELS = {
             "probe/svm_student": "linear SVM, student",
             "probe/svm_teacher": "linear SVM, teacher",
         },
-        "A classifier on the frozen features of labelled examples. It rises; where it falls while the loss improves, "
-        "the loss has found a short cut.",
+        "A classifier on frozen features of labelled examples. It rises. If it falls while the loss improves, the "
+        "student has found a shortcut.",
         short="Probe, %",
         scale=100.0,
     ),
@@ -88,7 +88,7 @@ PANELS = {
     "grad_norm": Panel(
         "Gradient norm before clipping",
         {"grad_norm": "norm"},
-        "Spikes that go away are ordinary; a level that keeps rising ends in divergence.",
+        "Short spikes are normal; a level that keeps rising ends in divergence.",
         from_zero=True,
     ),
     "learning_rate": Panel(
@@ -97,19 +97,19 @@ PANELS = {
     "ema_decay": Panel(
         "Decay of the teacher",
         {"ema_decay": "decay"},
-        "The share of itself that the teacher keeps at each update: rises, then stays.",
+        "The share of its weights that the teacher keeps at each update. It rises, then stays.",
         top=1.0,
     ),
     "throughput": Panel(
         "Throughput",
         {"samples_per_second": "samples per second"},
-        "Of all devices together. A slow decline points at data loading.",
+        "All devices together. A slow decline points to data loading.",
         from_zero=True,
     ),
     "masked_fraction": Panel(
         "Share of the input hidden, in %",
         {"masked_fraction": "hidden"},
-        "What the student does not see. It stays where the recipe puts it.",
+        "What the student does not see. It stays as the recipe sets it.",
         scale=100.0,
         from_zero=True,
         top=100.0,

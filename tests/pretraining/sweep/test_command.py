@@ -253,7 +253,7 @@ def test_a_hopeless_trial_is_pruned(tmp_path, monkeypatch):
         (["--pruner", "median", *WITHOUT_LABELS], SPACE, "known at the end of a trial only"),
         (["--sampler", "grid"], SPACE, "sweep.sampler = 'grid' is invalid: use one of tpe, random"),
         (["--sources", "[{path: nowhere}]"], SPACE, "nowhere"),
-        (["--seed", "1"], SPACE, "--seed is a field of training and sweep: say --training.seed or --sweep.seed"),
+        (["--seed", "1"], SPACE, "--seed is a field of training and sweep: use --training.seed or --sweep.seed"),
     ],
 )
 def test_slips_are_refused_before_anything_runs(words, space, message, tmp_path, capsys):
