@@ -1,6 +1,7 @@
 """A converted model against tensors that the original code wrote for the same weights."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,8 @@ def differences(model: PreTrainedModel, io: dict[str, Tensor]) -> dict[str, floa
     Raises:
         ValueError: the case has no inputs or nothing that the model could be compared with.
     """
+    if "mae2d.in.data" in io:
+        return _joint_differences(model, io)
     inputs = inputs_of(model, io)
     pairs = {}
     if any(name in io for name in FEATURES):
@@ -108,3 +111,22 @@ def _apart(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
         raise ValueError(f"the model gives {tuple(ours.shape)} where the reference case has {tuple(theirs.shape)}.")
     return float((ours - theirs).abs().max() / max(1.0, float(theirs.abs().max())))
+
+
+def _joint_differences(model: PreTrainedModel, io: dict[str, Tensor]) -> dict[str, float]:
+    """Of MedCoSS: predictions and targets of images and volumes, and features of text, its padding left out."""
+    parts: Any = getattr(model, "modalities", None)
+    if parts is None:
+        raise ValueError("the reference case is of a joint model that pretrains: leave out --encoder-only.")
+    pairs = {}
+    for kind, modality in (("mae2d", "image"), ("mae3d", "volume")):
+        part, values = parts[modality], io[f"{kind}.in.data"]
+        masked, times = io[f"{kind}.mask.removed"].bool(), io[f"{kind}.in.temporal_id_student"].expand(len(values))
+        inputs = {part.main_input_name: values, "masked": masked, "temporal_ids": times}
+        out = part.eval()(**inputs, num_items_in_batch=1)
+        pairs[f"{modality} predictions"] = (out.predictions, io[f"{kind}.decoder.pred_with_cls"][:, 1:][masked])
+        pairs[f"{modality} targets"] = (out.targets, io[f"{kind}.target"][masked])
+    real = io["mlm.in.mask_attention"]
+    states = parts["text"].base_model.eval()(io["mlm.in.data"], real).last_hidden_state
+    pairs["text features"] = (states[real.bool()], io["text_attention.batch_major"][real.bool()])
+    return {name: _apart(*pair) for name, pair in pairs.items()}

@@ -11,6 +11,7 @@ from .fairseq_multi import AUDIO2, TEXT2, VISION2
 from .fairseq_text import TEXT
 from .fairseq_vision import VISION
 from .lightning_point2vec import POINT2VEC, POINT2VEC_PARTS
+from .medcoss import MEDCOSS
 from .source import Source
 from .sv_data2vec import SV_DATA2VEC
 
@@ -30,6 +31,7 @@ SOURCES: dict[str, Source] = {
     "point2vec": POINT2VEC,
     "point2vec_parts": POINT2VEC_PARTS,
     "sv_data2vec": SV_DATA2VEC,
+    "medcoss": MEDCOSS,
 }
 NAMES = ("data2vec_audio", "data2vec_text", "data2vec_vision", "data2vec_multi")
 # what the fine-tuned models are called, and where in their configuration the pretrained one is

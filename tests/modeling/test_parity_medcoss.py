@@ -9,8 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoFeatureExtractor
 
 from data2vec.modeling import (
+    JointForPreTraining,
+    JointModel,
     MedCossImageConfig,
     MedCossImageForPreTraining,
     MedCossTextConfig,
@@ -19,6 +22,8 @@ from data2vec.modeling import (
     MedCossVolumeForPreTraining,
     encoder,
 )
+from data2vec.modeling.convert.check import differences
+from data2vec.modeling.convert.command import convert
 from data2vec.modeling.convert.keys import to_ours
 from data2vec.modeling.convert.medcoss import ROWS, shaped
 from data2vec.modeling.embed_image import normalized_patches
@@ -256,3 +261,19 @@ def test_patches_are_cut_as_by_the_original():
     io = load_file(folder_of(CASES[0]) / "io.safetensors")
     for kind, patch in (("mae2d", (4, 4)), ("mae3d", (4, 4, 4))):
         same(normalized_patches(io[f"{kind}.in.data"], patch), io[f"{kind}.target"])
+
+
+def test_a_checkpoint_becomes_a_joint_model(tmp_path):
+    """All three modalities on one trunk, held to the case by the converter's own check; each opens alone."""
+    folder, out = folder_of(CASES[0]), tmp_path / "converted"
+    model, words, notes = convert(folder / "checkpoint-299.pth", out)
+    assert words == "MedCoSS, pretrained" and "causal" in notes[0]
+    found = differences(model, load_file(folder / "io.safetensors"))
+    assert len(found) == 5 and max(found.values()) < 1e-5
+    loaded, info = JointForPreTraining.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values()) and max(differences(loaded, load_file(folder / "io.safetensors")).values()) < 1e-5
+    alone = JointModel.from_pretrained(out, modality="volume")
+    processor = AutoFeatureExtractor.from_pretrained(out / "volume")
+    assert alone(**processor(torch.zeros(3, 9, 7))).last_hidden_state.shape == (1, 5, 16)
+    encoder, _, _ = convert(folder / "checkpoint-299.pth", tmp_path / "encoder", encoder_only=True)
+    assert isinstance(encoder, JointModel)
