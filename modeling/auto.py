@@ -31,6 +31,12 @@ from .configuration_medcoss import MedCossImageConfig, MedCossTextConfig, MedCos
 from .configuration_objective import ObjectiveConfig
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
+from .configuration_universal import (
+    UniversalAudioConfig,
+    UniversalPointsConfig,
+    UniversalTextConfig,
+    UniversalVisionConfig,
+)
 from .feature_extraction_av_data2vec import AvData2VecFeatureExtractor
 from .feature_extraction_eat import EatFeatureExtractor
 from .feature_extraction_medcoss import MedCossVolumeFeatureExtractor
@@ -77,6 +83,16 @@ from .modeling_medcoss import (
 from .modeling_point2vec import Point2VecForPreTraining, Point2VecModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput
 from .modeling_sv_data2vec import SvData2VecForPreTraining, SvData2VecForVideoClassification, SvData2VecModel
+from .modeling_universal import (
+    UniversalAudioForPreTraining,
+    UniversalAudioModel,
+    UniversalPointsForPreTraining,
+    UniversalPointsModel,
+    UniversalTextForPreTraining,
+    UniversalTextModel,
+    UniversalVisionForPreTraining,
+    UniversalVisionModel,
+)
 
 
 __all__ = [
@@ -149,6 +165,18 @@ __all__ = [
     "SvData2VecForPreTraining",
     "SvData2VecForVideoClassification",
     "SvData2VecModel",
+    "UniversalAudioConfig",
+    "UniversalAudioForPreTraining",
+    "UniversalAudioModel",
+    "UniversalPointsConfig",
+    "UniversalPointsForPreTraining",
+    "UniversalPointsModel",
+    "UniversalTextConfig",
+    "UniversalTextForPreTraining",
+    "UniversalTextModel",
+    "UniversalVisionConfig",
+    "UniversalVisionForPreTraining",
+    "UniversalVisionModel",
     "make_padding_independent",
 ]
 
@@ -166,6 +194,10 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         MedCossVolumeModel,
         Point2VecModel,
         SvData2VecModel,
+        UniversalAudioModel,
+        UniversalPointsModel,
+        UniversalTextModel,
+        UniversalVisionModel,
     ),
     AutoModelForPreTraining: (
         AvData2VecForPreTraining,
@@ -180,6 +212,10 @@ MODELS: dict[Any, tuple[type[PreTrainedModel], ...]] = {
         MedCossVolumeForPreTraining,
         Point2VecForPreTraining,
         SvData2VecForPreTraining,
+        UniversalAudioForPreTraining,
+        UniversalPointsForPreTraining,
+        UniversalTextForPreTraining,
+        UniversalVisionForPreTraining,
     ),
     AutoModelForCTC: (AvData2VecForCTC, Data2Vec2AudioForCTC),
     AutoModelForAudioClassification: (

@@ -10,6 +10,12 @@ from .configuration_joint import JointConfig
 from .configuration_medcoss import MedCossImageConfig, MedCossTextConfig, MedCossVolumeConfig
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
+from .configuration_universal import (
+    UniversalAudioConfig,
+    UniversalPointsConfig,
+    UniversalTextConfig,
+    UniversalVisionConfig,
+)
 
 
 for configuration in (
@@ -25,5 +31,9 @@ for configuration in (
     MedCossVolumeConfig,
     Point2VecConfig,
     SvData2VecConfig,
+    UniversalAudioConfig,
+    UniversalPointsConfig,
+    UniversalTextConfig,
+    UniversalVisionConfig,
 ):
     AutoConfig.register(configuration.model_type, configuration)

@@ -16,6 +16,12 @@ from .configuration_medcoss import MedCossImageConfig, MedCossTextConfig, MedCos
 from .configuration_objective import EmaSchedule, objective_class_of
 from .configuration_point2vec import Point2VecConfig
 from .configuration_sv_data2vec import SvData2VecConfig
+from .configuration_universal import (
+    UniversalAudioConfig,
+    UniversalPointsConfig,
+    UniversalTextConfig,
+    UniversalVisionConfig,
+)
 from .ranges import check_ranges, require
 
 
@@ -51,6 +57,10 @@ CONFIGS: dict[str, Any] = {
         MedCossVolumeConfig,
         Point2VecConfig,
         SvData2VecConfig,
+        UniversalAudioConfig,
+        UniversalPointsConfig,
+        UniversalTextConfig,
+        UniversalVisionConfig,
     )
 }
 

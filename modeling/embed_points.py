@@ -15,6 +15,47 @@ INNER = (128, 256, 512)  # widths of the small PointNet
 POSITION_DIM = 128  # width inside the network that makes positions of coordinates
 
 
+def group_offsets(
+    point_values: Tensor,
+    groups: int,
+    size: int,
+    radius: float | None,
+    attention_mask: Tensor | None = None,
+    start: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Centres of groups `(batch, groups, 3)`, and the offsets of their points from them `(batch, groups, size, 3)`.
+
+    Raises:
+        ValueError: an input has another shape, a cloud fewer points than a group, or `start` is no real point.
+    """
+    if point_values.dim() != 3 or point_values.shape[2] != 3 or point_values.shape[1] < size:
+        raise ValueError(
+            f"point_values is {tuple(point_values.shape)}: pass (batch, points, 3), of group_size = {size} "
+            "points or more."
+        )
+    if attention_mask is not None and attention_mask.shape != point_values.shape[:2]:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}: must be {tuple(point_values.shape[:2])}, a "
+            "number for each point."
+        )
+    if start is not None and (start.shape != point_values.shape[:1] or start.dtype != torch.long):
+        raise ValueError(
+            f"start has shape {tuple(start.shape)} and type {start.dtype}: must be ({len(point_values)},) long, "
+            "the number of a real point of each cloud."
+        )
+    real = None if attention_mask is None else attention_mask.bool()
+    if start is not None:
+        require_indices("start", start, point_values.shape[1], allowed=real)
+    points = point_values.float()
+    centers = pick(points, farthest_points(points, groups, start, real))  # (batch, groups, 3)
+    if radius is None:
+        index = nearest_points(centers, points, size, real)  # (batch, groups, size)
+    else:
+        index = points_within(centers, points, radius, size, real)
+    offsets = (pick(points, index) - centers.unsqueeze(2)) / (radius or 1.0)  # (batch, groups, size, 3)
+    return centers, offsets
+
+
 class PointEmbeddings(nn.Module):
     """Groups of `config.group_size` points around `config.num_groups` centres -> tokens.
 
@@ -42,31 +83,9 @@ class PointEmbeddings(nn.Module):
         Raises:
             ValueError: one of them has another shape, a cloud fewer points than a group, or `start` is no real point.
         """
-        if point_values.dim() != 3 or point_values.shape[2] != 3 or point_values.shape[1] < self.size:
-            raise ValueError(
-                f"point_values is {tuple(point_values.shape)}: pass (batch, points, 3), of group_size = {self.size} "
-                "points or more."
-            )
-        if attention_mask is not None and attention_mask.shape != point_values.shape[:2]:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}: must be {tuple(point_values.shape[:2])}, a "
-                "number for each point."
-            )
-        if start is not None and (start.shape != point_values.shape[:1] or start.dtype != torch.long):
-            raise ValueError(
-                f"start has shape {tuple(start.shape)} and type {start.dtype}: must be ({len(point_values)},) long, "
-                "the number of a real point of each cloud."
-            )
-        real = None if attention_mask is None else attention_mask.bool()
-        if start is not None:
-            require_indices("start", start, point_values.shape[1], allowed=real)
-        points = point_values.float()
-        centers = pick(points, farthest_points(points, self.groups, start, real))  # (batch, groups, 3)
-        if self.radius is None:
-            index = nearest_points(centers, points, self.size, real)  # (batch, groups, size)
-        else:
-            index = points_within(centers, points, self.radius, self.size, real)
-        offsets = (pick(points, index) - centers.unsqueeze(2)) / (self.radius or 1.0)  # (batch, groups, size, 3)
+        centers, offsets = group_offsets(
+            point_values, self.groups, self.size, self.radius, attention_mask, start
+        )  # (batch, groups, 3), (batch, groups, size, 3)
         tokens = self._describe(offsets.flatten(0, 1).to(self.first.weight.dtype))  # (batch * groups, dim)
         return Tokens(tokens.unflatten(0, centers.shape[:2]), (self.groups,), coordinates=centers)
 

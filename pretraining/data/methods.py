@@ -205,6 +205,7 @@ MEDCOSS = Method(
 STOCK = "transformers.models.data2vec.configuration_data2vec_"
 CONFIGS_MEDCOSS = "data2vec.modeling.configuration_medcoss"
 CONFIGS2 = "data2vec.modeling.configuration_data2vec2"
+UNIVERSAL = "data2vec.modeling.configuration_universal"
 BUILT_IN = {
     "data2vec-audio": ModelType(DATA2VEC, AUDIO, Home(f"{STOCK}audio", "Data2VecAudioConfig"), ("deep_norm",)),
     "data2vec-vision": ModelType(DATA2VEC, IMAGES, Home(f"{STOCK}vision", "Data2VecVisionConfig")),
@@ -232,6 +233,10 @@ BUILT_IN = {
     "medcoss-image": ModelType(MEDCOSS, IMAGES, Home(CONFIGS_MEDCOSS, "MedCossImageConfig")),
     "medcoss-volume": ModelType(MEDCOSS, VOLUMES, Home(CONFIGS_MEDCOSS, "MedCossVolumeConfig")),
     "point2vec": ModelType(POINT2VEC, POINTS, Home("data2vec.modeling.configuration_point2vec", "Point2VecConfig")),
+    "universal-audio": ModelType(DATA2VEC2, AUDIO, Home(UNIVERSAL, "UniversalAudioConfig")),
+    "universal-points": ModelType(DATA2VEC2, POINTS, Home(UNIVERSAL, "UniversalPointsConfig")),
+    "universal-text": ModelType(DATA2VEC2, TEXT, Home(UNIVERSAL, "UniversalTextConfig")),
+    "universal-vision": ModelType(DATA2VEC2, IMAGES, Home(UNIVERSAL, "UniversalVisionConfig")),
 }
 JOINT = "data2vec2-joint"  # several of them in one model, each with its own data; no published method
 # Method of each model type. One of another package that is not here is taken to be of the family whose classes it

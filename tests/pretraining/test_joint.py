@@ -17,7 +17,12 @@ from transformers import (
 )
 
 from data2vec.model_cards.render import render
-from data2vec.modeling import Data2Vec2TextForPreTraining, JointForPreTraining
+from data2vec.modeling import (
+    Data2Vec2TextForPreTraining,
+    JointForPreTraining,
+    UniversalTextConfig,
+    UniversalVisionConfig,
+)
 from data2vec.pretraining import split
 from data2vec.pretraining.arguments import override, parse_arguments, resolve
 from data2vec.pretraining.command_line import check_command, check_split
@@ -214,6 +219,30 @@ def test_it_starts_from_a_joint_run(finished, fields):
     assert torch.equal(words, before.encoders["text"].embeddings.word_embeddings.weight)
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_universal_encoders_train_alone_and_together(sources, tmp_path, together):
+    """Two updates on the data of the specialised ones."""
+    said = recipe(JOINT, sources, tmp_path / "run", max_steps=2, save_strategy="no", logging_steps=1)
+    models = {
+        "vision": {"model_type": "universal-vision", "image_size": 8, "patch_size": 2, "num_channels": 1},
+        "text": {"model_type": "universal-text"},
+        "audio": {"model_type": "universal-audio"},
+    }
+    said["objective"]["ema_anneal_steps"] = 2
+    for name, model in models.items():
+        said["modalities"][name]["model"] = model | {"row_size": 320}
+    if not together:
+        own = said["modalities"].pop("audio")
+        del said["modalities"]
+        said |= {"data": own["data"], "objective": said["objective"] | own["objective"]}
+        said["model"] = {**own["model"], **{k: v for k, v in said["model"].items() if k != "model_type"}}
+    path = tmp_path / "universal.yaml"
+    path.write_text(yaml.safe_dump(said))
+    assert main([str(path)]) == 0
+    trunk = [name for name in load_file(tmp_path / "run" / "model.safetensors") if "projection.weight" in name]
+    assert trunk == (["trunk.projection.weight"] if together else ["embeddings.projection.weight"])
+
+
 def test_guards_judge_each_modality():
     state, control = TrainerState(max_steps=100), TrainerControl()
     collapse = CollapseGuard(start_step=1, patience=2, modality="audio")
@@ -234,7 +263,9 @@ def test_guards_judge_each_modality():
 
 
 def test_the_recipe_of_the_page(tmp_path):
-    (code,) = [code for language, code in BLOCKS if language == "yaml"]
+    code, universal = [code for language, code in BLOCKS if language == "yaml"]
+    types = {name: part["model"]["model_type"] for name, part in parse_yaml(universal)["modalities"].items()}
+    assert types == {"image": UniversalVisionConfig.model_type, "text": UniversalTextConfig.model_type}
     said = {"data": {}, **parse_yaml(code)}
     said["training"] |= {"output_dir": str(tmp_path), "use_cpu": True}
     said["model"] |= {"num_hidden_layers": 12}
