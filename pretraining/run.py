@@ -201,9 +201,19 @@ def pretrain(
     if trainer.is_world_process_zero():
         print(line)
         if code == 0:
-            print(f"See it with:        data2vec report {run.folder}")
-            print(f"Fine-tune it with:  data2vec finetune RECIPE --model_name_or_path {run.folder}")
+            for line in what_next(run):
+                print(line)
     return code
+
+
+def what_next(run: Run) -> list[str]:
+    """Commands for the folder of a finished run."""
+    if run.modalities:
+        return [f"A folder of each modality:  data2vec split {run.folder} OUT"]
+    return [
+        f"See it with:        data2vec report {run.folder}",
+        f"Fine-tune it with:  data2vec finetune RECIPE --model_name_or_path {run.folder}",
+    ]
 
 
 def how_it_ended(trainer: Data2VecTrainer) -> tuple[int, str | None]:

@@ -29,7 +29,7 @@ from data2vec.pretraining.command_line import check_command, check_split
 from data2vec.pretraining.consolidate import consolidate
 from data2vec.pretraining.monitoring.callbacks import CollapseGuard, DivergenceGuard
 from data2vec.pretraining.recipe import parse_yaml
-from data2vec.pretraining.run import build_model, main
+from data2vec.pretraining.run import build_model, main, what_next
 from data2vec.tests.pretraining.tiny_runs import JOINT, recipe, write_sources
 from tests.code_blocks import ROOT, blocks_of, run_block
 from tests.modeling.tiny_joint import joint_config
@@ -64,6 +64,12 @@ def finished(sources, tmp_path_factory):
     path.write_text(yaml.safe_dump(said))
     assert main([str(path)]) == 0
     return folder
+
+
+def test_what_comes_next_is_said(fields, sources, tmp_path):
+    """The other commands take a folder of one modality."""
+    assert what_next(resolve(fields)) == [f"A folder of each modality:  data2vec split {tmp_path / 'run'} OUT"]
+    assert "data2vec report" in what_next(resolve(recipe("text-2", sources, tmp_path / "text")))[0]
 
 
 def test_a_recipe_says_each_modality_as_if_it_were_alone(fields, sources, tmp_path):
