@@ -61,7 +61,9 @@ def stages_of(recipe: Mapping[str, Any], args: StagesArguments) -> list[Stage]:
 def _rehearsed(part: dict[str, Any], args: StagesArguments, base: Path, before: Path | None, name: str) -> Any:
     """A modality that is not new: its buffer takes the place of its data, and a frozen teacher that of its targets."""
     model = {field: value for field, value in part.get("model", {}).items() if field != CHECKPOINT}
-    data = part["data"] | {"sources": [{"path": str(base / BUFFERS / name)}], "mixup": args.mixup}
+    # rows may name files wherever the sources, which were checked, have them
+    source = {"path": str(base / BUFFERS / name), "root": "/"}
+    data = part["data"] | {"sources": [source], "mixup": args.mixup}
     if "tokenizer" in data:  # which may have been trained on what is no longer there
         data["tokenizer"] = str(Path(str(before)) / name)
     objective = part.get("objective", {})

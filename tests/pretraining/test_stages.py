@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,6 +19,7 @@ from data2vec.pretraining.arguments import resolve
 from data2vec.pretraining.buffer import PROVENANCE
 from data2vec.pretraining.stage_arguments import StagesArguments
 from data2vec.pretraining.stages import BUFFERS, SUMMARY, stages_of
+from data2vec.tests.modeling.tiny_medcoss import volume_config
 from data2vec.tests.pretraining.tiny_runs import joint_recipe, write_sources
 from tests.code_blocks import ROOT, blocks_of, run_block
 
@@ -108,7 +110,8 @@ def test_what_each_stage_trains(sources, tmp_path):
     asked = resolve(first.recipe)
     assert asked.training.max_steps == 4 and asked.parts["text"].objective.target == "layers"
     text = second.recipe["modalities"]["text"]
-    assert text["data"]["sources"] == [{"path": str(tmp_path / BUFFERS / "text")}] and text["data"]["mixup"]
+    assert text["data"]["sources"] == [{"path": str(tmp_path / BUFFERS / "text"), "root": "/"}]
+    assert text["data"]["mixup"]
     assert text["data"]["tokenizer"] == str(tmp_path / "1_text" / "text")
     assert text["objective"]["target"] == "same_view" and text["objective"]["ema_scope"] == "frozen"
     assert second.recipe["model"]["model_name_or_path"] == str(tmp_path / "1_text")
@@ -147,6 +150,47 @@ def test_wrong_stages_are_refused_before_anything_is_trained(sources, tmp_path, 
     assert command(made, tmp_path / "recipe.yaml") == 2
     assert re.search(words, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+def test_reports_then_volumes(tmp_path):
+    """MedCoSS from files to stages: masked words, masked voxels, distillation of both kinds, a damaged file."""
+    (tmp_path / "ct").mkdir()
+    for number in range(12):
+        np.save(tmp_path / "ct" / f"{number}.npy", np.random.default_rng(number).normal(size=(5, 10, 11)))
+    (tmp_path / "ct" / "broken.npy").write_bytes(b"\x93NUMPY and no more")
+    lines = [f"no acute finding in series {number} of the chest" for number in range(60)]
+    (tmp_path / "reports.txt").write_text("\n".join(lines))
+    trunk = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+    trunk |= {"layer_norm_first": True, "layer_scale_init_value": 0.1, "hidden_dropout": 0.0, "drop_path_rate": 0.1}
+    volumes = volume_config().to_dict()
+    reports = {"model_type": "medcoss-text", "vocab_size": 261, "pad_token_id": 1, "mask_token_id": 260}
+    made: dict[str, Any] = {
+        "model": trunk,
+        "objective": {"ema_anneal_steps": 2},
+        "modalities": {
+            "text": {
+                "model": reports | {"max_position_embeddings": 26},
+                "objective": {"top_k_layers": 2},
+                "data": {"sources": [{"path": str(tmp_path / "reports.txt")}], "tokenizer": "builtin:byte-bpe"}
+                | {"block_size": 24, "pack": False, "whole_words": True},
+            },
+            "ct": {
+                "model": {name: volumes[name] for name in ("model_type", "image_size", "patch_size", "num_positions")},
+                "objective": {"top_k_layers": 2, "decoder": volumes["objective"]["decoder"]},
+                "data": {"sources": [{"path": str(tmp_path / "ct")}], "max_bad_share": 0.2},
+            },
+        },
+        "stages": {"order": ["ct", "text"], "buffer": 0.5, "clusters": 0.1, "mixup": True},
+        "training": recipe(tmp_path, tmp_path / "run")["training"] | {"max_steps": 3, "save_steps": 3},
+    }
+    assert command(made, tmp_path / "recipe.yaml") == 0
+    assert json.loads((tmp_path / "run" / "1_ct" / "health.json").read_text())["skipped"]["ct/train"]
+    log = json.loads((tmp_path / "run" / "2_text" / "trainer_state.json").read_text())["log_history"]
+    assert any("text/loss" in row for row in log)
+    kept = json.loads((tmp_path / "run" / BUFFERS / "ct" / PROVENANCE).read_text())
+    assert kept["examples"] == 12 and kept["kept"] == len(kept["rows"]) <= 6
+    encoder = JointModel.from_pretrained(tmp_path / "run" / "2_text", modality="ct")
+    assert encoder(torch.randn(1, 1, 4, 9, 10)).last_hidden_state.shape == (1, 13, 24)
 
 
 def test_the_code_of_the_page_runs(tmp_path):
