@@ -13,7 +13,8 @@ from .modeling_data2vec2 import (
     Data2Vec2VisionModel,
 )
 from .modeling_pretraining import Data2VecForPreTrainingOutput
-from .modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions
+from .modeling_student_teacher import Data2Vec2ForPreTraining
+from .pretraining_step import PreTrainingOptions
 
 
 class Data2Vec2AudioForPreTraining(Data2Vec2AudioPreTrainedModel, Data2Vec2ForPreTraining):

@@ -18,7 +18,8 @@ from .embed_image import ImageEmbeddings, SinCosPositions
 from .heads import classification_loss, head_dropout, label_layer
 from .modeling_data2vec2 import Data2Vec2Model, Data2Vec2PreTrainedModel, EncoderOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
-from .modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions
+from .modeling_student_teacher import Data2Vec2ForPreTraining
+from .pretraining_step import PreTrainingOptions
 from .targets import mean_over_time
 from .tokens import Tokens
 

@@ -21,7 +21,8 @@ from .embed_medcoss import MedCossPatchEmbeddings, MedCossTextEmbeddings
 from .heads import Data2Vec2TextForSequenceClassification, Data2Vec2VisionForImageClassification
 from .modeling_data2vec2 import Data2Vec2Model, Data2Vec2TextModel, EncoderOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
-from .modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions
+from .modeling_student_teacher import Data2Vec2ForPreTraining
+from .pretraining_step import PreTrainingOptions
 
 
 class MedCossTextModel(Data2Vec2TextModel):

@@ -12,7 +12,8 @@ from .embed_points import CoordinatePositions, PointEmbeddings
 from .initialization import initialize_linear
 from .modeling_data2vec2 import Data2Vec2Model, Data2Vec2PreTrainedModel, EncoderOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
-from .modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions
+from .modeling_student_teacher import Data2Vec2ForPreTraining
+from .pretraining_step import PreTrainingOptions
 
 
 class Point2VecPreTrainedModel(Data2Vec2PreTrainedModel):

@@ -17,7 +17,8 @@ from .gather import count_masks
 from .loss import LossTerm, regression_loss
 from .modeling_data2vec2 import Data2Vec2Model, EncoderOptions
 from .modeling_pretraining import Data2VecForPreTrainingOutput
-from .modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions, Step
+from .modeling_student_teacher import Data2Vec2ForPreTraining
+from .pretraining_step import PreTrainingOptions, Step
 from .tokens import Tokens
 
 

@@ -12,7 +12,7 @@ from data2vec.modeling import (
     ObjectiveConfig,
 )
 from data2vec.modeling.masking import mask_seeds
-from data2vec.modeling.modeling_student_teacher import Hidden
+from data2vec.modeling.pretraining_step import Hidden
 from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, inputs, main_output, objective, same
 from tests.modeling.tiny_data2vec2 import PRETRAINERS as ALL_PRETRAINING
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForPreTraining
 from data2vec.modeling.gather import at_scored
 from data2vec.modeling.initialization import DefaultLinear
 from data2vec.modeling.loss import LossTerm
-from data2vec.modeling.modeling_student_teacher import Step
+from data2vec.modeling.pretraining_step import Step
 from data2vec.pretraining.run import main
 
 

@@ -16,7 +16,8 @@ from data2vec.modeling.embed_audio import ConvolutionalPositions
 from data2vec.modeling.initialization import DefaultLinear
 from data2vec.modeling.modeling_data2vec2 import Data2Vec2Model, EncoderOptions
 from data2vec.modeling.modeling_pretraining import Data2VecForPreTrainingOutput
-from data2vec.modeling.modeling_student_teacher import Data2Vec2ForPreTraining, PreTrainingOptions
+from data2vec.modeling.modeling_student_teacher import Data2Vec2ForPreTraining
+from data2vec.modeling.pretraining_step import PreTrainingOptions
 from data2vec.modeling.tokens import Tokens
 
 
