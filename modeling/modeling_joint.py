@@ -146,6 +146,11 @@ class JointModel(SharedOnce, JointPreTrainedModel):
         """The trunk starts as that of the first modality would."""
         next(iter(self.encoders.values()))._init_weights(module)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Those of the first modality, where a library asks for one."""
+        embeddings: nn.Module = next(iter(self.encoders.values())).get_input_embeddings()
+        return embeddings
+
     @classmethod
     def from_pretrained(cls, *args: Any, modality: str | None = None, **kwargs: Any) -> Any:
         """As in `transformers`; with `modality` the encoder of that one alone.

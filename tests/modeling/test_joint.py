@@ -97,6 +97,12 @@ def test_the_trunk_is_counted_once():
     assert names == ["joint.trunk.layers.0.attention.qkv.weight", "teacher.trunk.layers.0.attention.qkv.weight"]
 
 
+def test_libraries_find_input_embeddings():
+    """FSDP2's launcher asks for them."""
+    joint = build()
+    assert joint.get_input_embeddings() is joint.joint.encoders["text"].embeddings.word_embeddings
+
+
 def test_a_state_dict_fills_what_is_shared():
     joint, other = build(), JointForPreTraining(joint_config())
     other.load_state_dict(joint.state_dict())
