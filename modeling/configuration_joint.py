@@ -42,7 +42,7 @@ TRUNK = (
 )
 SAVED = ("auto_map", "architectures", "dtype", "transformers_version", "name_or_path", "_name_or_path")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-# Where the Auto classes do not know them: in a folder that carries the code.
+# By model type; a folder that carries the code is opened where the Auto classes know none of them.
 CONFIGS: dict[str, Any] = {
     config.model_type: config
     for config in (

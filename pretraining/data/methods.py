@@ -198,8 +198,8 @@ MEDCOSS = Method(
     year=2024,
     arxiv="2311.17597",
     tags=("medcoss",),
-    learns="what was hidden of an input was learnt to be filled in, one modality after the other,\n"
-    "and kept by distillation on a few examples of each",
+    learns="an encoder that learned to fill in what was hidden of its input, one modality after\n"
+    "another, and was kept from forgetting by distillation on a few examples of each",
 )
 
 STOCK = "transformers.models.data2vec.configuration_data2vec_"
