@@ -20,7 +20,7 @@ from ..pretraining.data.sampler import BatchSampler
 from ..pretraining.engine.batch_layout import BY_COST, COUNTED, Layout
 from ..pretraining.engine.param_groups import decayed_names
 from ..pretraining.monitoring.non_finite import NamedBatches
-from ..pretraining.trainer import UpdateTrainer
+from ..pretraining.update_trainer import UpdateTrainer
 from .optim import parameter_groups
 from .task import Task, TaskData
 from .training_arguments import FineTuneArguments

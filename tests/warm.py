@@ -15,6 +15,11 @@ from tests.warm_server import environment_at_import
 COLD = "DATA2VEC_TESTS_COLD"  # of the environment: every process is started afresh, as a reader's is
 
 
+def warm_python(environment: Mapping[str, str] = os.environ) -> str:
+    """The command `python` of [`commands_for`]."""
+    return str(commands_for(environment) / "python")
+
+
 def commands_for(environment: Mapping[str, str]) -> Path:
     """The folder with the commands for processes with this environment; it ends with this process.
 

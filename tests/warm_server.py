@@ -39,7 +39,9 @@ READ_AT_IMPORT = ("HF_", "HUGGING", "TRANSFORMERS_", "DATASETS", "OMP_", "MKL_",
 CLIENT = """#!{python} -ISE
 import json, os, socket, sys
 real = {real!r}
-if len(real) == 1 and (len(sys.argv) < 2 or not (sys.argv[1] in ("-c", "-m") or sys.argv[1].endswith(".py"))):
+if sys.argv[1:2] == ["-u"]:  # as torchrun starts its ranks
+    del sys.argv[1]
+if len(real) == 1 and (len(sys.argv) < 2 or not (sys.argv[1] in ("-c", "-m", "-P") or sys.argv[1].endswith(".py"))):
     os.execv(real[0], real + sys.argv[1:])
 asked = socket.socket(socket.AF_UNIX)
 asked.connect({socket!r})
@@ -56,7 +58,7 @@ COLD = 255
 
 
 def environment_at_import(environment: Any) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(READ_AT_IMPORT)}
+    return {name: value for name, value in environment.items() if value and name.startswith(READ_AT_IMPORT)}
 
 
 def write_commands(bin_folder: Path, path: str) -> None:
@@ -127,15 +129,19 @@ def work(words: list[str]) -> None:
     import numpy as np
 
     np.random.seed()  # noqa: NPY002 - not the state that every process forked here would share
-    how, rest = words[0], words[1:]
+    del sys.path[0]
+    if not (safe := words[0] == "-P"):
+        here = {"-c": "", "-m": os.getcwd()}
+        sys.path.insert(0, here.get(words[0], os.path.dirname(os.path.abspath(words[0]))))
+    how, *rest = words[safe:]
     if how == "-c":
-        sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
+        sys.argv = ["-c", *rest[1:]]
         exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
     elif how == "-m":
-        sys.argv, sys.path[0] = rest, os.getcwd()
+        sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
-        sys.argv, sys.path[0] = words, os.path.dirname(os.path.abspath(how))
+        sys.argv = [how, *rest]
         runpy.run_path(how, run_name="__main__")
 
 

@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from data2vec.finetune.trainer import FineTuneTrainer
 from data2vec.pretraining.data.image import compare_images
 from data2vec.tests.reference import SAMPLES
 from tests.finetune.encoders import FAMILIES, encoder_folder
+from tests.warm import warm_python
 
 
 CLASSES = ("circle", "square", "stripes")
@@ -135,7 +135,7 @@ def test_a_stock_pipeline_sees_what_the_evaluation_saw(finished, tmp_path):
     """In a process that knows nothing of this package: v1 as it is, 2.0 with the code beside the weights."""
     expected = {family: predictions_of(finished[0] / family) for family in FAMILIES}
     names = sorted(expected["v1"])[::6]
-    command = [sys.executable, "-c", STOCK, *(str(finished[0] / family) for family in FAMILIES), *names]
+    command = [warm_python(), "-c", STOCK, *(str(finished[0] / family) for family in FAMILIES), *names]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     for family, answers in json.loads(done.stdout.splitlines()[-1]).items():

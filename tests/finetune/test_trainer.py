@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from data2vec.finetune.task import TaskData
 from data2vec.finetune.trainer import FineTuneTrainer
 from data2vec.pretraining.data.image import ImageCollator
 from tests.finetune.encoders import encoder_folder, processor
+from tests.warm import warm_python
 
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +134,6 @@ def test_batches_are_keyed_by_epoch_and_index(encoder, tmp_path):
 
 
 PROGRAM = """
-import sys
 import torch
 from tests.finetune.test_trainer import trainer
 how = {"freeze_encoder_steps": 2, "activation_checkpointing": True, "save_strategy": "no"}
@@ -150,11 +149,11 @@ torch.distributed.barrier(); torch.distributed.destroy_process_group()
 
 def test_two_processes_freeze_an_encoder_whose_activations_are_recomputed(encoder, tmp_path):
     """DDP must look for parameters without a gradient, which `Trainer` forgoes when activations are recomputed."""
-    (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    (tmp_path / "program.py").write_text(f"import sys; sys.path.append({str(ROOT)!r})\n{PROGRAM}")
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [warm_python(environment), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(tmp_path / "program.py"), str(encoder), str(tmp_path / "run")]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

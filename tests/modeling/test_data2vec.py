@@ -1,9 +1,7 @@
 """data2vec 1 as `transformers` users expect a model to behave."""
 
 import json
-import os
 import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -27,6 +25,7 @@ from data2vec.modeling import (
     make_padding_independent,
 )
 from data2vec.modeling.conv import set_channels_last
+from tests.warm import warm_python
 
 
 def audio_config(**kwargs):
@@ -184,8 +183,8 @@ def test_saved_encoders_open_without_this_package(tmp_path):
                 new = {name.split(".")[0] for name in info["missing_keys"]}
                 assert new <= {"lm_head", "projector", "classifier"} and not info["unexpected_keys"], (head, info)
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": ""})
+    command = [warm_python(), "-P", "-c", textwrap.dedent(code), str(tmp_path)]
+    subprocess.run(command, check=True)
 
 
 def test_plain_auto_model_opens_a_pretraining_checkpoint(kind, tmp_path):

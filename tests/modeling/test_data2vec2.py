@@ -4,7 +4,6 @@ import inspect
 import json
 import re
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from data2vec.modeling import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Ve
 from tests.modeling import tiny_joint
 from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, config_of, inputs, main_output
 from tests.modeling.tiny_data2vec2 import PRETRAINERS as ALL_PRETRAINING
+from tests.warm import warm_python
 
 
 EVERY = pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
@@ -295,7 +295,7 @@ def test_folder_works_where_the_package_is_not(tmp_path):
     joint.save_pretrained(folders[-1])
     save_file(inputs("audio"), folders[-1] / "inputs.safetensors")
     expected.append((joint, run(joint, "audio").loss.item()))
-    command = [sys.executable, "-P", "-c", ELSEWHERE, *map(str, folders)]
+    command = [warm_python(), "-P", "-c", ELSEWHERE, *map(str, folders)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]

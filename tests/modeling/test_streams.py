@@ -3,7 +3,6 @@
 import copy
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -26,6 +25,7 @@ from data2vec.modeling.streams import ConcatFusion, MeanFusion
 from tests.modeling.test_data2vec2 import ELSEWHERE
 from tests.modeling.tiny_data2vec2 import main_output, same
 from tests.modeling.tiny_streams import MODELS, av_config, build, inputs, sv_config
+from tests.warm import warm_python
 
 
 NAMES = ("audio", "video")
@@ -304,7 +304,7 @@ def test_folder_works_where_the_package_is_not(model_class, tmp_path):
     save_file(batch, tmp_path / "inputs.safetensors")
     torch.manual_seed(2)
     loss = model(**batch).loss.item()
-    result = subprocess.run([sys.executable, "-P", "-c", ELSEWHERE, str(tmp_path)], capture_output=True, text=True)
+    result = subprocess.run([warm_python(), "-P", "-c", ELSEWHERE, str(tmp_path)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     answer = json.loads(next(line for line in result.stdout.splitlines() if line.startswith("{")))
     assert answer["loss"] == pytest.approx(loss, rel=1e-5) == answer["again"]

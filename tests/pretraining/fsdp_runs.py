@@ -1,6 +1,6 @@
 """All models, tiny, sharded by FSDP2 as accelerate shards them, on two processes: `python fsdp_runs.py FOLDER`.
 
-Each rank writes what it saw to FOLDER/rankN.pt. No test by itself: test_engines.py runs it and compares.
+Each rank writes what it saw to FOLDER/rankN.pt. No test by itself: engine/test_distributed.py runs it and compares.
 """
 
 import os
@@ -9,8 +9,6 @@ import sys
 import traceback
 from pathlib import Path
 
-import tiny_data2vec2
-import tiny_point2vec
 import torch
 from accelerate import Accelerator
 from accelerate.utils import FullyShardedDataParallelPlugin
@@ -29,6 +27,7 @@ from data2vec.modeling import (
 )
 from data2vec.pretraining.engine.distributed import prepare_fsdp, shard_on_cpu
 from data2vec.pretraining.engine.sharded_weights import held, is_spread, whole_state_dict
+from data2vec.tests.modeling import tiny_data2vec2, tiny_point2vec
 
 
 def _shape(**kwargs):

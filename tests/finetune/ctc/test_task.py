@@ -4,7 +4,6 @@ import importlib.util
 import json
 import logging
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from data2vec.finetune.runner import fine_tune
 from data2vec.finetune.train_ngram import main as train_ngram
 from data2vec.finetune.trainer import FineTuneTrainer
 from tests.finetune.encoders import FAMILIES, encoder_folder
+from tests.warm import warm_python
 
 
 RATES = (16_000, 8_000)  # the clips' rates in turn
@@ -113,7 +113,7 @@ def test_a_finished_folder_opens_in_a_pipeline_without_this_package(family, clip
 
     clip = clips["test"].parent / "test0.wav"
     done = subprocess.run(
-        [sys.executable, "-c", PIPELINE, str(folder), str(clip), family], capture_output=True, text=True, cwd=tmp_path
+        [warm_python(), "-c", PIPELINE, str(folder), str(clip), family], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     kind, text = json.loads(done.stdout.splitlines()[-1])
@@ -374,7 +374,7 @@ def test_a_language_model_is_tuned_saved_and_used_by_the_pipeline(clips, encoder
     assert processor.language_model.alpha == chosen["alpha"]
     clip = clips["test"].parent / "test0.wav"
     done = subprocess.run(
-        [sys.executable, "-c", PIPELINE, str(tmp_path / "run"), str(clip), "v2"], capture_output=True, text=True
+        [warm_python(), "-c", PIPELINE, str(tmp_path / "run"), str(clip), "v2"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])[0] == "ctc_with_lm"

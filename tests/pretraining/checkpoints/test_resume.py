@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -21,6 +20,7 @@ from data2vec.pretraining.checkpoints.storage import StorageError, damage
 from data2vec.pretraining.trainer import PretrainingArguments
 from data2vec.tests.pretraining.kill_matrix import logged
 from data2vec.tests.pretraining.test_trainer import make_trainer
+from tests.warm import warm_python
 
 
 def steps(folder):
@@ -197,7 +197,7 @@ def test_an_error_ends_a_process_whose_loader_workers_ignore_signals():
         "batches = iter(DataLoader(torch.zeros(99), num_workers=2, worker_init_fn=start_worker))\n"
         "next(batches)\nraise ValueError('a fault')\n"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([warm_python(), "-P", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stderr.rstrip().endswith("ValueError: a fault")
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from data2vec.pretraining.checkpoints import resume as trainer_resume
+from tests.warm import warm_python
 
 
 # 12 "steps", each of which allocates and frees 255 MiB in blocks of many sizes; prints page faults after the first
@@ -35,7 +36,7 @@ def test_what_a_step_frees_is_there_for_the_next():
     """Not from the second on: where a live block lies between freed ones, some step asks for more, once."""
     faults = {}
     for how in ("keep", "return"):
-        ran = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)
+        ran = subprocess.run([warm_python(), "-c", STEPS, how], capture_output=True, text=True, check=True)
         faults[how] = int(ran.stdout)
     pages = 255 * 2**20 // 4096  # of a step
     assert faults["keep"] < 2 * pages

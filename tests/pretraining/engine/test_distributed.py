@@ -1,9 +1,7 @@
 """Engines without a launcher: what is refused, what a rank holds, and the models sharded by FSDP2 on two processes."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,16 +16,14 @@ from data2vec.modeling import Data2Vec2TextForPreTraining, Point2VecForPreTraini
 from data2vec.pretraining.engine.distributed import share_statistics
 from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.engine.sharded_weights import held, is_spread, whole, whole_state_dict
+from data2vec.tests.modeling import tiny_data2vec2, tiny_point2vec
+from data2vec.tests.pretraining import fsdp_runs
+from tests.warm import warm_python
 
 
 HERE = Path(__file__).parents[1]
 ROOT = HERE.parents[1]
 LAUNCH = ROOT / "pretraining" / "launch"
-sys.path += [str(HERE), str(HERE.parent / "modeling")]
-
-import fsdp_runs  # noqa: E402
-import tiny_data2vec2  # noqa: E402
-import tiny_point2vec  # noqa: E402
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
@@ -191,9 +187,8 @@ def test_unsharded_tensors_are_whole_as_they_are():
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fsdp")
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent / "modeling"), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, str(HERE / "fsdp_runs.py"), str(folder)]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=200)
+    script = [warm_python(), str(HERE / "fsdp_runs.py"), str(folder)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-4000:]
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 

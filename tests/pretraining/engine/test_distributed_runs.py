@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from tests.warm import warm_python
+
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "benchmarks" / "engines.py"
@@ -27,7 +29,7 @@ def compared(engines, settings, folder):
     if any(engine in ZERO for engine in engines) and importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed: pip install data2vec[deepspeed]")
     words = ["--engines", *engines, "--settings", *settings, "--folder", str(folder), "--json"]
-    done = subprocess.run([sys.executable, str(SCRIPT), *words], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([warm_python(), str(SCRIPT), *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {(row["engine"], row["setting"]): row for row in rows}

@@ -5,13 +5,14 @@ import json
 import math
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
 from data2vec.tests.pretraining.test_trainer import make_trainer, weights
+from tests.code_blocks import ROOT
+from tests.warm import warm_python
 
 
 class Poison(TrainerCallback):
@@ -144,9 +145,17 @@ torch.distributed.barrier(); torch.distributed.destroy_process_group()
 
 def test_all_ranks_leave_the_same_steps_out(tmp_path):
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
+    program.write_text(f"import sys; sys.path.append({str(ROOT)!r})\n{PROGRAM}")
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [
+        warm_python(environment),
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(program),
+    ]
     command.append(str(tmp_path / "run"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
