@@ -3,12 +3,14 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
 from PIL import Image
 
 from data2vec.cli import main
+from data2vec.pretraining import recipe as recipe_file
 from tests.code_blocks import ROOT, blocks_of
 from tests.getting_started import texts
 from tests.test_task_pages import photos, sounds
@@ -27,9 +29,26 @@ def here(tmp_path_factory):
         Image.open(path).resize((80, 72)).save(path)
     sounds(folder / "my_sounds")
     texts(folder)
+    read = recipe_file.parse_yaml
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(recipe_file, "parse_yaml", lambda *words: smaller(read(*words)))
         yield folder
+
+
+def smaller(recipe: Any) -> Any:
+    """A recipe for a model of two narrow blocks, small batches and no workers; anything else as it is."""
+    if not isinstance(recipe, dict) or not {"data", "training"} <= set(recipe):
+        return recipe
+    model, training = recipe.get("model", {}), recipe["training"]
+    if "num_hidden_layers" in model:
+        model |= {"hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 3, "num_hidden_layers": 2}
+        recipe["objective"]["top_k_layers"] = 2
+    if "conv_dim" in model:
+        model["conv_dim"] = [16 for _ in model["conv_dim"]]
+    training |= {"gradient_accumulation_steps": 1, "dataloader_num_workers": 0}
+    training["per_device_train_batch_size"] = min(8, training.get("per_device_train_batch_size", 8))
+    return recipe
 
 
 def run(language: str, code: str, names: dict) -> None:

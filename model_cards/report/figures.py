@@ -79,6 +79,8 @@ def picture(name: str, pixels: np.ndarray, caption: str, alt: str, wide: bool = 
 
 def figure(name: str, drawn: Figure, caption: str, alt: str, wide: bool = False) -> ReportFigure:
     """A figure of matplotlib, as text and lines on the page and as a PNG beside it."""
+    drawn.draw_without_rendering()  # lays it out, which takes as long as drawing: once, not at every draw
+    drawn.set_layout_engine("none")
     return ReportFigure(name, caption, Markup(svg_of(drawn, alt, name)), png_of(drawn), wide)
 
 
