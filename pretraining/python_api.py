@@ -40,7 +40,7 @@ class RunResult:
 
     def load_model(self, **how: Any) -> PreTrainedModel:
         """The model, of the class that was saved; `how` is given to `from_pretrained`."""
-        (name,) = AutoConfig.from_pretrained(self.folder).architectures
+        (name,) = AutoConfig.from_pretrained(self.folder, trust_remote_code=False).architectures
         found = getattr(modeling, name, None) or getattr(transformers, name)
         model: PreTrainedModel = found.from_pretrained(self.folder, **how)
         return model

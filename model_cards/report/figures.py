@@ -12,6 +12,7 @@ import matplotlib.image
 import numpy as np
 from markupsafe import Markup
 from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -79,9 +80,8 @@ def picture(name: str, pixels: np.ndarray, caption: str, alt: str, wide: bool = 
 
 def figure(name: str, drawn: Figure, caption: str, alt: str, wide: bool = False) -> ReportFigure:
     """A figure of matplotlib, as text and lines on the page and as a PNG beside it."""
-    drawn.draw_without_rendering()  # lays it out, which takes as long as drawing: once, not at every draw
-    drawn.set_layout_engine("none")
-    return ReportFigure(name, caption, Markup(svg_of(drawn, alt, name)), png_of(drawn), wide)
+    png = png_of(drawn)
+    return ReportFigure(name, caption, Markup(svg_of(drawn, alt, name)), png, wide)
 
 
 def svg_of(figure: Figure, label: str, salt: str) -> str:
@@ -107,9 +107,13 @@ def svg_of(figure: Figure, label: str, salt: str) -> str:
 
 
 def png_of(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as a PNG on white."""
+    """The figure as a PNG on white. It keeps its layout, which takes as long to find as a figure takes to draw."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once; `savefig` draws twice
+    figure.set_layout_engine("none")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
 
 

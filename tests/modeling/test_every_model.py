@@ -92,7 +92,7 @@ def equal_draws() -> Iterator[None]:
     original = PreTrainedModel._initialize_weights
 
     def seeded(self: Any, *args: Any) -> None:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # `torch.manual_seed` formats the stack for every kind of device
         original(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -61,9 +61,9 @@ def test_attention_is_drawn_on_the_groups_that_get_it(inputs):
     found = {figure.name: figure for figure in PointsDrawing().attention(inputs, example(), maps, "a")}
     assert list(found) == ["a_features", "a_block1", "a_block2", "a_block3", "a_from_group"]
     assert near(pixels(found["a_from_group"]), MARK).sum() > 20
-    assert found["a_block1"].caption.endswith("1.0 × even")
+    assert found["a_block1"].caption.endswith("1.0 × the average")
     maps[0] = np.eye(11)[[3] * 11]  # everyone looks at one group
     shown = {figure.name: figure for figure in PointsDrawing().attention(inputs, example(), maps, "a")}
-    assert shown["a_block1"].caption.endswith("11.0 × even")
+    assert shown["a_block1"].caption.endswith("11.0 × the average")
     assert not np.array_equal(pixels(shown["a_block1"]), pixels(found["a_block1"]))
     assert np.array_equal(pixels(shown["a_block2"]), pixels(found["a_block2"]))
