@@ -106,7 +106,7 @@ SWITCHES = [
     ("emotion2vec_train_a", "adversarial_training", True),
     ("emotion2vec_train_a", "cls_type", "frame"),
     ("point2vec_a", "encoder_dropout", 0.1),
-    ("point2vec_a", "d2v_target_norm", "group"),
+    ("point2vec_a", "d2v_target_norm", "rms"),
     ("point2vec_a", "loss", "l1"),
     ("point2vec_cls_a", "cls_head_pooling", "median"),
 ]
