@@ -69,10 +69,10 @@ def write_buffer(
     """
     plain = copy.copy(dataset)
     plain.augment = False  # as evaluation reads them
-    usable = [i for i in range(len(plain)) if plain[i]["name"] == plain.name_of(i)]
-    collate = plain.modality.collator(None, seed)
-    examples = _Chosen(plain, usable)
-    features, _ = extract_features(encoder, batches_of(examples, collate))
+    examples = _Read(plain)
+    features, _ = extract_features(encoder, batches_of(examples, plain.modality.collator(None, seed)))
+    usable = examples.usable
+    features = features[usable]
     number, each = sizes_of(len(usable), buffer, clusters)
     found = KMeans(number, n_init=1, random_state=seed).fit(features)
     rows = sorted(usable[i] for i in nearest_to_centres(features, found.cluster_centers_, found.labels_, each))
@@ -97,14 +97,18 @@ def write_buffer(
     os.replace(aside, folder)
 
 
-class _Chosen(Sequence[Any]):
-    """Examples of a dataset, read when they are asked for."""
+class _Read(Sequence[Any]):
+    """The examples of a dataset, each to be read once, and the numbers of those that could be used."""
 
-    def __init__(self, dataset: PretrainingDataset, numbers: Sequence[int]):
-        self.dataset, self.numbers = dataset, numbers
+    def __init__(self, dataset: PretrainingDataset):
+        self.dataset = dataset
+        self.usable: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.dataset)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.dataset[self.numbers[index]]
+        example = self.dataset[index]
+        if example["name"] == self.dataset.name_of(index):  # else another one takes its place
+            self.usable.append(index)
+        return example

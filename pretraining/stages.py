@@ -20,6 +20,7 @@ from ..modeling import JointConfig, JointModel
 from .arguments import Run, resolve
 from .buffer import write_buffer
 from .checkpoints.run_files import write_text
+from .checkpoints.storage import WRITING, move_files
 from .console.redact import mask_secrets
 from .data.build import PretrainingData
 from .recipe import CHECKPOINT, MODALITIES, STAGES
@@ -131,18 +132,25 @@ def _keep(run: Run, stage: Stage, data: PretrainingData, buffer: Path, args: Sta
 
 
 def carry(before: Path, folder: Path) -> None:
-    """Put the encoders of modalities that a stage left out, as without rehearsal, into its folder, on its trunk."""
-    former, latter = (JointModel.from_pretrained(path) for path in (before, folder))
-    known = latter.config.modalities
-    missing = [name for name in former.config.modalities if name not in known]
+    """Put the encoders of modalities that a stage left out, as without rehearsal, into its folder, on its trunk.
+
+    They are written aside, and then replace what was there file by file: a kill leaves a folder that opens.
+    """
+    configs: Any = [JointConfig.from_pretrained(path) for path in (before, folder)]
+    formerly, known = (config.modalities for config in configs)
+    missing = [name for name in formerly if name not in known]
     if not missing:
         return
-    every = {name: former.config.modalities[name] for name in missing} | known
+    former, latter = (JointModel.from_pretrained(path) for path in (before, folder))
+    every = {name: formerly[name] for name in missing} | known
     whole = JointModel(JointConfig.from_dict(latter.config.to_dict() | {"modalities": every}))
     whole.load_state_dict(former.state_dict() | latter.state_dict())
+    aside = folder / WRITING
+    shutil.rmtree(aside, ignore_errors=True)
+    whole.save_pretrained(aside)
     for name in missing:
-        shutil.copytree(before / name, folder / name, dirs_exist_ok=True)
-    whole.save_pretrained(folder)
+        shutil.copytree(before / name, aside / name)
+    move_files(aside, folder)
 
 
 def summary(stages: list[Stage]) -> dict[str, Any]:

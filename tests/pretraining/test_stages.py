@@ -1,6 +1,7 @@
 """Stages: each is an ordinary joint run, what is kept of one is the data of the next, and a kill changes nothing."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,19 @@ def test_what_each_stage_trains(sources, tmp_path):
     assert "target" not in second.recipe["modalities"]["text"]["objective"]
 
 
-def test_without_rehearsal_encoders_are_carried_along(sources, tmp_path):
-    """What a stage does not train stays in its folder, on the trunk that it left."""
-    assert command(recipe(sources, tmp_path / "run", rehearsal="none"), tmp_path / "recipe.yaml") == 0
+def test_without_rehearsal_encoders_are_carried_along(sources, tmp_path, monkeypatch):
+    """What a stage does not train stays in its folder, on the trunk that it left; also after a kill on the way."""
+    made = recipe(sources, tmp_path / "run", rehearsal="none")
+
+    def killed(aside: Path, folder: Path) -> None:
+        os.replace(aside / "model.safetensors", folder / "model.safetensors")
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(stages, "move_files", killed)
+        command(made, tmp_path / "recipe.yaml")
+    assert set(JointModel.from_pretrained(tmp_path / "run" / "2_vision").encoders) == {"vision"}
+    assert command(made, tmp_path / "recipe.yaml") == 0
     first, last = (JointModel.from_pretrained(tmp_path / "run" / name) for name in ("1_text", "2_vision"))
     assert set(last.encoders) == {"text", "vision"} and not (tmp_path / "run" / BUFFERS).exists()
     embeddings = [model.encoders["text"].embeddings.state_dict() for model in (first, last)]
