@@ -21,10 +21,7 @@ from .encoder import Data2Vec2Encoder
 from .gather import gather, per_view, scatter, scored_indices, select_visible
 from .initialization import DefaultLinear
 from .loss import LossTerm
-from .modeling_data2vec2 import (
-    Data2Vec2Model,
-    Data2Vec2PreTrainedModel,
-)
+from .modeling_data2vec2 import Data2Vec2Model, Data2Vec2PreTrainedModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .pretraining_step import Hidden, Step, Student
 from .targets import KnownTargets, TopKAverage, mean_over_time
