@@ -75,14 +75,22 @@ def check_shapes(checkpoint: str, overrides: Mapping[str, Any], config_class: An
         return
     stored = open_config(checkpoint, config_class=config_class)
     differing = {name: value for name, value in overrides.items() if getattr(stored, name, value) != value}
-    before = _shapes(stored) if differing else {}
-    for name, value in differing.items():
+    if not differing:
+        return
+    before = _shapes(stored)
+
+    def fit(fields: Mapping[str, Any]) -> bool:
         try:
-            now = _shapes(open_config(checkpoint, {name: value}, config_class))
-        except ValueError:  # it does not even go with the other sizes
+            now = _shapes(open_config(checkpoint, fields, config_class))
+        except ValueError:  # a field does not even go with the other sizes
             now = {}
         blocks = [{key for key in shapes if BLOCK.search(key)} for shapes in (before, now)]
-        if blocks[0] != blocks[1] or any(now[key] != before[key] for key in before.keys() & now.keys()):
+        return blocks[0] == blocks[1] and all(now[key] == before[key] for key in before.keys() & now.keys())
+
+    if fit(differing):
+        return
+    for name, value in differing.items():
+        if not fit({name: value}):
             raise ValueError(
                 f"model.{name} = {value!r} contradicts the encoder in {checkpoint}, whose {name} is "
                 f"{getattr(stored, name)!r}: leave out the fields of model that its weights decide, as "

@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -53,14 +54,19 @@ def digits(config: str | None) -> datasets.DatasetDict:
     1000 for training, 200 for validation, the last 597 for testing.
     """
     _no_config("digits", config)
+    everything = _digits()
+    parts = {"train": range(1000), "validation": range(1000, 1200), "test": range(1200, len(everything))}
+    return datasets.DatasetDict({name: everything.select(part) for name, part in parts.items()})
+
+
+@cache  # a run opens three splits
+def _digits() -> datasets.Dataset:
     data = load_digits()
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)  # (images, 8, 8)
     rows = {"image": [_png(image) for image in pixels], "label": data.target.tolist()}
     names = [str(digit) for digit in range(10)]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
-    everything = datasets.Dataset.from_dict(rows, features=features)
-    parts = {"train": range(1000), "validation": range(1000, 1200), "test": range(1200, len(everything))}
-    return datasets.DatasetDict({name: everything.select(part) for name, part in parts.items()})
+    return datasets.Dataset.from_dict(rows, features=features)
 
 
 def python_docs(config: str | None) -> datasets.DatasetDict:

@@ -1,7 +1,7 @@
 """Folders of damaged files of many kinds among good ones: what downloads, disks and people do to data.
 
 Every kind says what it is to be counted under. A handful of variants of each is made once and written many times, so
-that thousands of files take a second.
+that hundreds of files take no time.
 """
 
 import gzip

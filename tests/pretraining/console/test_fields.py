@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import subprocess
 import sys
 
@@ -59,64 +60,86 @@ def test_fine_tuning_reads_the_classes_of_its_tasks():
 
 
 EARLY = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    if sys.argv[0].endswith(".py"):
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-except SystemExit as done:
-    heavy = {"torch", "transformers", "datasets", "numpy"} & set(sys.modules)
-    assert not heavy, f"imported {heavy}"
-    sys.exit(done.code)
+import json, os, runpy, sys
+import data2vec.cli, data2vec.finetune.command_line, data2vec.pretraining.command_line
+answers = {}
+for words in json.load(sys.stdin):
+    reads, writes = os.pipe()
+    work = os.fork()
+    if work == 0:
+        os.dup2(writes, 1), os.dup2(writes, 2)
+        sys.argv, code = words.split(), 98
+        try:
+            if sys.argv[0].endswith(".py"):
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        except SystemExit as done:
+            heavy = {"torch", "transformers", "datasets", "numpy"} & set(sys.modules)
+            print(f"imported {heavy}" if heavy else "", flush=True)
+            code = 99 if heavy else done.code or 0
+        finally:
+            os._exit(code)
+    os.close(writes)
+    said = open(reads).read()
+    answers[words] = [os.waitstatus_to_exitcode(os.waitpid(work, 0)[1]), said]
+print(json.dumps(answers))
 """
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        ("pretraining/run.py --help", 0, "fields of training"),
-        ("pretraining/run.py zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
-        ("pretraining/run.py demo_text.yaml --learning_rat 1", 2, "Did you mean --learning_rate?"),
-        ("pretraining/run.py demo_text.yaml --objective.vews 2", 2, "did you mean 'views'?"),
-        ("pretraining/run.py demo_vision.yaml --model.patch_siz 2", 2, "did you mean 'patch_size'?"),
-        ("pretraining/run.py demo_vision.yaml --data.max_second 2", 2, "data.max_second is not a field"),
-        *((f"finetune/{script} --help", 0, "fields of task") for script in SCRIPTS),
-        *((f"finetune/{script} zzz.yaml", 2, "There is no recipe 'zzz.yaml'") for script in SCRIPTS),
-        *((f"data2vec.{module} --help", 0, "documentation:") for module in (
-            "pretraining.consolidate", "finetune.train_ngram", "modeling.convert", "modeling.convert_fairseq",
-        )),
-        *((f"data2vec {command} --help", 0, "documentation:") for command in COMMANDS),
-        ("data2vec --help", 0, "pretrain"),
-        ("data2vec pretrian", 2, "error: No such command 'pretrian'. Did you mean 'pretrain'?"),
-        ("data2vec pretrain demo_text.yaml --learning_rat 1", 2, "Did you mean --learning_rate?"),
-        ("data2vec finetune esc10_small.yaml --help", 0, "recipes that come with the package"),
-        ("data2vec finetune demo_text.yaml", 2, "There is no recipe 'demo_text.yaml'"),
-        ("data2vec finetune esc10_small.yaml --task.name smell", 2, "task.name = 'smell': the recipe must say"),
-        ("data2vec tokenizer out --vocab_size 300 --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
-        ("data2vec tokenizer out --vocab_size 300 --data zzz*.txt", 2, "correct the pattern"),
-        ("data2vec.pretraining.consolidate zzz out", 2, "zzz has no config.json"),
-        ("data2vec split zzz out", 2, "zzz is no finished joint run"),
-        ("data2vec sweep zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
-        ("data2vec sweep demo_vision.yaml --trails 2", 2, "Did you mean --trials?"),
-        ("data2vec sweep demo_vision.yaml --objective.vews 2", 2, "did you mean 'views'?"),
-        ("data2vec.finetune.train_ngram out --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
-        ("data2vec.modeling.convert zzz.pt out", 2, "zzz.pt is not a file"),
-        ("data2vec.modeling.convert pyproject.toml tests", 2, "tests is there already"),
-        ("data2vec.modeling.convert_fairseq zzz out.pt --to-fairseq", 2, "zzz has no config.json"),
-        ("data2vec card zzz", 2, "'zzz' is not a folder"),
-        ("data2vec push zzz me/zzz", 2, "'zzz' is not a folder"),
-        ("data2vec push tests me/zzz", 2, "'tests' has no config.json"),
-        ("data2vec report tests zzz", 2, "'tests' holds nothing of a run"),
-        ("data2vec export ./zzz out --int8", 2, "add onnx to --format"),
-        ("data2vec export ./zzz out", 2, "no file or folder './zzz'"),
-        ("data2vec space ./zzz", 2, "no file or folder './zzz'"),
-        ("data2vec space tests --push me/zzz", 2, "--push needs --model_id"),
-    ],
-)  # fmt: skip
-def test_help_and_slips_are_answered_before_torch_is_imported(words, code, said):
-    done = subprocess.run([sys.executable, "-c", EARLY, *words.split()], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == code and said in done.stdout + done.stderr, done.stdout + done.stderr
+COMMAND_LINES = [
+    ("pretraining/run.py --help", 0, "fields of training"),
+    ("pretraining/run.py zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
+    ("pretraining/run.py demo_text.yaml --learning_rat 1", 2, "Did you mean --learning_rate?"),
+    ("pretraining/run.py demo_text.yaml --objective.vews 2", 2, "did you mean 'views'?"),
+    ("pretraining/run.py demo_vision.yaml --model.patch_siz 2", 2, "did you mean 'patch_size'?"),
+    ("pretraining/run.py demo_vision.yaml --data.max_second 2", 2, "data.max_second is not a field"),
+    *((f"finetune/{script} --help", 0, "fields of task") for script in SCRIPTS),
+    *((f"finetune/{script} zzz.yaml", 2, "There is no recipe 'zzz.yaml'") for script in SCRIPTS),
+    *((f"data2vec.{module} --help", 0, "documentation:") for module in (
+        "pretraining.consolidate", "finetune.train_ngram", "modeling.convert", "modeling.convert_fairseq",
+    )),
+    *((f"data2vec {command} --help", 0, "documentation:") for command in COMMANDS),
+    ("data2vec --help", 0, "pretrain"),
+    ("data2vec pretrian", 2, "error: No such command 'pretrian'. Did you mean 'pretrain'?"),
+    ("data2vec pretrain demo_text.yaml --learning_rat 1", 2, "Did you mean --learning_rate?"),
+    ("data2vec finetune esc10_small.yaml --help", 0, "recipes that come with the package"),
+    ("data2vec finetune demo_text.yaml", 2, "There is no recipe 'demo_text.yaml'"),
+    ("data2vec finetune esc10_small.yaml --task.name smell", 2, "task.name = 'smell': the recipe must say"),
+    ("data2vec tokenizer out --vocab_size 300 --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
+    ("data2vec tokenizer out --vocab_size 300 --data zzz*.txt", 2, "correct the pattern"),
+    ("data2vec.pretraining.consolidate zzz out", 2, "zzz has no config.json"),
+    ("data2vec split zzz out", 2, "zzz is no finished joint run"),
+    ("data2vec sweep zzz.yaml", 2, "There is no recipe 'zzz.yaml'"),
+    ("data2vec sweep demo_vision.yaml --trails 2", 2, "Did you mean --trials?"),
+    ("data2vec sweep demo_vision.yaml --objective.vews 2", 2, "did you mean 'views'?"),
+    ("data2vec.finetune.train_ngram out --data zzz.txt", 2, "no file or folder 'zzz.txt'"),
+    ("data2vec.modeling.convert zzz.pt out", 2, "zzz.pt is not a file"),
+    ("data2vec.modeling.convert pyproject.toml tests", 2, "tests is there already"),
+    ("data2vec.modeling.convert_fairseq zzz out.pt --to-fairseq", 2, "zzz has no config.json"),
+    ("data2vec card zzz", 2, "'zzz' is not a folder"),
+    ("data2vec push zzz me/zzz", 2, "'zzz' is not a folder"),
+    ("data2vec push tests me/zzz", 2, "'tests' has no config.json"),
+    ("data2vec report tests zzz", 2, "'tests' holds nothing of a run"),
+    ("data2vec export ./zzz out --int8", 2, "add onnx to --format"),
+    ("data2vec export ./zzz out", 2, "no file or folder './zzz'"),
+    ("data2vec space ./zzz", 2, "no file or folder './zzz'"),
+    ("data2vec space tests --push me/zzz", 2, "--push needs --model_id"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """What each command line ends with and says, each in a fork of one process that holds what parses them."""
+    asked = json.dumps([words for words, _, _ in COMMAND_LINES])
+    done = subprocess.run([sys.executable, "-c", EARLY], cwd=ROOT, capture_output=True, text=True, input=asked)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("words", "code", "said"), COMMAND_LINES)
+def test_help_and_slips_are_answered_before_torch_is_imported(answers, words, code, said):
+    ended, output = answers[words]
+    assert ended == code and said in output, output
 
 
 def test_a_method_may_have_an_objective_of_its_own(monkeypatch):
