@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
@@ -18,6 +17,7 @@ from transformers import PreTrainedConfig
 from .configuration_decoder import DecoderConfig, decoder_from_dict
 from .masking import Masking, masking_from_dict
 from .ranges import require
+from .target_kinds import TARGET_KINDS, LayersTarget
 
 
 TargetTap = Literal["ffn", "ffn_residual", "end_of_block", "self_attention"]
@@ -205,16 +205,7 @@ class ObjectiveConfig(EmaSchedule):
             )
         if self.ema_scope not in scopes:
             raise ValueError(f"objective.ema_scope = {self.ema_scope!r}: must be one of {scopes}.")
-        if self.target == "same_view" and self.ema_scope != "frozen":
-            raise ValueError(
-                f"objective.ema_scope = {self.ema_scope!r}: must be 'frozen' with objective.target = 'same_view', or "
-                "student and teacher agree on anything."
-            )
-        if self.target != "layers" and self.cls_loss_weight:
-            raise ValueError(
-                f"objective.cls_loss_weight = {self.cls_loss_weight}: must be 0 with objective.target = "
-                f"{self.target!r}, which has no targets of a whole sample."
-            )
+        self.kind.check(self)
 
     def averaged_layers(self, blocks: int) -> tuple[int, ...]:
         """Numbers of the blocks, of so many, whose features are averaged.
@@ -241,6 +232,11 @@ class ObjectiveConfig(EmaSchedule):
         return masked.squeeze(1) if self.views is None else masked
 
     @property
+    def kind(self) -> LayersTarget:
+        """All that depends on `target`."""
+        return TARGET_KINDS[self.target]
+
+    @property
     def drops_hidden(self) -> bool:
         """Whether the student reads visible tokens alone; else all, hidden ones replaced."""
         return self.decoder is not None and self.decoder.drops_hidden
@@ -253,17 +249,10 @@ class ObjectiveConfig(EmaSchedule):
             masked: bool `(batch, time)` or `(batch, views, time)`.
             real: bool `(batch, time)`, `None` where nothing is padded.
         """
-        if self.target != "same_view":
-            return masked
-        seen = ~masked if self.drops_hidden else torch.ones_like(masked)
-        if real is None:
-            return seen
-        return seen & (real if masked.dim() == 2 else real.unsqueeze(1))
+        return self.kind.scored(masked, real, self.drops_hidden)
 
     def scale_for(self, dim: int) -> float:
-        if self.loss_scale is not None:
-            return float(self.loss_scale)
-        return 1 / math.sqrt(dim) if self.target == "layers" else 1 / dim
+        return self.kind.scale(dim) if self.loss_scale is None else float(self.loss_scale)
 
     def to_dict(self) -> dict[str, Any]:
         decoder = None if self.decoder is None else self.decoder.to_dict()

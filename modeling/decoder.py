@@ -94,6 +94,22 @@ class NoDecoder(Decoder):
         return tokens.values
 
 
+class SeenStates(Decoder):
+    """Nothing is filled in: what the student made of its tokens is compared as it is."""
+
+    input_dropout = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection = nn.Sequential()
+
+    def hidden_values(self, states: Tensor, shape: tuple[int, ...], noise: Tensor | None, std: float) -> Tensor:
+        return states.new_zeros(1)
+
+    def forward(self, tokens: Tokens, positions: Tensor | None = None, in_front: Tensor | None = None) -> Tensor:
+        return tokens.values
+
+
 class TokenDecoder(Decoder, SelfInitialized):
     """BERT's head: the student read the mask token's own embedding, and each state becomes scores of a vocabulary."""
 

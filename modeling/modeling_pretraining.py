@@ -20,7 +20,7 @@ from .gather import at_scored
 from .loss import LossTerm, regression_loss, spread, token_loss
 from .masking import mask_seeds
 from .ranges import check_ranges
-from .targets import BlockFeatures, KnownTargets, TopKAverage
+from .targets import BlockFeatures, TopKAverage
 from .tokens import Tokens
 
 
@@ -34,7 +34,7 @@ class Data2VecForPreTrainingOutput(ModelOutput):
         loss: scalar fp32, the mean over scored positions (or the sum over `num_items_in_batch`, if that was given) of
             all terms with their weights.
         predictions, targets: `(scored positions, dim)`, rows in row-major order of what is scored (`masked`, if not
-            said).
+            said); with a target of the same view the extra tokens' come first.
         masked: bool, True = hidden from the student; `(batch, time)`, or with views `(batch, views, time)`.
         real: bool `(batch, time)`, True on real steps; `None` if nothing is padded.
         target_std, prediction_std: scalar fp32, see [`loss.spread`].
@@ -95,8 +95,8 @@ class PreTrainingMixin(PreTrainedModel):
     def check_objective(cls, config: PreTrainedConfig, objective: ObjectiveConfig) -> None:
         """Raise a ValueError where a model of this class with such an encoder cannot be trained with the objective."""
         objective.check_model(config.num_hidden_layers, tuple(cls.ema_scopes))
-        for name in ("views", "decoder", "cls_loss_weight"):
-            if getattr(objective, name):
+        for name, stock in (("views", None), ("decoder", None), ("cls_loss_weight", 0), ("target", "layers")):
+            if getattr(objective, name) != stock:
                 raise ValueError(
                     f"objective.{name} = {getattr(objective, name)!r} is data2vec 2.0's: leave it out with "
                     f"model type {config.model_type!r}."
@@ -191,8 +191,8 @@ class PreTrainingMixin(PreTrainedModel):
         seeds = mask_seeds(start, 0, range(batch), self.objective.views or 1)  # (batch, views)
         return self.objective.draw_masks(grid, seeds, lengths, **kwargs)
 
-    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage | KnownTargets:
-        """What the student is to predict, without gradient: here the teacher is run.
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
+        """What a teacher that reads everything says, without gradient.
 
         Args:
             inputs: what the embeddings read, whole.
@@ -216,8 +216,11 @@ class PreTrainingMixin(PreTrainedModel):
         return targets
 
     def summed_loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Of `(positions, dim)`, summed over positions: scalar fp32, see [`loss.regression_loss`]."""
+        """Of `(positions, dim)`, summed over positions: scalar fp32, see [`loss.regression_loss`]; of ids, the
+        cross-entropy."""
         objective = self.objective
+        if not targets.is_floating_point():
+            return token_loss(predictions, targets)
         return regression_loss(predictions, targets, objective.loss_beta, objective.scale_for(targets.shape[1]))
 
     def regression_term(self, predictions: Tensor, all_targets: Tensor, scored: Tensor, indices: Tensor) -> LossTerm:
@@ -225,17 +228,13 @@ class PreTrainingMixin(PreTrainedModel):
 
         Args:
             predictions: `(scored positions, dim)`, rows in row-major order of `scored`.
-            all_targets: `(batch, time, dim)` fp32, without gradient, which all views of a sample share.
+            all_targets: `(batch, time, dim)` fp32, without gradient, which all views of a sample share; or one for
+                each view, `(rows, time, dim)`.
             scored: bool, where the loss is taken: `(batch, time)` or `(batch, views, time)`.
             indices: `(scored positions,)` long, where `scored`, flattened, is True, see [`gather.scored_indices`].
         """
         targets = at_scored(all_targets, indices, scored.numel() // all_targets.shape[1])  # (scored positions, dim)
-        weight = self.objective.regression_weight
-        if self.objective.target == "layers":
-            return LossTerm("regression", predictions, targets, weight)
-        return LossTerm(
-            "reconstruction", predictions, targets, weight, None if targets.is_floating_point() else token_loss
-        )
+        return LossTerm(self.objective.kind.term, predictions, targets, self.objective.regression_weight)
 
     def compare(
         self,

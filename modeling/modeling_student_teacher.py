@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from .configuration_objective import ObjectiveConfig
-from .decoder import build_decoder
+from .decoder import SeenStates, build_decoder
 from .ema import Teacher
 from .encoder import Data2Vec2Encoder
 from .gather import gather, per_view, scatter, scored_indices, select_visible
@@ -23,8 +23,8 @@ from .initialization import DefaultLinear
 from .loss import LossTerm
 from .modeling_data2vec2 import Data2Vec2Model, Data2Vec2PreTrainedModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
-from .pretraining_step import Hidden, Step, Student
-from .targets import KnownTargets, TopKAverage, mean_over_time
+from .pretraining_step import Hidden, Step, Student, View
+from .targets import TopKAverage, mean_over_time
 from .tokens import Tokens
 
 
@@ -61,16 +61,13 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         self.init_objective()
         objective = self.objective
         setattr(self, self.base_model_prefix, self.base_class(config))
-        numbers: Any = self.base_model.embeddings.input_numbers if objective.target == "input" else None
-        if objective.target != "same_view":  # else states are compared as they are
-            self.decoder = build_decoder(
-                objective.decoder, config, objective.head_layers, self.head_linear, self.head_ratio, numbers
-            )
+        kind, head = objective.kind, (objective.head_layers, self.head_linear, self.head_ratio)
+        numbers = kind.numbers(self.base_model.embeddings)
+        self.decoder = build_decoder(objective.decoder, config, *head, numbers) if kind.has_decoder else SeenStates()
         own_embeddings = objective.ema_scope == "frozen" or "embeddings.".startswith(
             self.ema_scopes[objective.ema_scope]
         )
-        taught = objective.target != "input"
-        self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings) if taught else Teacher()
+        self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings) if kind.has_teacher else Teacher()
         self.post_init()
         self._keys_to_ignore_on_load_unexpected = []  # an encoder's, which knows no teacher
         self.post_init_teacher()
@@ -82,16 +79,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             objective.decoder.check_encoder(config)
             if objective.head_layers == 0:
                 raise ValueError("objective.head_layers = 0: must be 1 or more behind a decoder.")
-        if objective.target == "same_view" and objective.decoder is None:
-            raise ValueError(
-                "objective.decoder = null: must be a decoder with objective.target = 'same_view'; it says whether "
-                "hidden tokens are dropped."
-            )
-        if objective.target == "input" and not hasattr(cls.base_class.embeddings_class, "input_targets"):
-            raise ValueError(
-                f"objective.target = 'input': must be 'layers' or 'same_view' with model type {config.model_type!r}, "
-                "whose embeddings do not say what a token's input is (input_targets)."
-            )
+        objective.kind.check_embeddings(config.model_type, cls.base_class.embeddings_class)
         if objective.cls_loss_weight and objective.cls_pooling != "mean" and config.num_extra_tokens == 0:
             raise ValueError(
                 f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 without an extra token, which "
@@ -126,18 +114,13 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         )
         return targets
 
-    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage | KnownTargets:
-        if self.objective.target == "input":
-            return KnownTargets(self.base_model.embeddings.input_targets(*inputs))
+    def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
         return self.run_teacher(self.teacher_view(inputs, tokens), keep_layers)
 
     # ---- what the student reads ----
 
     def student_positions(self, tokens: Tokens, hidden: Hidden) -> Tensor | None:
-        """What is added to the student's tokens, which must not tell what is hidden.
-
-        `(rows, time, dim)`, or fewer rows, batch or 1, each of which serves as many in a row.
-        """
+        """What is added to the student's tokens, which must not tell what is hidden; shaped as in [`View`]."""
         positions = self.base_model.positions
         if positions is None or not positions.depends_on_tokens:
             return None if positions is None else positions(tokens)
@@ -147,84 +130,42 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
 
     def student_view(
         self,
-        tokens: Tokens,
-        positions: Tensor | None,
-        hidden: Hidden,
-        kept_layers: list[bool] | None = None,
-        mask_counts: tuple[int, int, int] | None = None,
+        view: View,
         mask_noise: Tensor | None = None,
+        encoder: Data2Vec2Encoder | None = None,
+        targets: TopKAverage | None = None,
     ) -> Student:
         """Run the student on what it may see: the visible tokens alone where there is a decoder, which fills in the
         hidden ones; else all, with a mask token in place of each hidden one.
 
         Args:
-            tokens: the embedding of everything.
-            positions: see [`student_positions`].
-            kept_layers, mask_counts, mask_noise: see [`PreTrainingOptions`].
+            mask_noise: see [`PreTrainingOptions`].
+            encoder, targets: of a teacher that reads the same, and where its blocks are added.
         """
-        states, real, where = self.encode(tokens, positions, hidden, kept_layers, mask_counts)
-        behind = states[:, self.config.num_extra_tokens :]
-        if where is None:
-            return Student(states, real, behind)
-        behind = self.decoder.enter(behind)
+        tokens, hidden, rows = view.tokens, view.hidden, len(view.hidden.visible)
+        run: Any = encoder or self.base_model.encoder
+        if not self.objective.drops_hidden:
+            values = per_view(tokens.values, rows)
+            real = None if tokens.real is None else per_view(tokens.real, rows)
+            mask_token = self.decoder.hidden_values(values, tuple(values.shape), None, 0.0)
+            values = torch.where(hidden.removed.unsqueeze(-1), mask_token, values)
+            positions = None if view.positions is None else per_view(view.positions, rows)
+            encoded = run(values, real, kept_layers=view.kept_layers, targets=targets, positions=positions)
+            states = encoded.last_hidden_state
+            return Student(states, real, states[:, self.config.num_extra_tokens :])
+
+        where, real = select_visible(hidden.visible, view.mask_counts)
+        if tokens.real is not None and self.objective.original_padding:
+            padding_seen = per_view(tokens.real, rows).gather(1, where)  # (rows, kept)
+            real = padding_seen if real is None else real & padding_seen
+        positions = None if view.positions is None else gather(view.positions, where)
+        picked = gather(tokens.values, where)  # (rows, kept, dim)
+        encoded = run(picked, real, where, view.kept_layers, targets, positions=positions)
+        states = encoded.last_hidden_state  # (rows, extra + kept, dim)
+        behind = self.decoder.enter(states[:, self.config.num_extra_tokens :])
         shape = (*hidden.visible.shape, states.shape[-1])
         filler = self.decoder.hidden_values(behind, shape, mask_noise, self.objective.mask_noise_std)
         return Student(states, real, scatter(behind, hidden.visible, filler * hidden.removed.unsqueeze(-1)))
-
-    def encode(self, *view: Any, **how: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """[`encode_visible`] or [`encode_replaced`], as the objective says."""
-        return (self.encode_visible if self.objective.drops_hidden else self.encode_replaced)(*view, **how)
-
-    def encode_visible(
-        self,
-        tokens: Tokens,
-        positions: Tensor | None,
-        hidden: Hidden,
-        kept_layers: list[bool] | None = None,
-        mask_counts: tuple[int, int, int] | None = None,
-        encoder: Data2Vec2Encoder | None = None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The student, or another `encoder`, on visible tokens alone.
-
-        Returns:
-            `(rows, extra + kept, dim)`, in order, with filler at the end of rows that keep fewer; bool `(rows, kept)`,
-            False on filler, or `None`; and where the kept tokens are in the full sequence, `(rows, kept)` long.
-        """
-        kept = select_visible(hidden.visible, mask_counts)
-        picked = gather(tokens.values, kept.where)  # (rows, kept, dim)
-        if positions is not None:
-            positions = gather(positions, kept.where)
-        real = kept.real
-        if tokens.real is not None and self.objective.original_padding:
-            padding_seen = per_view(tokens.real, len(hidden.visible)).gather(1, kept.where)  # (rows, kept)
-            real = padding_seen if real is None else real & padding_seen
-        run: Any = encoder or self.base_model.encoder
-        encoded = run(picked, real, kept.where, kept_layers, positions=positions)
-        return encoded.last_hidden_state, real, kept.where
-
-    def encode_replaced(
-        self,
-        tokens: Tokens,
-        positions: Tensor | None,
-        hidden: Hidden,
-        kept_layers: list[bool] | None = None,
-        mask_counts: tuple[int, int, int] | None = None,
-        encoder: Data2Vec2Encoder | None = None,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """The student, or another `encoder`, on all tokens, hidden ones replaced: `(rows, extra + time, dim)`,
-        `(rows, time)`, `None`.
-        """
-        rows = len(hidden.visible)
-        values = per_view(tokens.values, rows)
-        real = None if tokens.real is None else per_view(tokens.real, rows)
-        if self.objective.target != "same_view":
-            mask_token = self.decoder.hidden_values(values, tuple(values.shape), None, 0.0)
-            values = torch.where(hidden.removed.unsqueeze(-1), mask_token, values)
-        if positions is not None:
-            positions = per_view(positions, rows)
-        run: Any = encoder or self.base_model.encoder
-        encoded = run(values, real, kept_layers=kept_layers, positions=positions)
-        return encoded.last_hidden_state, real, None
 
     # ---- what is compared ----
 
@@ -267,27 +208,28 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         tokens = self.base_model.embed(inputs, attention_mask)
         masked = self._masks_of(tokens, masked)
         hidden = self._hide(tokens, masked)
-        if self.objective.target == "same_view":
-            return self._distil(inputs, tokens, masked, scored, hidden, kept_layers, num_items_in_batch, mask_counts)
-        scored = masked if scored is None else scored
+        if scored is None:
+            scored = self.objective.scored_positions(masked, None if hidden.real is None else tokens.real)
+        view = View(tokens, self.student_positions(tokens, hidden), hidden, kept_layers, mask_counts)
 
         # 2. Teacher: what is to be predicted
-        targets = self.make_targets(inputs, tokens, output_teacher_layers)
+        kind = self.objective.kind
+        targets = kind.targets(self, inputs, view, output_teacher_layers)
 
         # 3. Student and decoder
-        positions = self.student_positions(tokens, hidden)
-        student = self.student_view(tokens, positions, hidden, kept_layers, mask_counts, mask_noise)
+        student = self.student_view(view, mask_noise)
         in_front = student.last_hidden_state[:, : self.config.num_extra_tokens]
         in_place = Tokens(student.in_place, tokens.grid, hidden.real)
-        decoded = self.decoder(in_place, positions, in_front)  # (rows, time, width)
+        decoded = self.decoder(in_place, view.positions, in_front)  # (rows, time, width)
 
         # 4. Predictions where the loss is taken, and its terms
         indices = scored_indices(scored, mask_counts)
         predictions = self.decoder.projection(decoded.flatten(0, 1).index_select(0, indices))  # (scored, dim)
         all_targets = targets.result()
         step = Step(inputs, tokens, hidden, student, decoded, all_targets, indices)
-        terms = self.loss_terms(self.regression_term(predictions, all_targets, scored, indices), step)
-        output = self.compare(terms, all_targets, masked, tokens.real, num_items_in_batch)
+        terms = kind.terms(self, self.regression_term(predictions, all_targets, scored, indices), targets, step)
+        first_views = all_targets[:: len(all_targets) // len(masked)]
+        output = self.compare(terms, first_views, masked, tokens.real, num_items_in_batch, len(indices))
         for term in terms:
             if term.name == "utterance":
                 output.cls_predictions, output.cls_targets = term.predictions, term.targets
@@ -295,44 +237,6 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         output.teacher_layers = targets.layers
         if output_decoder_states:
             output.decoder_input, output.decoder_output = student.in_place, self.decoder.projection(decoded)
-        return output
-
-    def _distil(
-        self,
-        inputs: tuple[Any, ...],
-        tokens: Tokens,
-        masked: Tensor,
-        scored: Tensor | None,
-        hidden: Hidden,
-        kept_layers: list[bool] | None,
-        num_items_in_batch: Tensor | int | None,
-        mask_counts: tuple[int, int, int] | None,
-    ) -> Data2VecForPreTrainingOutput:
-        """Student and frozen teacher on the same view: the loss is a mean over all that both of them made of it."""
-        counts = {"mask_counts": mask_counts}
-        states, real, where = self.encode(
-            tokens, self.student_positions(tokens, hidden), hidden, kept_layers, **counts
-        )
-        with torch.no_grad():
-            read, teacher = self.teacher_view(inputs, tokens), self.teacher
-            positions = None if teacher.positions is None else teacher.positions(read)
-            taught, _, _ = self.encode(read, positions, hidden, encoder=teacher.encoder, **counts)
-        taught, extra = taught.float(), self.config.num_extra_tokens
-        if scored is None:
-            scored = self.objective.scored_positions(masked, None if hidden.real is None else tokens.real)
-        count = int(scored.sum()) if mask_counts is None else mask_counts[0]
-        compared = scored.flatten(0, -2)  # (rows, time)
-        if where is not None:
-            compared = compared.gather(1, where) if real is None else compared.gather(1, where) & real
-        rows = scored_indices(nn.functional.pad(compared, (extra, 0), value=True), (count + extra * len(states), 0, 0))
-        predictions, targets = (every.flatten(0, 1).index_select(0, rows) for every in (states, taught))
-        term = LossTerm("distillation", predictions, targets, self.objective.regression_weight)
-        behind = taught[:, extra:]  # (rows, seen, dim)
-        if behind.shape[1] != hidden.visible.shape[1]:
-            behind = scatter(behind, hidden.visible, behind.new_zeros(1, 1, 1))
-        all_targets = behind[:: len(behind) // len(masked)]  # of the first view, zeros where it reads nothing
-        output = self.compare([term], all_targets, masked, tokens.real, num_items_in_batch, count)
-        output.last_hidden_state = states
         return output
 
     def _masks_of(self, tokens: Tokens, masked: Tensor | None) -> Tensor:

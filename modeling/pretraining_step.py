@@ -17,7 +17,8 @@ class PreTrainingOptions(TypedDict, total=False):
             if not given.
         num_items_in_batch: scored positions of the whole effective batch, which divides the loss.
         output_teacher_layers: also return the taps of all blocks.
-        output_decoder_states: also return the decoder's input and its output at all positions.
+        output_decoder_states: also return the decoder's input and its output at all positions; with a target of the
+            same view, which has no decoder, what the student made of its tokens, zeros elsewhere.
         mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device; counted if not given.
     """
 
@@ -36,6 +37,16 @@ class Hidden(NamedTuple):
     removed: Tensor  # bool (rows, time), what is taken from the student
     visible: Tensor  # bool (rows, time), what it sees; what is neither is padding
     real: Tensor | None  # bool (rows, time), False on padding; None where nothing is padded, or padding counts
+
+
+class View(NamedTuple):
+    """What the student reads of a batch, or a teacher in its place."""
+
+    tokens: Tokens  # the embedding of everything
+    positions: Tensor | None  # (rows, time, dim), or fewer rows, batch or 1, each of which serves as many in a row
+    hidden: Hidden
+    kept_layers: list[bool] | None = None  # see [`PreTrainingOptions`], as mask_counts
+    mask_counts: tuple[int, int, int] | None = None
 
 
 class Student(NamedTuple):

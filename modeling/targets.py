@@ -53,18 +53,6 @@ def normalize(features: Tensor, kind: str | None, real: Tensor | None = None) ->
     return _standardize(features, dims, real)
 
 
-class KnownTargets:
-    """Targets that no teacher has to be run for: `(batch, time, numbers)` fp32, or ids `(batch, time, 1)` long."""
-
-    layers: list[Tensor] | None = None
-
-    def __init__(self, values: Tensor):
-        self.values = values
-
-    def result(self) -> Tensor:
-        return self.values
-
-
 class TopKAverage:
     """Targets, summed up while the teacher runs: no layer is held for longer than it takes to add it.
 

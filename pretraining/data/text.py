@@ -117,7 +117,7 @@ class TextCollator(Collator):
         seeds, ids, masking = self.mask_seeds(objective, examples), batch["input_ids"], objective.masking
         draw = partial(self._draw, seeds=seeds, layout=layout, ids=ids)
         scored = None
-        if objective.target == "input" and isinstance(masking, TokenMasking):  # also what is replaced or stays
+        if objective.kind.scores_replaced and isinstance(masking, TokenMasking):
             scored = draw(masking.sample_chosen).squeeze(1)
         found = self.counted(objective, layout, draw(objective.draw_masks), scored)
         if self.replaces is not None:

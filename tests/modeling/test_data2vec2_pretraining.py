@@ -12,7 +12,7 @@ from data2vec.modeling import (
     ObjectiveConfig,
 )
 from data2vec.modeling.masking import mask_seeds
-from data2vec.modeling.pretraining_step import Hidden
+from data2vec.modeling.pretraining_step import Hidden, View
 from tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, PRETRAINING, build, inputs, main_output, objective, same
 from tests.modeling.tiny_data2vec2 import PRETRAINERS as ALL_PRETRAINING
 
@@ -106,7 +106,7 @@ def test_student_does_not_see_what_is_hidden(model_class):
 
         def seen(values):
             changed, hidden = tokens._replace(values=values), Hidden(masked.flatten(0, 1), ~masked.flatten(0, 1), None)
-            return model.encode_visible(changed, model.student_positions(changed, hidden), hidden)[0]
+            return model.student_view(View(changed, model.student_positions(changed, hidden), hidden))[0]
 
         first = seen(tokens.values)
         hidden_in_both = masked.all(1)

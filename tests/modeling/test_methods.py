@@ -279,7 +279,11 @@ def test_a_frozen_teacher_of_the_same_view(views):
     model = vision(target="same_view", ema_scope="frozen", views=views, cls_loss_weight=0).eval()
     batch, masked = inputs("vision") | {"masked": masks(views)}, masks(views).flatten(0, -2)
     model.reset_teacher()
-    assert model(**batch).loss == 0 and not hasattr(model, "decoder")
+    out = model(**batch, output_teacher_layers=True, output_decoder_states=True)
+    assert out.loss == 0 and not list(model.decoder.parameters())
+    assert not out.decoder_output[masked].any() and len(out.teacher_layers) == model.config.num_hidden_layers
+    same(out.decoder_output[~masked], out.last_hidden_state[:, 1:].flatten(0, 1))
+    same(out.teacher_layers[-1].shape, out.last_hidden_state[:, 1:].shape)
     with torch.no_grad():
         for parameter in model.teacher.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
