@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from .configuration_decoder import DecoderConfig, decoder_from_dict
-from .masking import Masking, masking_from_dict
+from .masking import AdaptiveMasking, Masking, masking_from_dict
 from .ranges import require
 from .target_kinds import TARGET_KINDS, LayersTarget
 
@@ -188,11 +188,21 @@ class ObjectiveConfig(EmaSchedule):
         }
         require("objective.", self, checks)
 
-    def check_model(self, num_hidden_layers: int, scopes: tuple[str, ...]) -> None:
+    def check_model(self, num_hidden_layers: int, scopes: tuple[str, ...], chooses_masks: bool) -> None:
         """Raise a ValueError where the objective does not fit an encoder of `num_hidden_layers` blocks.
 
-        `scopes` are the values of `ema_scope` that the encoder offers.
+        `scopes` are the values of `ema_scope` that the model offers; `chooses_masks`: see `masking_adaptive`.
         """
+        if isinstance(self.masking, AdaptiveMasking) and not (chooses_masks and self.kind.has_decoder):
+            raise ValueError(
+                f"objective.masking.method = {self.masking.method!r}: this model, with objective.target = "
+                f"{self.target!r}, does not choose its masks; use those of objective.masking.of."
+            )
+        if self.masking.reads_attention and not self.kind.has_teacher:
+            raise ValueError(
+                f"objective.masking.method = {self.masking.method!r}: must be another one with objective.target = "
+                f"{self.target!r}, which has no teacher."
+            )
         if self.top_k_layers > num_hidden_layers:
             raise ValueError(
                 f"objective.top_k_layers = {self.top_k_layers} is more than the encoder's num_hidden_layers = "

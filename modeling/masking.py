@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
+from .masking_adaptive import AdaptiveMasking, AttentionMasking, ErrorMasking, VarianceMasking
 from .masking_base import Masking, mask_seeds
 from .masking_functions import (
     cell_noise,
@@ -26,6 +27,7 @@ from .masking_functions import (
 
 __all__ = [
     "MASKINGS",
+    "AdaptiveMasking",
     "BeitBlockMasking",
     "BlockMasking",
     "Masking",
@@ -188,6 +190,7 @@ class BlockMasking(Masking):
     """
 
     method: ClassVar[str] = "block"
+    exact: ClassVar[bool] = True
     grid_axes: ClassVar[tuple[int, ...]] = (1, 2)
     fits_shorter: ClassVar[bool] = True
     prob: float
@@ -238,6 +241,7 @@ class RandomMasking(Masking):
     """
 
     method: ClassVar[str] = "random"
+    exact: ClassVar[bool] = True
     grid_axes: ClassVar[tuple[int, ...]] = (1, 2, 3)
     uses_neighbours: ClassVar[bool] = False
     prob: float
@@ -264,6 +268,7 @@ class NeighbourMasking(Masking):
     """
 
     method: ClassVar[str] = "neighbours"
+    exact: ClassVar[bool] = True
     grid_axes: ClassVar[tuple[int, ...]] = (1,)
     uses_coordinates: ClassVar[bool] = True
     prob: float
@@ -303,6 +308,9 @@ MASKINGS: dict[str, type[Masking]] = {
     "block": BlockMasking,
     "random": RandomMasking,
     "neighbours": NeighbourMasking,
+    "attention": AttentionMasking,
+    "variance": VarianceMasking,
+    "error": ErrorMasking,
 }
 
 
@@ -318,6 +326,8 @@ def masking_from_dict(numbers: Mapping[str, Any]) -> Masking:
     for name, number in given.items():
         if isinstance(number, float) and not isfinite(number):
             raise ValueError(f"objective.masking.{name} = {number!r}: must be a finite number.")
+    if isinstance(given.get("of"), Mapping):
+        given["of"] = masking_from_dict(given["of"])
     try:
         return strategy(**given)
     except (TypeError, StrictDataclassError) as error:  # an unknown or missing field; a value of a wrong type

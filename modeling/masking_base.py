@@ -29,6 +29,8 @@ class Masking(ABC):
     grid_axes: ClassVar[tuple[int, ...]]  # the numbers of axes of the token grids that the strategy is defined on
     uses_coordinates: ClassVar[bool] = False  # True: the strategy needs to know where tokens are in space
     uses_neighbours: ClassVar[bool] = True  # False: the strategy does not care where in the grid a token is
+    exact: ClassVar[bool] = False  # True: how many are hidden depends on a row's size alone
+    reads_attention: ClassVar[bool] = False  # True: masks are chosen by the teacher's attention
     fits_shorter: ClassVar[bool] = False  # of more than one axis: rows that are padded by whole rows of the grid
 
     def sample(
@@ -59,6 +61,18 @@ class Masking(ABC):
         if len(grid) not in self.grid_axes or min(grid) < 1:
             axes = " or ".join(f"{axes}-D" for axes in self.grid_axes)
             raise ValueError(f"masking {self.method!r} covers {axes} token grids, not {grid}: use another method")
+
+    def draw_candidates(self, draw: Callable[[Tensor], Tensor], seeds: Tensor) -> Tensor | None:
+        """Of a masking that chooses, see `masking_adaptive`: bool (batch, views, candidates, time), of which the first
+        is what `sample` gives.
+
+        `draw` makes masks (batch, n, time) of seeds (batch, n); `seeds` (batch, views) are those of `sample`.
+        """
+        return None
+
+    def at_step(self, batch: dict[str, Any], step: int | None) -> dict[str, Any]:
+        """See [`PreTrainingMixin.at_step`]."""
+        return batch
 
     def to_dict(self) -> dict[str, Any]:
         """What `masking_from_dict` reads back, as plain JSON types."""

@@ -84,6 +84,7 @@ class MedCossTextForPreTraining(Data2Vec2ForPreTraining):
     input_modalities = "text"
     base_class = MedCossTextModel
     default_objective = MedCossTextConfig.default_objective
+    chooses_masks = False  # ids are replaced before they are embedded
     head_linear = torch.nn.Linear
 
     @classmethod

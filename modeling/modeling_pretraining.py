@@ -74,6 +74,7 @@ class PreTrainingMixin(PreTrainedModel):
 
     default_objective: dict[str, Any]  # the published base recipe of the modality
     ema_scopes: dict[str, tuple[str, ...]]  # scope -> prefixes of the teacher's tensors that are averaged
+    chooses_masks = False  # True: a step may choose among masks, see `masking_adaptive`
     config_fields: tuple[str, ...] = ()  # of the configuration, beside those that its class declares
     objective: ObjectiveConfig
     teacher: Teacher
@@ -94,7 +95,7 @@ class PreTrainingMixin(PreTrainedModel):
     @classmethod
     def check_objective(cls, config: PreTrainedConfig, objective: ObjectiveConfig) -> None:
         """Raise a ValueError where a model of this class with such an encoder cannot be trained with the objective."""
-        objective.check_model(config.num_hidden_layers, tuple(cls.ema_scopes))
+        objective.check_model(config.num_hidden_layers, tuple(cls.ema_scopes), cls.chooses_masks)
         for name, stock in (("views", None), ("decoder", None), ("cls_loss_weight", 0), ("target", "layers")):
             if getattr(objective, name) != stock:
                 raise ValueError(
@@ -154,7 +155,7 @@ class PreTrainingMixin(PreTrainedModel):
         Args:
             step: updates that were made before; `None` in evaluation, which is the same at every step.
         """
-        return batch
+        return self.objective.masking.at_step(batch, step)
 
     def rate_factor(self, name: str) -> float:
         """At what share of the learning rate the parameter of this name learns."""
@@ -187,9 +188,11 @@ class PreTrainingMixin(PreTrainedModel):
 
     def sample_masked(self, grid: tuple[int, ...], batch: int, lengths: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Masks for a batch that came without, from torch's generator: `(batch, time)` or `(batch, views, time)`."""
-        start = int(torch.randint(2**31, ()))
-        seeds = mask_seeds(start, 0, range(batch), self.objective.views or 1)  # (batch, views)
-        return self.objective.draw_masks(grid, seeds, lengths, **kwargs)
+        return self.objective.draw_masks(grid, self.sample_seeds(batch), lengths, **kwargs)
+
+    def sample_seeds(self, batch: int) -> Tensor:
+        """Seeds of masks from torch's generator: `(batch, views)` int64."""
+        return mask_seeds(int(torch.randint(2**31, ())), 0, range(batch), self.objective.views or 1)
 
     def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
         """What a teacher that reads everything says, without gradient.

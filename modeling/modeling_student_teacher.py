@@ -8,6 +8,7 @@ teacher reads ([`teacher_view`], `ema_scope`), where the loss is taken (`scored`
 is predicted need not be layers of a teacher, see `objective.target`.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +22,11 @@ from .encoder import Data2Vec2Encoder
 from .gather import gather, per_view, scatter, scored_indices, select_visible
 from .initialization import DefaultLinear
 from .loss import LossTerm
+from .masking_adaptive import Evidence
 from .modeling_data2vec2 import Data2Vec2Model, Data2Vec2PreTrainedModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .pretraining_step import Hidden, Step, Student, View
+from .target_kinds import KnownTargets
 from .targets import TopKAverage, mean_over_time
 from .tokens import Tokens
 
@@ -52,6 +55,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
 
     base_class: type[Data2Vec2Model]
     ema_scopes = {"blocks": ("encoder.layers.",), "encoder": ("encoder.", "positions."), "all": ("",), "frozen": ()}
+    chooses_masks = True
     head_linear: type[nn.Linear] = DefaultLinear  # in text the original starts the decoder's head like the encoder
     head_ratio = 2  # width inside the decoder's head, of its input's
     _auto_class = "AutoModelForPreTraining"
@@ -74,7 +78,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
 
     @classmethod
     def check_objective(cls, config: PreTrainedConfig, objective: ObjectiveConfig) -> None:
-        objective.check_model(config.num_hidden_layers, tuple(cls.ema_scopes))
+        objective.check_model(config.num_hidden_layers, tuple(cls.ema_scopes), cls.chooses_masks)
         if objective.decoder is not None:
             objective.decoder.check_encoder(config)
             if objective.head_layers == 0:
@@ -105,13 +109,16 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         """Targets from the blocks behind the prenet."""
         teacher = self.teacher
         targets = self.targets(tokens.real, keep_layers, in_front=self.config.num_extra_tokens)
-        teacher.encoder(
+        encoded = teacher.encoder(
             tokens.values,
             tokens.real,
             positions=None if teacher.positions is None else teacher.positions(tokens),
             targets=targets,
             window=self.objective.teacher_window,
+            output_attentions=self.objective.masking.reads_attention,
         )
+        if encoded.attentions is not None:
+            targets.attended = attended(encoded.attentions[-1], tokens.real, self.config.num_extra_tokens)
         return targets
 
     def make_targets(self, inputs: tuple[Any, ...], tokens: Tokens, keep_layers: bool) -> TopKAverage:
@@ -203,29 +210,31 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         output_teacher_layers: bool = False,
         output_decoder_states: bool = False,
         mask_counts: tuple[int, int, int] | None = None,
+        mask_candidates: Tensor | None = None,
     ) -> Data2VecForPreTrainingOutput:
         # 1. Embed everything, once; what is hidden from the student
         tokens = self.base_model.embed(inputs, attention_mask)
-        masked = self._masks_of(tokens, masked)
-        hidden = self._hide(tokens, masked)
-        if scored is None:
-            scored = self.objective.scored_positions(masked, None if hidden.real is None else tokens.real)
-        view = View(tokens, self.student_positions(tokens, hidden), hidden, kept_layers, mask_counts)
+        if masked is None:
+            masked, mask_candidates = self._draw_masks(tokens)
+        view = self._view(tokens, masked, kept_layers, mask_counts)
 
-        # 2. Teacher: what is to be predicted
+        # 2. Teacher: what is to be predicted, and by it, perhaps, what else to hide
         kind = self.objective.kind
         targets = kind.targets(self, inputs, view, output_teacher_layers)
+        all_targets = targets.result()
+        if mask_candidates is not None:
+            masked = self._choose_masks(view, targets, mask_candidates)
+            view = self._view(tokens, masked, kept_layers, mask_counts)
+        hidden = view.hidden
+        if scored is None:
+            scored = self.objective.scored_positions(masked, None if hidden.real is None else tokens.real)
 
         # 3. Student and decoder
-        student = self.student_view(view, mask_noise)
-        in_front = student.last_hidden_state[:, : self.config.num_extra_tokens]
-        in_place = Tokens(student.in_place, tokens.grid, hidden.real)
-        decoded = self.decoder(in_place, view.positions, in_front)  # (rows, time, width)
+        student, decoded = self._fill_in(view, mask_noise)
 
         # 4. Predictions where the loss is taken, and its terms
         indices = scored_indices(scored, mask_counts)
         predictions = self.decoder.projection(decoded.flatten(0, 1).index_select(0, indices))  # (scored, dim)
-        all_targets = targets.result()
         step = Step(inputs, tokens, hidden, student, decoded, all_targets, indices)
         terms = kind.terms(self, self.regression_term(predictions, all_targets, scored, indices), targets, step)
         first_views = all_targets[:: len(all_targets) // len(masked)]
@@ -239,23 +248,75 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
             output.decoder_input, output.decoder_output = student.in_place, self.decoder.projection(decoded)
         return output
 
-    def _masks_of(self, tokens: Tokens, masked: Tensor | None) -> Tensor:
-        """Masks as given, else drawn: bool `(batch, time)`, or `(batch, views, time)` with `objective.views`."""
+    def _fill_in(self, view: View, mask_noise: Tensor | None = None) -> tuple[Student, Tensor]:
+        """Student and decoder: the latter's output is `(rows, time, width)`."""
+        student = self.student_view(view, mask_noise)
+        in_front = student.last_hidden_state[:, : self.config.num_extra_tokens]
+        in_place = Tokens(student.in_place, view.tokens.grid, view.hidden.real)
+        return student, self.decoder(in_place, view.positions, in_front)
+
+    # ---- masks ----
+
+    def _draw_masks(self, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+        """Masks for a batch that came without, and where they are chosen the candidates."""
+        seeds, masking = self.sample_seeds(len(tokens.values)), self.objective.masking
+        where = {"maskable": tokens.real, "coordinates": tokens.coordinates}
+        masked = self.objective.draw_masks(tokens.grid, seeds, **where).to(tokens.values.device)
+        candidates = masking.draw_candidates(lambda every: masking.sample(tokens.grid, every, **where), seeds)
+        return masked, None if candidates is None else candidates.to(masked.device)
+
+    def _choose_masks(self, view: View, targets: TopKAverage | KnownTargets, candidates: Tensor) -> Tensor:
+        """One of bool `(batch, views, candidates, time)` for each view, shaped as `masked`."""
+        all_targets, real = targets.result(), view.tokens.real
+        mean = mean_over_time(all_targets, None if self.objective.original_padding else real)
+        error = partial(self._error, view, all_targets, candidates[:, 0, 0])
+        evidence = Evidence(all_targets, mean, targets.attended, error)
+        masking: Any = self.objective.masking
+        chosen: Tensor = masking.choose(candidates, evidence)
+        return chosen if self.objective.views is not None else chosen.squeeze(1)
+
+    @torch.no_grad()
+    def _error(self, view: View, all_targets: Tensor, hidden: Tensor) -> Tensor:
+        """The student's squared error where bool `hidden` `(batch, time)` hides, its mean elsewhere; in fp32."""
+        views = None if self.objective.views is None else 1
+        view = self._view(view.tokens, hidden if views is None else hidden.unsqueeze(1), *view[3:])
+        predictions = self.decoder.projection(self._fill_in(view)[1]).float()  # (batch, time, dim)
+        errors = (predictions - all_targets).square().mean(-1) * hidden
+        return torch.where(hidden, errors, errors.sum(-1, keepdim=True) / hidden.sum(-1, keepdim=True).clamp(min=1))
+
+    def _view(
+        self,
+        tokens: Tokens,
+        masked: Tensor,
+        kept_layers: list[bool] | None,
+        mask_counts: tuple[int, int, int] | None,
+    ) -> View:
+        """What the student reads where `masked` hides: bool `(batch, time)`, or `(batch, views, time)`."""
         batch, time = tokens.values.shape[:2]
-        if masked is None:
-            return self.sample_masked(tokens.grid, batch, maskable=tokens.real, coordinates=tokens.coordinates).to(
-                tokens.values.device
-            )
         views = self.objective.views is not None
         if masked.dtype != torch.bool or masked.dim() != 2 + views or (len(masked), masked.shape[-1]) != (batch, time):
             axes, here = ("batch, time", f"{batch}, {time}")
             if views:
                 axes, here = ("batch, views, time", f"{batch}, views, {time}")
             raise ValueError(f"masked is {masked.dtype} {tuple(masked.shape)}: pass bool ({axes}), here ({here}).")
-        return masked
-
-    def _hide(self, tokens: Tokens, masked: Tensor) -> Hidden:
         removed, real = masked.flatten(0, -2), None  # (rows, time)
         if tokens.real is not None and not self.objective.original_padding:
             real = per_view(tokens.real, len(removed))
-        return Hidden(removed, ~removed if real is None else ~removed & real, real)
+        hidden = Hidden(removed, ~removed if real is None else ~removed & real, real)
+        return View(tokens, self.student_positions(tokens, hidden), hidden, kept_layers, mask_counts)
+
+
+def attended(weights: Tensor, real: Tensor | None, extra: int) -> Tensor:
+    """How much each token is attended to, by the extra tokens or, without any, by all real ones.
+
+    Args:
+        weights: of a block, `(batch, heads, extra + time, extra + time)`.
+        real: bool `(batch, time)`, `None` where nothing is padded.
+
+    Returns:
+        `(batch, time)` fp32, in the mean over heads and readers.
+    """
+    weights = weights.float().mean(1)  # (batch, extra + time, extra + time)
+    if extra:
+        return weights[:, :extra, extra:].mean(1)
+    return mean_over_time(weights, real)

@@ -20,6 +20,8 @@ class PreTrainingOptions(TypedDict, total=False):
         output_decoder_states: also return the decoder's input and its output at all positions; with a target of the
             same view, which has no decoder, what the student made of its tokens, zeros elsewhere.
         mask_counts: [`gather.MaskCounts`] of `masked`, so that nothing waits for the device; counted if not given.
+        mask_candidates: bool `(batch, views, candidates, time)`, of which the first are `masked`: the step
+            chooses, see `masking_adaptive`.
     """
 
     scored: Tensor | None
@@ -29,6 +31,7 @@ class PreTrainingOptions(TypedDict, total=False):
     output_teacher_layers: bool
     output_decoder_states: bool
     mask_counts: tuple[int, int, int] | None
+    mask_candidates: Tensor | None
 
 
 class Hidden(NamedTuple):

@@ -138,6 +138,7 @@ class StreamsForPreTraining(Data2Vec2ForPreTraining):
     """Student and teacher on streams that `objective` draws: see [`StreamsObjectiveConfig`]."""
 
     objective: StreamsObjectiveConfig
+    chooses_masks = False  # what is scored is drawn with the streams
 
     @classmethod
     def check_objective(cls, config: PreTrainedConfig, objective: Any) -> None:

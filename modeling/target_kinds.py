@@ -19,6 +19,8 @@ class KnownTargets:
         layers: as of [`targets.TopKAverage`].
     """
 
+    attended: Tensor | None = None  # no teacher attends
+
     def __init__(self, values: Tensor, in_front: Tensor | None = None, layers: list[Tensor] | None = None):
         self.values, self.in_front, self.layers = values, in_front, layers
 

@@ -80,6 +80,7 @@ class TopKAverage:
         self.objective, self.in_front = objective, in_front
         self.statistics_over = None if objective.original_padding else real
         self.layers: list[Tensor] | None = [] if keep_layers else None
+        self.attended: Tensor | None = None  # (batch, time), see [`AttentionMasking`]
         self._averaged = objective.averaged_layers(blocks)
         self._added = 0
         self._sum: Tensor | None = None  # (batch, time, dim) fp32

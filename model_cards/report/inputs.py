@@ -110,7 +110,8 @@ class Inputs:
         for number, example in enumerate(examples):
             collated = collator([example])
             masked = collated.pop("masked")[0].numpy()
-            batch = {column: values for column, values in collated.items() if column not in ("mask_counts", "labels")}
+            others = ("mask_counts", "mask_candidates", "labels")
+            batch = {column: values for column, values in collated.items() if column not in others}
             name = str(example.get("name") or f"example {number + 1}")
             found.append(Masked(name, batch, np.atleast_2d(masked), masked.ndim == 2))
         return found

@@ -5,8 +5,9 @@ ranks, and a resumed run, change nothing. How rows become a batch is in the moda
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Collator(ABC):
 
     masked       bool (batch, time), or (batch, views, time) in data2vec 2.0; not where `objective` is None (probes)
     scored       bool like `masked`, where the loss is taken elsewhere than at `masked`
+    mask_candidates  bool (batch, views, candidates, time), where the model chooses its masks: `masked` are the first
     mask_counts  three ints that spare the model a wait for the device; with `masked`
     labels       (batch,) long, where the examples are labelled
 
@@ -58,8 +60,11 @@ class Collator(ABC):
         self, objective: ObjectiveConfig, batch: Batch, layout: TokenLayout, examples: Sequence[Example]
     ) -> Batch:
         seeds = self.mask_seeds(objective, examples)
-        masked = objective.draw_masks(layout.grid, seeds, layout.lengths, layout.maskable, layout.coordinates)
-        return self.counted(objective, layout, masked)
+        return self.counted(objective, layout, self.draw(objective.draw_masks, seeds, batch, layout))
+
+    def draw(self, sample: Callable[..., Tensor], seeds: Tensor, batch: Batch, layout: TokenLayout) -> Tensor:
+        """Masks of a batch, `sample` being that of a `Masking` or of an objective."""
+        return sample(layout.grid, seeds, layout.lengths, layout.maskable, layout.coordinates)
 
     @staticmethod
     def counted(
@@ -90,6 +95,11 @@ class Collator(ABC):
         batch, layout = self.inputs(examples)
         if self.objective is not None:
             batch |= self.masks(self.objective, batch, layout, examples)
+            draw = partial(self.draw, self.objective.masking.sample, batch=batch, layout=layout)
+            seeds = self.mask_seeds(self.objective, examples)
+            candidates = self.objective.masking.draw_candidates(lambda every: draw(seeds=every), seeds)
+            if candidates is not None:
+                batch["mask_candidates"] = candidates
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([example["labels"] for example in examples])
         return batch

@@ -115,7 +115,7 @@ class TextCollator(Collator):
         self, objective: ObjectiveConfig, batch: Batch, layout: TokenLayout, examples: Sequence[Example]
     ) -> Batch:
         seeds, ids, masking = self.mask_seeds(objective, examples), batch["input_ids"], objective.masking
-        draw = partial(self._draw, seeds=seeds, layout=layout, ids=ids)
+        draw = partial(self.draw, seeds=seeds, batch=batch, layout=layout)
         scored = None
         if objective.kind.scores_replaced and isinstance(masking, TokenMasking):
             scored = draw(masking.sample_chosen).squeeze(1)
@@ -126,8 +126,9 @@ class TextCollator(Collator):
             found["student_input_ids"] = torch.where(replaced, random_ids, ids)  # (batch, tokens)
         return found
 
-    def _draw(self, sample: Callable[..., Tensor], seeds: Tensor, layout: TokenLayout, ids: Tensor) -> Tensor:
+    def draw(self, sample: Callable[..., Tensor], seeds: Tensor, batch: Batch, layout: TokenLayout) -> Tensor:
         """Bool (batch, tokens) or (batch, views, tokens), drawn of tokens or of whole words."""
+        ids = batch["input_ids"]
         if self.continues is None or layout.maskable is None:
             return sample(layout.grid, seeds, layout.lengths, layout.maskable)
         allowed = layout.maskable

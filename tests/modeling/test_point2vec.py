@@ -17,7 +17,6 @@ from data2vec.modeling import (
     Point2VecModel,
 )
 from data2vec.modeling.masking import NeighbourMasking, mask_seeds
-from data2vec.modeling.pretraining_step import View
 from data2vec.modeling.targets import normalize
 from data2vec.tests.reference import GOLDEN
 from tests.modeling.tiny_point2vec import inputs, points_config
@@ -127,8 +126,7 @@ def test_the_student_is_not_told_where_hidden_groups_are():
         for moved in (0.0, 0.5):
             tokens = model.point2vec.embed((inputs("points")["point_values"], None, None))
             tokens = tokens._replace(coordinates=tokens.coordinates + moved * masked.unsqueeze(-1))
-            hidden = model._hide(tokens, masked)
-            view = model.student_view(View(tokens, model.student_positions(tokens, hidden), hidden))
+            view = model.student_view(model._view(tokens, masked, None, None))
             seen = view.last_hidden_state if decoder else view.last_hidden_state[:, :5]
             states.append(seen)
         assert torch.equal(*states) != told

@@ -68,6 +68,19 @@ def test_two_processes_are_killed(tmp_path, sources, undisturbed):
     assert not differences(undisturbed, tmp_path / "run")
 
 
+def test_masks_that_depend_on_weights_are_chosen_alike(tmp_path, sources):
+    """By the teacher's attention, among ever more candidates; two loader workers run ahead of the updates."""
+    launch, fields = how("2 workers, accumulation 2")
+    masking = "{method: attention, candidates: 4, anneal_steps: 6, of: {method: block, prob: 0.5, length: 2}}"
+    launch |= {"overrides": ["--objective.masking", masking]}
+    one = write_recipe(tmp_path, "one", "audio-2", sources, **fields)
+    finish(one, **launch)
+    other = write_recipe(tmp_path, "other", "audio-2", sources, **fields)
+    assert start(other, **launch, signal_at=(2, 4, signal.SIGKILL)).wait() == -signal.SIGKILL
+    finish(other, **launch)
+    assert not differences(one.with_suffix(""), other.with_suffix(""))
+
+
 def test_a_joint_run_on_two_processes_is_killed(tmp_path, sources):
     """In the midst of a pass, with losses of several modalities that no log has told of yet."""
     launch, fields = how("2 processes, accumulation 2")
