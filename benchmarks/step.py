@@ -12,6 +12,7 @@ Where other programs use the same core, --clock processor counts the time that a
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -54,14 +55,23 @@ class Arm:
             raise RuntimeError(f"The arm {self.words!r} ended:\n{self._log.read()[-3000:]}")
         return json.loads(line)
 
-    def step(self, split: bool) -> dict[str, Any]:
+    def ask(self, split: bool) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write("stages\n" if split else "step\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the answer says why
+            self._process.stdin.write("stages\n" if split else "step\n")
+            self._process.stdin.flush()
+
+    def step(self, split: bool) -> dict[str, Any]:
+        self.ask(split)
         return self.answer()
 
     def close(self) -> None:
         self._process.communicate("stop\n", timeout=120)
+
+    def kill(self) -> None:
+        """End it, in a step too, and wait until its memory is free."""
+        self._process.kill()
+        self._process.wait()
 
     @property
     def seconds(self) -> float:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from data2vec.modeling.embed_audio import ConvFrames
 from data2vec.pretraining.arguments import Run, override, read_recipe, resolve
 from data2vec.pretraining.data.audio import AudioCollator
+from data2vec.pretraining.data.bad_examples import Ledger
 from data2vec.pretraining.data.build import PretrainingData
 from data2vec.pretraining.data.image import ImageCollator
 from data2vec.pretraining.data.sampler import BatchSampler
@@ -153,6 +154,7 @@ class MadeUp(Dataset[dict[str, Any]]):
 
     def __init__(self, examples: list[dict[str, torch.Tensor]], size: int):
         self.examples, self.size, self.lengths = examples, size, None
+        self.ledger = Ledger("train", 0.0, size)
 
     def __len__(self) -> int:
         return self.size
