@@ -107,9 +107,20 @@ def environmental(data: Path, folder: Path) -> Prepared:
     return Prepared(str(source), folder)
 
 
-def text(data: Path, folder: Path) -> Prepared:
+def text(reviews: int, data: Path, folder: Path) -> Prepared:
     """Film reviews as letters, probed with phrases whose letters are, or are not, in their order."""
-    return Prepared(*letters(data / "imdb_unlabelled_text", folder))
+    return Prepared(*letters(data / "imdb_unlabelled_text", folder, reviews))
+
+
+def x_rays(data: Path, folder: Path) -> Prepared:
+    """PneumoniaMNIST with the splits that it has."""
+    source = folder / "pretrain.parquet"
+    if not source.is_file():
+        splits = datasets.load_dataset(str(data / "pneumonia_mnist"))
+        parts = {f"{probe}/train": splits["train"] for probe in ("online", "validation", "test")}
+        parts |= {f"{probe}/test": splits["validation"] for probe in ("online", "validation")}
+        write(parts | {"test/test": splits["test"], "pretrain": splits["train"]}, folder)
+    return Prepared(str(source), folder)
 
 
 def drawn(clips: datasets.Dataset, number: int) -> datasets.Dataset:
@@ -196,7 +207,9 @@ PREPARE: dict[str, Callable[[Path, Path], Prepared]] = {
     "spoken_digits": spoken_digits,
     "read_speech": read_speech,
     "esc10": environmental,
-    "imdb_letters": text,
+    "imdb_letters": partial(text, 3000),  # 3.8 million letters: more than a run reads
+    "imdb_letters_few": partial(text, 300),  # of which stages keep a share
+    "x_rays": x_rays,
     "radar": partial(clouds, "pointcloud_radhar", radar),
     "voxels": partial(clouds, "pointcloud_modelnet10_voxels2", voxels),
     "solids": partial(clouds, "shapes", solids),

@@ -13,7 +13,6 @@ import datasets
 from data2vec.pretraining.data.builtin import load_builtin
 
 
-REVIEWS = 3000  # 3.8 million letters: more than a run reads
 ONLINE = 1000  # phrases; the online probe should not take longer than the training
 
 
@@ -22,7 +21,7 @@ def letters_only(text: str) -> str:
     return " ".join(filter(None, (re.sub("[^a-z]", "", word) for word in text.lower().split())))
 
 
-def letters(dataset: Path, folder: Path) -> tuple[str, Path]:
+def letters(dataset: Path, folder: Path, reviews: int) -> tuple[str, Path]:
     """Prepare what text systems are pretrained on, and their probes, unless that was done.
 
     Args:
@@ -30,6 +29,7 @@ def letters(dataset: Path, folder: Path) -> tuple[str, Path]:
         folder: gets pretrain.parquet and the probes `online`, `validation` and `test`, each a train.parquet and a
             test.parquet with the columns text and label (0 spelled, 1 scrambled: the letters of each word in another
             order; of the documentation of Python, which is not pretrained on).
+        reviews: how many texts are pretrained on.
 
     Returns:
         The path of pretrain.parquet, and the folder of the probes.
@@ -38,8 +38,8 @@ def letters(dataset: Path, folder: Path) -> tuple[str, Path]:
     if not source.is_file():
         phrases = {split: load_builtin("python-docs", "spelling", split) for split in ("train", "validation", "test")}
         train = phrases["train"]
-        reviews = datasets.load_dataset(str(dataset), split="train").select_columns(["text"])
-        texts = [letters_only(text) for text in reviews.shuffle(seed=0)["text"][:REVIEWS]]
+        everything = datasets.load_dataset(str(dataset), split="train").select_columns(["text"])
+        texts = [letters_only(text) for text in everything.shuffle(seed=0)["text"][:reviews]]
         parts = {
             "online/train": train.select(range(ONLINE)),
             "online/test": phrases["validation"].select(range(ONLINE)),

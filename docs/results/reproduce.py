@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import emotion
+import forgetting
+import joint
 import sweep
 import text
 import torch
+import universal
 import yaml
 from experiment import HERE, SYSTEMS, Experiment, wall_seconds
 from measure import health, measured, raw, seconds
@@ -32,7 +35,14 @@ from data2vec.pretraining.checkpoints.environment import hardware, source_commit
 
 
 # claims that compare something else than arms of systems
-OWN: dict[str, Any] = {"emotion": emotion, "sweep": sweep, "text": text}
+OWN: dict[str, Any] = {
+    "emotion": emotion,
+    "forgetting": forgetting,
+    "joint": joint,
+    "sweep": sweep,
+    "text": text,
+    "universal": universal,
+}
 LIBRARIES = ("torch", "transformers", "datasets", "scikit-learn")
 
 

@@ -205,4 +205,5 @@ def _own(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda found: f"{import_module(name).table(found)}\n"
 
 
-OTHER_TABLES = {"esc10_mixtures": _mixtures, "emotion": _own("emotion"), "text": _own("text"), "sweep": _own("sweep")}
+OWN = ("emotion", "forgetting", "joint", "sweep", "text", "universal")
+OTHER_TABLES = {"esc10_mixtures": _mixtures, **{name: _own(name) for name in OWN}}
