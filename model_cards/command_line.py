@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+import yaml
+
 from ..pretraining.console.help import command_parser
 from ..pretraining.data.hub_names import require_hub_name
 from .folder import open_folder, require_finished
@@ -21,6 +23,12 @@ MapMethod = Literal["pca", "umap"]
 
 
 # ---- render ----
+
+# what argparse is told of the type of a field that is not a word
+_OPTIONS: dict[Any, dict[str, Any]] = {
+    list[str] | None: {"nargs": "+"},
+    dict[str, str] | None: {"type": yaml.safe_load},
+}
 
 
 def render_parser(words: type[Any]) -> argparse.ArgumentParser:
@@ -35,8 +43,7 @@ def render_parser(words: type[Any]) -> argparse.ArgumentParser:
     parser.add_argument("run_folder", metavar="RUN_FOLDER", help="output_dir of a finished pretraining or fine-tuning")
     hints = get_type_hints(words)
     for field in fields(words):
-        several = {"nargs": "+"} if hints[field.name] == list[str] | None else {}
-        parser.add_argument(f"--{field.name}", help=field.metadata["help"], **several)  # type: ignore[arg-type]
+        parser.add_argument(f"--{field.name}", help=field.metadata["help"], **_OPTIONS.get(hints[field.name], {}))
     return parser
 
 

@@ -4,7 +4,7 @@ Given once, on the command line or in the file; `write` keeps it, so that a card
 """
 
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Self
 
 import yaml
@@ -18,6 +18,7 @@ from .hub_terms import LANGUAGE, LICENSES, LICENSES_PAGE
 
 
 FILE = "card.yaml"
+GLUE = "nyu-mll/glue"  # where its tasks are on the Hub
 
 
 @dataclass(kw_only=True)
@@ -32,6 +33,9 @@ class CardFields(CheckedArguments):
     language: list[str] | None = field(default=None, metadata={"help": "of speech and text, as ISO 639 codes: en de"})
     datasets: list[str] | None = field(
         default=None, metadata={"help": "the training data on the Hub: openslr/librispeech_asr"}
+    )
+    dataset_names: dict[str, str] | None = field(
+        default=None, metadata={"help": "what its data is called, by the folder: '{my_digits: Spoken digits}'"}
     )
     data_license: str | None = field(
         default=None, metadata={"help": "licence of the training data, where the recipe's sources do not say it"}
@@ -60,6 +64,17 @@ class CardFields(CheckedArguments):
                     validate_repo_id(repo_id)
                 except HFValidationError:
                     self.refuse(name, "name it as on the Hub: OWNER/NAME")
+
+    def said_name(self, path: str) -> str | None:
+        """What a person calls the data set at a path, given whole or by its last part."""
+        names = self.dataset_names or {}
+        return names.get(path) or names.get(PurePosixPath(path).name)
+
+    def dataset_name(self, path: str) -> str:
+        """The name of the Hub, or the one that was said, or that of the folder, which tells no place."""
+        if path in (*(self.datasets or []), GLUE):
+            return path
+        return self.said_name(path) or PurePosixPath(path).name.replace(":", "-")
 
     @classmethod
     def load(cls, folder: Path, given: dict[str, Any]) -> Self:

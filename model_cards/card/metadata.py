@@ -7,11 +7,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ...pretraining.evaluation.report_text import METRIC_NAMES
+from .card_yaml import GLUE
 from .facts import Facts
 from .hub_terms import METRICS, PIPELINE_NAMES
-
-
-GLUE = "nyu-mll/glue"  # where its tasks are on the Hub
 
 
 def card_data(facts: Facts) -> ModelCardData:
@@ -84,14 +82,15 @@ def _result(
     facts: Facts, task: str, source: dict[str, Any], split: str, metric: str, name: str, value: float
 ) -> EvalResult:
     path, config = str(source.get("path", "unknown")), source.get("name")
+    called = facts.words.dataset_name(path)
     # a name of the Hub is one where the card says so; else it is a folder's, of which the last part is told
-    on_hub = path in (facts.words.datasets or []) or path == GLUE
-    dataset = path if on_hub else PurePosixPath(path).name.replace(":", "-")
+    on_hub = called in (*(facts.words.datasets or []), GLUE)
+    dataset = called if on_hub else PurePosixPath(path).name.replace(":", "-")
     return EvalResult(
         task_type=task,
         task_name=PIPELINE_NAMES.get(task),
         dataset_type=dataset,
-        dataset_name=f"{dataset} {config}" if config else dataset,
+        dataset_name=f"{called} {config}" if config else called,
         dataset_config=config,
         dataset_split=str(source.get("split") or split),
         dataset_args={way: source[way] for way in ("keep", "drop") if source.get(way)} or None,

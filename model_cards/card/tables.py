@@ -7,6 +7,7 @@ from typing import Any
 from ...pretraining.data.builtin import BUILTIN
 from ..folder import duration
 from ..strip_paths import without_places
+from .card_yaml import GLUE, CardFields
 from .facts import Facts
 from .hub_terms import METRICS
 
@@ -41,14 +42,14 @@ def data(facts: Facts) -> Rows:
         ("test", section.get("test")),
     ]
     if section.get("task_name"):
-        used.append(("GLUE", {"path": section.get("glue", "nyu-mll/glue"), "name": section["task_name"]}))
-    rows = [_source(role, source, facts.words.data_license) for role, source in used if source]
+        used.append(("GLUE", {"path": section.get("glue", GLUE), "name": section["task_name"]}))
+    rows = [_source(role, source, facts.words, facts.words.data_license) for role, source in used if source]
     if section.get("probe"):
-        rows.append(_source("probe, never trained on", section["probe"], None))
+        rows.append(_source("probe, never trained on", section["probe"], facts.words, None))
     return rows
 
 
-def _source(role: str, source: Mapping[str, Any], licence: str | None) -> list[str]:
+def _source(role: str, source: Mapping[str, Any], words: CardFields, licence: str | None) -> list[str]:
     name = " ".join([place(source["path"]), *([str(source["name"])] if source.get("name") else [])])
     chosen = [f"{way} {_value(source[way])}" for way in ("keep", "drop", "weight") if source.get(way)]
     split = source.get("split") or " / ".join(
@@ -57,7 +58,9 @@ def _source(role: str, source: Mapping[str, Any], licence: str | None) -> list[s
     kind, _, called = str(source["path"]).partition(":")
     builtin = BUILTIN.get(called) if kind == "builtin" else None
     terms = source.get("license") or (builtin.license if builtin else licence or NOT_STATED)
-    return [role, f"`{name}`", ", ".join([split or "-", *chosen]), str(terms)]
+    said = words.said_name(str(source["path"]))
+    named = f"`{name}` ({said})" if said else f"`{name}`"
+    return [role, named, ", ".join([split or "-", *chosen]), str(terms)]
 
 
 def place(path: Any) -> str:

@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, ViTConfig
 
 from data2vec.model_cards.card import tables
+from data2vec.model_cards.card.card_yaml import CardFields
 from data2vec.model_cards.card.facts import method_of, remote_classes
 from data2vec.model_cards.card.recorded_numbers import unrecorded
 from data2vec.model_cards.strip_paths import without_places
@@ -82,7 +83,7 @@ def test_the_licence_of_a_source(source, said, monkeypatch):
     """A data set that another package builds in states its own."""
     made = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["a", "b"]})})
     monkeypatch.setitem(BUILTIN, "mine", Builtin(lambda name: made, "my own words"))
-    assert tables._source("pretraining", source, "cc0-1.0")[-1] == said
+    assert tables._source("pretraining", source, CardFields(license="mit"), "cc0-1.0")[-1] == said
     assert load_builtin("mine")["text"][:] == ["a", "b"]
 
 

@@ -97,6 +97,14 @@ def test_metadata_of_an_encoder(folder):
     }
 
 
+def test_a_data_set_has_the_name_that_was_said(folder):
+    card = render(folder, *SAID, "--dataset_names", "{labelled: Spoken digits}")
+    assert {(r.dataset_type, r.dataset_name) for r in card.data.eval_results} == {("labelled", "Spoken digits")}
+    assert "labelled` (Spoken digits) |" in card.text
+    card = render(folder, "--dataset_names", "{labelled: openslr/librispeech_asr}")  # on the Hub, as SAID says
+    assert {(r.dataset_type, r.dataset_name) for r in card.data.eval_results} == {("openslr/librispeech_asr",) * 2}
+
+
 def test_metadata_of_a_fine_tuned_model(ctc):
     card = render(ctc, "--license", "mit", "--base_model", "me/encoder", "--model_name", "Letters")
     data = card.data
@@ -287,6 +295,7 @@ REFUSED = [
     (("--license", "other"), "give license_name and license_link"),
     (("--license", "mit", "--language", "English"), "'English' is no ISO 639 code"),
     (("--license", "mit", "--datasets", "my data"), "name it as on the Hub"),
+    (("--license", "mit", "--dataset_names", "Spoken digits"), "card.yaml.dataset_names = 'Spoken digits'"),
     (("--license", "mit", "--limits", "It is wrong in 3.7 % of cases."), "names 3.7, which no file"),
     (("--license", "mit", "--summary", "Reaches 99 %!"), "names 99, which no file"),
 ]
