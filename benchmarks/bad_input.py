@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from data2vec.modeling import ObjectiveConfig
 from data2vec.pretraining.data import text_files as data_text_files
-from data2vec.pretraining.data.build import build_data, modality_of
+from data2vec.pretraining.modalities.build import build_data, modality_of
 from data2vec.tests.pretraining.damaged_files import KINDS, by_problem, write_files
 
 

@@ -27,7 +27,7 @@ from data2vec.modeling.embed_audio import AudioEmbeddings
 from data2vec.modeling.encoder import Data2Vec2Encoder
 from data2vec.modeling.tokens import Tokens
 from data2vec.pretraining.arguments import Run
-from data2vec.pretraining.data.build import PretrainingData
+from data2vec.pretraining.modalities.build import PretrainingData
 
 
 class Plain(nn.Module):

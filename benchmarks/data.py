@@ -25,9 +25,9 @@ from systems import SYSTEMS, put, read_recipe_of
 from transformers.utils.logging import disable_progress_bar
 
 from data2vec.pretraining.arguments import Run, resolve
-from data2vec.pretraining.data.build import PretrainingData, build_data
 from data2vec.pretraining.data.loader import make_loader
 from data2vec.pretraining.data.sampler import BatchSampler
+from data2vec.pretraining.modalities.build import PretrainingData, build_data
 
 
 UNITS = {"audio": "clips", "vision": "images", "text": "rows"}

@@ -12,12 +12,12 @@ from torch.utils.data import Dataset
 
 from data2vec.modeling.embed_audio import ConvFrames
 from data2vec.pretraining.arguments import Run, override, read_recipe, resolve
-from data2vec.pretraining.data.audio import AudioCollator
 from data2vec.pretraining.data.bad_examples import Ledger
-from data2vec.pretraining.data.build import PretrainingData
-from data2vec.pretraining.data.image import ImageCollator
 from data2vec.pretraining.data.sampler import BatchSampler
-from data2vec.pretraining.data.text import TextCollator
+from data2vec.pretraining.modalities.audio import AudioCollator
+from data2vec.pretraining.modalities.build import PretrainingData
+from data2vec.pretraining.modalities.image import ImageCollator
+from data2vec.pretraining.modalities.text import TextCollator
 from data2vec.pretraining.recipe import parse_yaml
 
 

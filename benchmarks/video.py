@@ -18,8 +18,8 @@ from points import least
 
 from data2vec.modeling import AvData2VecConfig, AvData2VecForPreTraining, SvData2VecConfig, SvData2VecForPreTraining
 from data2vec.pretraining.data.arguments import Source
-from data2vec.pretraining.data.av_speech import AvSpeechData, AvSpeechDataArguments
-from data2vec.pretraining.data.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
+from data2vec.pretraining.modalities.av_speech import AvSpeechData, AvSpeechDataArguments
+from data2vec.pretraining.modalities.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
 
 
 WORKERS = 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pretraining.console.libraries import quiet_libraries
-from ..pretraining.data.build import modality_of
+from ..pretraining.modalities.build import modality_of
 from ..pretraining.model_section import open_config
 from ..pretraining.python_api import RunResult
 from ..pretraining.recipe import CHECKPOINT, as_arguments, override

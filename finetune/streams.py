@@ -10,7 +10,7 @@ import torch
 
 from ..pretraining.data.modality import Modality, Row
 from ..pretraining.data.sources import MediaKind
-from ..pretraining.data.streams import StreamsData
+from ..pretraining.modalities.streams import StreamsData
 from .examples import Examples
 from .task_arguments import TaskArguments
 

@@ -18,8 +18,8 @@ from transformers.trainer_utils import EvalPrediction
 
 from ..pretraining.console.libraries import new_weights
 from ..pretraining.data.arguments import CheckedArguments
-from ..pretraining.data.build import modality_of
 from ..pretraining.data.modality import Modality
+from ..pretraining.modalities.build import modality_of
 from .arguments import FineTuneRun
 from .data_arguments import FineTuneDataArguments
 from .examples import Examples

@@ -24,7 +24,7 @@ from data2vec.finetune.normalisation import normalise
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.console.progress import progress
 from data2vec.pretraining.data.sources import load_sources
-from data2vec.pretraining.data.text_rows import TEXT, documents_of
+from data2vec.pretraining.modalities.text_rows import TEXT, documents_of
 
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"

@@ -21,9 +21,9 @@ from . import recipe as recipe_file
 from .checkpoints.run_files import RESERVED
 from .command_line import RECIPES, SECTIONS, read_command
 from .command_line import field_names as joint_field_names
-from .data.build import MODEL_TYPES, modality_of
 from .evaluation.raw_features import RAW_FEATURES
 from .evaluation.report import ReportArguments
+from .modalities.build import MODEL_TYPES, modality_of
 from .model_section import build_config, check_shapes, config_class_of, open_config
 from .recipe import typed
 from .shared_arguments import build_training

@@ -17,7 +17,7 @@ from .console.fields import fields_of
 from .console.help import EXIT_CODES, EXIT_REFUSED, FINE_TUNING, command_parser, end
 from .data.arguments import Source
 from .data.hub_names import require_data
-from .data.methods import BUILT_IN, OBJECTIVE
+from .modalities.methods import BUILT_IN, OBJECTIVE
 
 
 RECIPES = Path(__file__).parent / "recipes"

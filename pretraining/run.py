@@ -36,12 +36,12 @@ from data2vec.pretraining.checkpoints.run_folder import (
 from data2vec.pretraining.checkpoints.storage import WRITING, StorageError, claimed, exit_code, storage_error
 from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED, EXIT_REFUSED, end
 from data2vec.pretraining.console.libraries import new_weights, quiet_libraries
-from data2vec.pretraining.data.build import BadExample, PretrainingData, build_data
-from data2vec.pretraining.data.joint import join
 from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.evaluation.online_probe import ProbeCallback
 from data2vec.pretraining.evaluation.probe import teacher_encoder
 from data2vec.pretraining.evaluation.report import write_report
+from data2vec.pretraining.modalities.build import BadExample, PretrainingData, build_data
+from data2vec.pretraining.modalities.joint import join
 from data2vec.pretraining.monitoring.health import Health, logged_to
 from data2vec.pretraining.monitoring.logs import logs_of
 from data2vec.pretraining.monitoring.run_summary import RunSummary

@@ -22,7 +22,7 @@ from .buffer import write_buffer
 from .checkpoints.run_files import write_text
 from .checkpoints.storage import WRITING, move_files
 from .console.redact import mask_secrets
-from .data.build import PretrainingData
+from .modalities.build import PretrainingData
 from .recipe import CHECKPOINT, MODALITIES, STAGES
 from .stage_arguments import StagesArguments
 

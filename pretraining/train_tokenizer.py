@@ -9,8 +9,8 @@ from data2vec.pretraining.command_line import texts_of, tokenizer_parser
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.console.progress import progress
 from data2vec.pretraining.data.sources import load_sources
-from data2vec.pretraining.data.text_rows import TEXT, documents_of
-from data2vec.pretraining.data.tokenizer import train_tokenizer
+from data2vec.pretraining.modalities.text_rows import TEXT, documents_of
+from data2vec.pretraining.modalities.tokenizer import train_tokenizer
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,16 +21,16 @@ from ..modeling import Data2VecForPreTrainingOutput
 from .checkpoints.run_files import WHOLE
 from .checkpoints.signals import start_worker
 from .checkpoints.storage import WRITING, move_files
-from .data.build import PretrainingData
-from .data.joint import MODALITY
 from .data.loader import make_loader
-from .data.own_dataset import wrap_dataset
 from .data.streaming import StreamingBatches
 from .engine.batch_layout import BY_COST, COUNTED, STREAM, Layout
 from .engine.layerdrop import kept_layers
 from .engine.param_groups import decayed_names, split_param_groups
 from .engine.sharded_weights import held, refresh
 from .evaluation.online_probe import last_scores
+from .modalities.build import PretrainingData
+from .modalities.joint import MODALITY
+from .modalities.own_dataset import wrap_dataset
 from .monitoring.callbacks import CollapseGuard
 from .monitoring.logs import prefix_of
 from .monitoring.metrics import HealthMeter

@@ -128,7 +128,7 @@ def test_help_lists_the_recipes_of_the_command_alone(capsys):
 
 def test_help_names_every_field(capsys):
     from data2vec.modeling import ObjectiveConfig
-    from data2vec.pretraining.data.build import AudioDataArguments, ImageDataArguments, TextDataArguments
+    from data2vec.pretraining.modalities.build import AudioDataArguments, ImageDataArguments, TextDataArguments
 
     words = set(re.findall(r"\w+", help_of("data2vec.pretraining.run", capsys)))
     for cls in (ObjectiveConfig, AudioDataArguments, ImageDataArguments, TextDataArguments):

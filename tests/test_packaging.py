@@ -25,7 +25,7 @@ TOP = ["cli", "__main__"]  # files of the root above all layers, each may import
 # Rooms of a layer, each may import those before it; docs/architecture.md draws them. "" is the layer's own files.
 ROOMS = {
     "modeling": ["", "convert"],
-    "pretraining": ["console", "engine", "data", "checkpoints", "monitoring", "evaluation", "", "sweep"],
+    "pretraining": ["console", "engine", "data", "modalities", "checkpoints", "monitoring", "evaluation", "", "sweep"],
     "finetune": ["", "probe", "audio", "ctc", "image", "points", "text", "video"],
     "model_cards": ["", "report", "card", "export", "hub", "space"],
 }

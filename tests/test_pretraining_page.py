@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from data2vec.pretraining.data.build import AudioDataArguments
+from data2vec.pretraining.modalities.build import AudioDataArguments
 from data2vec.pretraining.recipe import parse_yaml
 from tests.code_blocks import ROOT, blocks_of, run_block
 

@@ -43,9 +43,9 @@ from data2vec.finetune.metrics import mean_average_precision
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import parse_arguments
 from data2vec.pretraining.checkpoints.environment import hardware, source_commit
-from data2vec.pretraining.data.audio import AudioData
 from data2vec.pretraining.evaluation.probe import PENALTIES, teacher_encoder
 from data2vec.pretraining.evaluation.raw_features import raw_features
+from data2vec.pretraining.modalities.audio import AudioData
 
 
 HERE = Path(__file__).parent

@@ -15,7 +15,6 @@ from experiment import SYSTEMS, Experiment, once
 from transformers import AutoModel, PreTrainedModel, set_seed
 
 from data2vec.pretraining import run
-from data2vec.pretraining.data.build import PretrainingData, modality_of
 from data2vec.pretraining.evaluation.fine_tuning import fine_tune_accuracy
 from data2vec.pretraining.evaluation.probe import (
     batches_of,
@@ -29,6 +28,7 @@ from data2vec.pretraining.evaluation.probe import (
     teacher_encoder,
 )
 from data2vec.pretraining.evaluation.raw_features import raw_features
+from data2vec.pretraining.modalities.build import PretrainingData, modality_of
 
 
 ENCODERS = ("student", "teacher", "untrained")

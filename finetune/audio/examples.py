@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ...pretraining.data.audio import AudioData
 from ...pretraining.data.collators import Collator, generator
 from ...pretraining.data.modality import BadExample, describe
-from ...pretraining.data.sound_files import AUDIO
+from ...pretraining.modalities.audio import AudioData
+from ...pretraining.modalities.sound_files import AUDIO
 from ..examples import Examples
 from .augment import add_noise, roll
 

@@ -25,13 +25,13 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.audio import AudioData
-from ...pretraining.data.build import modality_of
 from ...pretraining.data.labels import Labels, encode_label_lists, is_list, number_labels
 from ...pretraining.data.modality import Survey, path_of
-from ...pretraining.data.sound_files import AUDIO, SAMPLING_RATE
 from ...pretraining.data.sources import LABEL
-from ...pretraining.data.spectrogram import SpectrogramData
+from ...pretraining.modalities.audio import AudioData
+from ...pretraining.modalities.build import modality_of
+from ...pretraining.modalities.sound_files import AUDIO, SAMPLING_RATE
+from ...pretraining.modalities.spectrogram import SpectrogramData
 from ..arguments import FineTuneRun
 from ..data_arguments import FineTuneDataArguments
 from ..examples import Examples

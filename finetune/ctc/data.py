@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, Wav2Vec2CTCTokenizer
 
-from ...pretraining.data.audio import AudioData, AudioDataArguments
-from ...pretraining.data.av_speech import RATE, AvSpeechData, AvSpeechDataArguments
-from ...pretraining.data.build import modality_of
 from ...pretraining.data.collators import Collator
 from ...pretraining.data.modality import BadExample, describe
-from ...pretraining.data.sound_files import SAMPLING_RATE
 from ...pretraining.data.sources import LABEL
+from ...pretraining.modalities.audio import AudioData, AudioDataArguments
+from ...pretraining.modalities.av_speech import RATE, AvSpeechData, AvSpeechDataArguments
+from ...pretraining.modalities.build import modality_of
+from ...pretraining.modalities.sound_files import SAMPLING_RATE
 from ..data_arguments import FineTuneDataArguments, LabelledSource
 from ..examples import Examples
 from ..normalisation import normalise

@@ -24,10 +24,10 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.audio import AudioData
-from ...pretraining.data.av_speech import AvSpeechData
 from ...pretraining.data.modality import describe
 from ...pretraining.data.sources import LABEL
+from ...pretraining.modalities.audio import AudioData
+from ...pretraining.modalities.av_speech import AvSpeechData
 from ..examples import Examples
 from ..labels import open_splits
 from ..metrics import load

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from ...modeling.embed_image import as_pair
-from ...pretraining.data.image import BICUBIC, IMAGE, decode, open_image, random_resized_crop, shift
 from ...pretraining.data.modality import describe
+from ...pretraining.modalities.image import BICUBIC, IMAGE, decode, open_image, random_resized_crop, shift
 from ..arguments import FineTuneRun
 from .arguments import ImageClassificationArguments, ImageClassificationData
 from .augment import RandAugment, random_erasing

@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.trainer_utils import EvalPrediction
 
-from ...pretraining.data.image import ImageCollator, ImageData, compare_images
 from ...pretraining.data.labels import number_labels
 from ...pretraining.data.row_choice import rows_to_look_at
+from ...pretraining.modalities.image import ImageCollator, ImageData, compare_images
 from ..classification import Classification
 from ..labels import labelled_examples, open_splits
 from ..metrics import load

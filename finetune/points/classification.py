@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from ...modeling.heads_point2vec import Point2VecForPointCloudClassification
 from ...pretraining.data.labels import number_labels
-from ...pretraining.data.points import PointsData
+from ...pretraining.modalities.points import PointsData
 from ..classification import Classification
 from ..labels import draw_per_class, labelled_examples, open_splits
 from ..task import Task, TaskData

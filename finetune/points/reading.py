@@ -10,8 +10,8 @@ from torch import Tensor
 from ...modeling.feature_extraction_point2vec import Point2VecFeatureExtractor
 from ...pretraining.data.bad_examples import BadExample
 from ...pretraining.data.modality import describe
-from ...pretraining.data.point_files import POINTS, read_points
-from ...pretraining.data.points import MESH_SAMPLES, PointsData, augmented, pad_clouds
+from ...pretraining.modalities.point_files import POINTS, read_points
+from ...pretraining.modalities.points import MESH_SAMPLES, PointsData, augmented, pad_clouds
 from ..arguments import FineTuneRun
 from .arguments import PointsFineTuneData, PointsTaskArguments
 

@@ -29,13 +29,13 @@ from transformers import (
 
 from ...pretraining.checkpoints.run_files import WHOLE
 from ...pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
-from ...pretraining.data.build import modality_of
 from ...pretraining.data.labels import number_labels
 from ...pretraining.data.modality import Modality
 from ...pretraining.data.sources import load_source, open_source
-from ...pretraining.data.tokenizer import max_tokens
 from ...pretraining.evaluation.probe import teacher_encoder, untrained_encoder
 from ...pretraining.evaluation.raw_features import raw_features
+from ...pretraining.modalities.build import modality_of
+from ...pretraining.modalities.tokenizer import max_tokens
 from ..arguments import FineTuneRun
 from ..command_line import SECTIONS
 from ..examples import Examples

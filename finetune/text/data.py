@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from ...pretraining.data.hub_names import require_hub_name
 from ...pretraining.data.modality import BadExample
 from ...pretraining.data.sources import LABEL, open_source
-from ...pretraining.data.text_rows import TEXT
+from ...pretraining.modalities.text_rows import TEXT
 from ..data_arguments import LabelledSource
 from ..examples import Examples
 from .glue_tasks import GLUE

@@ -12,8 +12,8 @@ from transformers import AutoModelForSequenceClassification
 from transformers.trainer_utils import EvalPrediction
 
 from ...pretraining.data.labels import Labels, holds_decimals, number_labels, read_numbers
-from ...pretraining.data.text import TextCollator, TextData
-from ...pretraining.data.tokenizer import max_tokens
+from ...pretraining.modalities.text import TextCollator, TextData
+from ...pretraining.modalities.tokenizer import max_tokens
 from ..arguments import FineTuneRun
 from ..data_arguments import LabelledSource
 from ..examples import Examples

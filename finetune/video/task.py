@@ -3,7 +3,7 @@
 from transformers import AutoModelForVideoClassification
 
 from ...pretraining.data.labels import number_labels
-from ...pretraining.data.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
+from ...pretraining.modalities.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
 from ..classification import Classification
 from ..data_arguments import FineTuneDataArguments
 from ..labels import labelled_examples, open_splits

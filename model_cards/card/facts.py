@@ -12,9 +12,9 @@ from safetensors import safe_open
 from transformers import CONFIG_MAPPING
 
 from ...modeling.configuration_data2vec2 import Data2Vec2Config
-from ...pretraining.data.build import modality_of
-from ...pretraining.data.methods import DATA2VEC, DATA2VEC2, METHODS, Method
 from ...pretraining.data.modality import Modality
+from ...pretraining.modalities.build import modality_of
+from ...pretraining.modalities.methods import DATA2VEC, DATA2VEC2, METHODS, Method
 from ..folder import RESULTS, STATE, Folder, open_folder
 from .card_yaml import CardFields
 from .modalities import CARD_WORDS, CardWords

@@ -34,7 +34,7 @@ from data2vec.model_cards.export.measure import differences, int8_loss, speed
 from data2vec.model_cards.export.model import Exportable, exportable, open_model, trace
 from data2vec.pretraining.checkpoints.run_files import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
-from data2vec.pretraining.data.build import modality_of
+from data2vec.pretraining.modalities.build import modality_of
 
 
 TOLERANCE = 1e-4

@@ -25,17 +25,17 @@ from transformers import (
 from ...modeling.embed_audio import ConvFrames
 from ...modeling.embed_image import as_pair
 from ...modeling.heads_point2vec import Point2VecForPointCloudClassification
-from ...pretraining.data.audio import AudioData
-from ...pretraining.data.av_speech import AvSpeechData
-from ...pretraining.data.build import modality_of
 from ...pretraining.data.hub_names import require_hub_name
-from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
-from ...pretraining.data.points import PointsData
-from ...pretraining.data.skeleton_video import SkeletonVideoData
-from ...pretraining.data.spectrogram import SpectrogramData
-from ...pretraining.data.text import TextData
-from ...pretraining.data.volume import VolumeData
+from ...pretraining.modalities.audio import AudioData
+from ...pretraining.modalities.av_speech import AvSpeechData
+from ...pretraining.modalities.build import modality_of
+from ...pretraining.modalities.image import ImageData
+from ...pretraining.modalities.points import PointsData
+from ...pretraining.modalities.skeleton_video import SkeletonVideoData
+from ...pretraining.modalities.spectrogram import SpectrogramData
+from ...pretraining.modalities.text import TextData
+from ...pretraining.modalities.volume import VolumeData
 
 
 SECONDS, TOKENS, POINTS = 10, 128, 1024  # of the example that speed is measured with

@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from ...modeling.configuration_objective import objective_class_of
-from ...pretraining.data.build import DataArguments, load_labelled, modality_of
 from ...pretraining.data.examples import PretrainingDataset
 from ...pretraining.data.sources import load_sources
 from ...pretraining.data.streaming import StreamingBatches
+from ...pretraining.modalities.build import DataArguments, load_labelled, modality_of
 from ..folder import Folder
 
 

@@ -10,14 +10,14 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ...pretraining.console.progress import progress
-from ...pretraining.data.audio import AudioData
-from ...pretraining.data.av_speech import AvSpeechData
-from ...pretraining.data.image import ImageData
 from ...pretraining.data.modality import Registry
-from ...pretraining.data.points import PointsData
-from ...pretraining.data.skeleton_video import SkeletonVideoData
-from ...pretraining.data.spectrogram import SpectrogramData
-from ...pretraining.data.text import TextData
+from ...pretraining.modalities.audio import AudioData
+from ...pretraining.modalities.av_speech import AvSpeechData
+from ...pretraining.modalities.image import ImageData
+from ...pretraining.modalities.points import PointsData
+from ...pretraining.modalities.skeleton_video import SkeletonVideoData
+from ...pretraining.modalities.spectrogram import SpectrogramData
+from ...pretraining.modalities.text import TextData
 from ..command_line import MapMethod
 from ..folder import Folder
 from .draw_audio import AudioDrawing

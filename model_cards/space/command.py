@@ -24,13 +24,13 @@ from data2vec.model_cards.hub.errors import in_words, is_expected
 from data2vec.model_cards.hub.own_code import foreign_code
 from data2vec.pretraining.checkpoints.run_files import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED
-from data2vec.pretraining.data.audio import AudioData
-from data2vec.pretraining.data.build import modality_of
 from data2vec.pretraining.data.hub_names import require_hub_name
-from data2vec.pretraining.data.image import ImageData
 from data2vec.pretraining.data.modality import Registry
-from data2vec.pretraining.data.spectrogram import SpectrogramData
-from data2vec.pretraining.data.text import TextData
+from data2vec.pretraining.modalities.audio import AudioData
+from data2vec.pretraining.modalities.build import modality_of
+from data2vec.pretraining.modalities.image import ImageData
+from data2vec.pretraining.modalities.spectrogram import SpectrogramData
+from data2vec.pretraining.modalities.text import TextData
 
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -1,1 +1,1 @@
-"""From what a recipe calls a source to batches with masks: sources, reading, sampling, streaming, collating."""
+"""From what a recipe calls a source to batches: sources, sampling, streaming, labels, collating."""

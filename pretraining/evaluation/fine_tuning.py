@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from ..data.build import modality_of
+from ..modalities.build import modality_of
 from .probe import Batch, Collate, Example, Score, batches_of, draw_labelled, evaluating, pooled_features
 
 

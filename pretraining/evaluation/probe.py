@@ -22,7 +22,7 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from ..data.build import modality_of
+from ..modalities.build import modality_of
 
 
 Example = Mapping[str, Any]

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from transformers.audio_utils import mel_filter_bank
 
-from ..data.audio import AudioData
-from ..data.av_speech import AvSpeechData
-from ..data.image import ImageData
 from ..data.modality import Modality, Registry
-from ..data.points import PointsData
-from ..data.skeleton_video import SkeletonVideoData
-from ..data.spectrogram import SpectrogramData
-from ..data.text import TextData
-from ..data.volume import VolumeData
+from ..modalities.audio import AudioData
+from ..modalities.av_speech import AvSpeechData
+from ..modalities.image import ImageData
+from ..modalities.points import PointsData
+from ..modalities.skeleton_video import SkeletonVideoData
+from ..modalities.spectrogram import SpectrogramData
+from ..modalities.text import TextData
+from ..modalities.volume import VolumeData
 from .probe import Example, Features
 
 

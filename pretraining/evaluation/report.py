@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ..console.progress import progress
 from ..data.arguments import CheckedArguments
-from ..data.build import modality_of
+from ..modalities.build import modality_of
 from .fine_tuning import fine_tune_accuracy
 from .panels import series
 from .plots import draw_report

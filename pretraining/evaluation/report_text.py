@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..data.build import modality_of
+from ..modalities.build import modality_of
 
 
 # log key -> what a reader calls it

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..data.build import PretrainingData
 from ..data.examples import PretrainingDataset
 from ..evaluation.probe import batches_of, extract_features, subset, teacher_encoder
+from ..modalities.build import PretrainingData
 from ..monitoring.metrics import Moments
 
 

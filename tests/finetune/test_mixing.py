@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from data2vec.finetune.mixing import MixingCollator, cutmix, mixup, soft_targets
 from data2vec.pretraining.data.collators import pad
-from data2vec.pretraining.data.image import ImageCollator
+from data2vec.pretraining.modalities.image import ImageCollator
 
 
 CLASSES = 7

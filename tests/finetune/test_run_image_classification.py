@@ -17,7 +17,7 @@ from transformers import pipeline
 
 from data2vec.finetune.run_image_classification import main
 from data2vec.finetune.trainer import FineTuneTrainer
-from data2vec.pretraining.data.image import compare_images
+from data2vec.pretraining.modalities.image import compare_images
 from data2vec.tests.reference import SAMPLES
 from tests.finetune.encoders import FAMILIES, encoder_folder
 from tests.warm import warm_python

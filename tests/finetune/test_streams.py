@@ -15,7 +15,7 @@ from data2vec.finetune.help_text import RECIPES
 from data2vec.finetune.run_ctc import main as recognise
 from data2vec.finetune.run_video_classification import main as classify
 from data2vec.finetune.streams import StreamsReader, StreamsTaskArguments
-from data2vec.pretraining.data.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
+from data2vec.pretraining.modalities.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
 from tests.finetune.clips import ENCODERS, figure_row, talk_row
 from tests.modeling.tiny_streams import av_config, sv_config
 

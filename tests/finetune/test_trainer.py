@@ -15,7 +15,7 @@ from data2vec.finetune.examples import Examples
 from data2vec.finetune.image.task import ImageClassification
 from data2vec.finetune.task import TaskData
 from data2vec.finetune.trainer import FineTuneTrainer
-from data2vec.pretraining.data.image import ImageCollator
+from data2vec.pretraining.modalities.image import ImageCollator
 from tests.finetune.encoders import encoder_folder, processor
 from tests.warm import warm_python
 

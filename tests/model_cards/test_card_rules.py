@@ -15,7 +15,7 @@ from data2vec.model_cards.card.recorded_numbers import unrecorded
 from data2vec.model_cards.strip_paths import without_places
 from data2vec.modeling import Data2Vec2VisionConfig
 from data2vec.pretraining.data.builtin import BUILTIN, Builtin, load_builtin
-from data2vec.pretraining.data.methods import DATA2VEC, DATA2VEC2, METHODS
+from data2vec.pretraining.modalities.methods import DATA2VEC, DATA2VEC2, METHODS
 
 
 RECORDED = (

@@ -6,7 +6,7 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from data2vec.pretraining.data.methods import DATA2VEC, DATA2VEC2, METHODS
+from data2vec.pretraining.modalities.methods import DATA2VEC, DATA2VEC2, METHODS
 from tests.code_blocks import ROOT
 from tests.model_cards.hub_store import metadata_errors
 

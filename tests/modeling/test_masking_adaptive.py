@@ -7,7 +7,7 @@ from data2vec.modeling import Data2Vec2AudioForPreTraining, Data2Vec2VisionForPr
 from data2vec.modeling.configuration_objective import ObjectiveConfig
 from data2vec.modeling.gather import count_masks
 from data2vec.modeling.masking import mask_seeds, masking_from_dict
-from data2vec.pretraining.data.audio import AudioCollator
+from data2vec.pretraining.modalities.audio import AudioCollator
 from data2vec.tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, build, inputs, same
 
 

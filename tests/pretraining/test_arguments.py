@@ -23,7 +23,7 @@ from data2vec.modeling import (
 )
 from data2vec.pretraining.arguments import override, parse_arguments, read_recipe, resolve
 from data2vec.pretraining.command_line import RECIPES
-from data2vec.pretraining.data.methods import METHODS
+from data2vec.pretraining.modalities.methods import METHODS
 from data2vec.pretraining.recipe import parse_yaml
 from data2vec.pretraining.run import main
 

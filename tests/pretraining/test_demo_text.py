@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from data2vec.pretraining.arguments import parse_arguments
-from data2vec.pretraining.data.build import build_data
 from data2vec.pretraining.data.builtin import load_builtin
+from data2vec.pretraining.modalities.build import build_data
 
 
 SPLITS = ("train", "validation", "test")

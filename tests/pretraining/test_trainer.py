@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from data2vec.modeling import Data2VecVisionConfig, Data2VecVisionForPreTraining, ObjectiveConfig
-from data2vec.pretraining.data.build import build_data, modality_of
+from data2vec.pretraining.modalities.build import build_data, modality_of
 from data2vec.pretraining.monitoring.callbacks import CollapseGuard, DivergenceGuard
 from data2vec.pretraining.monitoring.non_finite import EXAMPLES
 from data2vec.pretraining.trainer import Data2VecTrainer, PretrainingArguments

@@ -7,9 +7,9 @@ from series_data import SeriesData, SeriesFeatureExtractor
 from series_encoder import SeriesConfig, SeriesForPreTraining, SeriesModel
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
-from data2vec.pretraining.data.build import MODEL_TYPES
 from data2vec.pretraining.evaluation.probe import Example
 from data2vec.pretraining.evaluation.raw_features import RAW_FEATURES, Pair
+from data2vec.pretraining.modalities.build import MODEL_TYPES
 
 
 def spread_of_channels(train: Sequence[Example], test: Sequence[Example]) -> Pair:

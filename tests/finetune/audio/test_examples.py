@@ -8,7 +8,7 @@ from scipy import stats
 from data2vec.finetune.audio.examples import ClipCollator, MixedExamples, Mixup, mix, mix_labels
 from data2vec.finetune.examples import Examples
 from data2vec.modeling.embed_audio import ConvFrames
-from data2vec.pretraining.data.audio import AudioCollator
+from data2vec.pretraining.modalities.audio import AudioCollator
 
 
 def rng(seed=0):

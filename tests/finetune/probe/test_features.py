@@ -13,7 +13,7 @@ from data2vec.finetune.examples import Examples
 from data2vec.finetune.probe import features
 from data2vec.finetune.probe.features import PART, FeatureFolder, Part, fingerprint, write_features
 from data2vec.pretraining.data.collators import pad
-from data2vec.pretraining.data.text_rows import TEXT
+from data2vec.pretraining.modalities.text_rows import TEXT
 from tests.finetune.encoders import encoder_folder
 
 

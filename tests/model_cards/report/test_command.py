@@ -17,7 +17,7 @@ from data2vec.model_cards.report.command import main, pictures_folder, write_pag
 from data2vec.model_cards.report.inputs import FIRST, Inputs
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import resolve
-from data2vec.pretraining.data.build import build_data
+from data2vec.pretraining.modalities.build import build_data
 from data2vec.tests.model_cards.browser import LAPTOP, PHONE, Browser, chromium
 from data2vec.tests.pretraining.tiny_runs import MODELS, recipe, write_sources
 

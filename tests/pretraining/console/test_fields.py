@@ -16,8 +16,8 @@ from data2vec.finetune.help_text import COMMANDS as SCRIPTS
 from data2vec.modeling.configuration_objective import objective_class_of
 from data2vec.pretraining import command_line
 from data2vec.pretraining.console.fields import fields_of
-from data2vec.pretraining.data.build import MODEL_TYPES
-from data2vec.pretraining.data.methods import BUILT_IN
+from data2vec.pretraining.modalities.build import MODEL_TYPES
+from data2vec.pretraining.modalities.methods import BUILT_IN
 from tests.code_blocks import ROOT
 
 

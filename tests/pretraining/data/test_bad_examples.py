@@ -16,10 +16,10 @@ from data2vec.modeling import ObjectiveConfig
 from data2vec.pretraining.data import bad_examples
 from data2vec.pretraining.data import text_files as data_text_files
 from data2vec.pretraining.data.bad_examples import BadExample, Ledger, TooManyBad
-from data2vec.pretraining.data.build import build_data, modality_of
-from data2vec.pretraining.data.image import open_image
-from data2vec.pretraining.data.sound_files import read_crop
 from data2vec.pretraining.data.text_files import rows_of_files
+from data2vec.pretraining.modalities.build import build_data, modality_of
+from data2vec.pretraining.modalities.image import open_image
+from data2vec.pretraining.modalities.sound_files import read_crop
 from data2vec.tests.pretraining.damaged_files import KINDS, by_problem, words, write_files
 from data2vec.tests.pretraining.data.test_build import AUDIO, TEXT, VISION
 

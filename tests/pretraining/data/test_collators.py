@@ -8,9 +8,9 @@ from transformers import Data2VecAudioConfig, Data2VecAudioModel
 from data2vec.modeling.configuration_objective import ObjectiveConfig
 from data2vec.modeling.embed_audio import ConvFrames
 from data2vec.modeling.masking import mask_seeds, masking_from_dict
-from data2vec.pretraining.data.audio import AudioCollator
-from data2vec.pretraining.data.image import ImageCollator
-from data2vec.pretraining.data.text import TextCollator
+from data2vec.pretraining.modalities.audio import AudioCollator
+from data2vec.pretraining.modalities.image import ImageCollator
+from data2vec.pretraining.modalities.text import TextCollator
 from data2vec.pretraining.train_tokenizer import train_tokenizer
 
 

@@ -10,9 +10,9 @@ from data2vec.pretraining.arguments import field_names
 from data2vec.pretraining.data import hub_names
 from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.hub_names import require_hub_name
-from data2vec.pretraining.data.image import IMAGE
 from data2vec.pretraining.data.sources import load_source
-from data2vec.pretraining.data.text import TextDataArguments, _open_tokenizer
+from data2vec.pretraining.modalities.image import IMAGE
+from data2vec.pretraining.modalities.text import TextDataArguments, _open_tokenizer
 from data2vec.pretraining.model_section import open_config
 
 

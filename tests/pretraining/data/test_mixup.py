@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data2vec.pretraining.data.image import ImageCollator
 from data2vec.pretraining.data.mixup import blended, mix_tokens, mix_values
+from data2vec.pretraining.modalities.image import ImageCollator
 from data2vec.tests.reference import cases, folder_of
 
 

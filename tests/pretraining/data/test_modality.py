@@ -3,11 +3,11 @@
 import pytest
 from transformers import ASTConfig, BertConfig, HubertConfig, ViTConfig
 
-from data2vec.pretraining.data.audio import AudioData
-from data2vec.pretraining.data.build import MODEL_TYPES, modality_of
-from data2vec.pretraining.data.image import ImageData
 from data2vec.pretraining.data.modality import Registry
-from data2vec.pretraining.data.text import TextData
+from data2vec.pretraining.modalities.audio import AudioData
+from data2vec.pretraining.modalities.build import MODEL_TYPES, modality_of
+from data2vec.pretraining.modalities.image import ImageData
+from data2vec.pretraining.modalities.text import TextData
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import soundfile
 from PIL import Image
 
 from data2vec.pretraining.data.arguments import Source
-from data2vec.pretraining.data.image import IMAGE
-from data2vec.pretraining.data.sound_files import AUDIO, read_crop
 from data2vec.pretraining.data.sources import load_source
+from data2vec.pretraining.modalities.image import IMAGE
+from data2vec.pretraining.modalities.sound_files import AUDIO, read_crop
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import soundfile
 from PIL import Image
 
 from data2vec.pretraining.data.arguments import DataArguments, Source
-from data2vec.pretraining.data.audio import AudioDataArguments
-from data2vec.pretraining.data.image import IMAGE, ImageDataArguments
-from data2vec.pretraining.data.sound_files import AUDIO, read_crop
 from data2vec.pretraining.data.sources import MediaKind, load_source
-from data2vec.pretraining.data.text_rows import TEXT
+from data2vec.pretraining.modalities.audio import AudioDataArguments
+from data2vec.pretraining.modalities.image import IMAGE, ImageDataArguments
+from data2vec.pretraining.modalities.sound_files import AUDIO, read_crop
+from data2vec.pretraining.modalities.text_rows import TEXT
 from data2vec.tests.reference import SAMPLES
 
 

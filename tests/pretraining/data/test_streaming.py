@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from transformers import Data2VecAudioConfig, Data2VecTextConfig
 
 from data2vec.modeling.configuration_objective import ObjectiveConfig
-from data2vec.pretraining.data.audio import AudioData, AudioDataArguments
-from data2vec.pretraining.data.build import build_data
 from data2vec.pretraining.data.streaming import StreamingBatches
-from data2vec.pretraining.data.text import TextData, TextDataArguments
+from data2vec.pretraining.modalities.audio import AudioData, AudioDataArguments
+from data2vec.pretraining.modalities.build import build_data
+from data2vec.pretraining.modalities.text import TextData, TextDataArguments
 from data2vec.pretraining.train_tokenizer import train_tokenizer
 
 

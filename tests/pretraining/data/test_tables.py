@@ -9,7 +9,7 @@ import pytest
 
 from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.sources import load_source
-from data2vec.pretraining.data.text_rows import TEXT, documents_of
+from data2vec.pretraining.modalities.text_rows import TEXT, documents_of
 
 
 WORDS = ["null", "NA", "None", "nan", "n/a", "007", "true", "12", "1e5", "2020-01-01", " x ", 'a "b", c', "ü"]

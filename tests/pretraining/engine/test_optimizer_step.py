@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 
 from data2vec.modeling.ema import ema_update
 from data2vec.pretraining.arguments import resolve
-from data2vec.pretraining.data.build import build_data
 from data2vec.pretraining.data.loader import make_loader
+from data2vec.pretraining.modalities.build import build_data
 from data2vec.pretraining.trainer import Data2VecTrainer, PretrainingArguments
 from data2vec.tests.pretraining.monitoring.test_non_finite import Poison, States, run, same_state
 from data2vec.tests.pretraining.test_trainer import make_trainer, weights

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from data2vec.pretraining.data.audio import AudioData
-from data2vec.pretraining.data.image import ImageData
-from data2vec.pretraining.data.text import TextData
 from data2vec.pretraining.evaluation.raw_features import log_mel, raw_features
+from data2vec.pretraining.modalities.audio import AudioData
+from data2vec.pretraining.modalities.image import ImageData
+from data2vec.pretraining.modalities.text import TextData
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import AutoFeatureExtractor, PreTrainedConfig
 
 from ...modeling.feature_extraction_av_data2vec import AvData2VecFeatureExtractor
-from .arguments import DataArguments
-from .bad_examples import BadExample
-from .modality import Row, describe
+from ..data.arguments import DataArguments
+from ..data.bad_examples import BadExample
+from ..data.modality import Row, describe
 from .sound_files import AUDIO, SAMPLING_RATE, read_crop
 from .streams import StreamsData
 from .video_files import VIDEO, read_sound, read_video

@@ -9,10 +9,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from .bad_examples import BadExample
-from .file_types import AUDIO_TYPES, content_of, missing_bytes, size_of, unopened
-from .modality import Rows
-from .sources import MediaKind
+from ..data.bad_examples import BadExample
+from ..data.file_types import AUDIO_TYPES, content_of, missing_bytes, size_of, unopened
+from ..data.modality import Rows
+from ..data.sources import MediaKind
 
 
 def _wav(array: Any, rate: int) -> bytes:

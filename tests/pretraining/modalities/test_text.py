@@ -13,7 +13,7 @@ from data2vec.modeling import Data2Vec2TextForPreTraining, Data2VecTextForPreTra
 from data2vec.modeling.configuration_objective import ObjectiveConfig
 from data2vec.pretraining import train_tokenizer as command
 from data2vec.pretraining.data.examples import PretrainingDataset
-from data2vec.pretraining.data.text import TextData, TextDataArguments
+from data2vec.pretraining.modalities.text import TextData, TextDataArguments
 from data2vec.pretraining.train_tokenizer import train_tokenizer
 from data2vec.tests.reference import SAMPLES
 

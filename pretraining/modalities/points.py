@@ -20,10 +20,10 @@ from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.feature_extraction_point2vec import Point2VecFeatureExtractor
 from ...modeling.point_groups import farthest_points, pick
 from ...modeling.targets import mean_over_time
-from .arguments import DataArguments
-from .bad_examples import BadExample
-from .collators import Batch, Collator, Example, TokenLayout, pad
-from .modality import Modality, Row, describe
+from ..data.arguments import DataArguments
+from ..data.bad_examples import BadExample
+from ..data.collators import Batch, Collator, Example, TokenLayout, pad
+from ..data.modality import Modality, Row, describe
 from .point_files import POINTS, read_points
 
 

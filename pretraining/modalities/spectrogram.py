@@ -17,9 +17,9 @@ from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.embed_audio import ConvFrames
 from ...modeling.embed_image import as_pair
 from ...modeling.feature_extraction_eat import FRAME, HOP, EatFeatureExtractor
+from ..data.collators import Batch, Collator, Example, TokenLayout, pad
+from ..data.modality import Modality
 from .audio import AudioData, AudioDataArguments
-from .collators import Batch, Collator, Example, TokenLayout, pad
-from .modality import Modality
 from .sound_files import SAMPLING_RATE
 
 

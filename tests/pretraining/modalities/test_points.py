@@ -23,10 +23,10 @@ from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.builtin_shapes import CLASSES, SOLIDS, shape
 from data2vec.pretraining.data.examples import PretrainingDataset
 from data2vec.pretraining.data.modality import BadExample
-from data2vec.pretraining.data.point_files import POINTS, read_points
-from data2vec.pretraining.data.points import PointsData, PointsDataArguments, rotation
 from data2vec.pretraining.data.sources import load_source
 from data2vec.pretraining.evaluation.raw_features import point_distances, random_pointnet
+from data2vec.pretraining.modalities.point_files import POINTS, read_points
+from data2vec.pretraining.modalities.points import PointsData, PointsDataArguments, rotation
 from data2vec.tests.reference import GOLDEN
 from tests.modeling.tiny_point2vec import points_config
 

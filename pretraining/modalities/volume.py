@@ -13,10 +13,10 @@ from transformers import AutoFeatureExtractor, PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.feature_extraction_medcoss import MedCossVolumeFeatureExtractor
-from .arguments import DataArguments
-from .bad_examples import BadExample
-from .collators import Batch, Collator, Example, TokenLayout
-from .modality import Modality, Row, Rows, describe
+from ..data.arguments import DataArguments
+from ..data.bad_examples import BadExample
+from ..data.collators import Batch, Collator, Example, TokenLayout
+from ..data.modality import Modality, Row, Rows, describe
 from .volume_files import VOLUME, read_volume, series_of
 
 

@@ -7,10 +7,10 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
-from .arguments import Source
-from .bad_examples import Ledger
+from ..data.arguments import Source
+from ..data.bad_examples import Ledger
+from ..data.sampler import BatchSampler
 from .build import PretrainingData, modality_of
-from .sampler import BatchSampler
 
 
 class OwnDataset(Dataset[dict[str, Any]]):

@@ -18,20 +18,20 @@ import datasets
 from transformers import PreTrainedConfig
 
 from ...modeling.configuration_objective import ObjectiveConfig
-from .arguments import DataArguments, ProbeArguments, Source
+from ..data.arguments import DataArguments, ProbeArguments, Source
+from ..data.bad_examples import BadExample, Ledger
+from ..data.examples import PretrainingDataset
+from ..data.labels import number_labels
+from ..data.modality import Modality
+from ..data.row_choice import rows_to_look_at
+from ..data.sampler import BatchSampler, FixedBatches
+from ..data.sources import LABEL, AnyDataset, load_source, load_sources
+from ..data.streaming import StreamingBatches
 from .audio import AudioDataArguments
-from .bad_examples import BadExample, Ledger
-from .examples import PretrainingDataset
 from .image import ImageDataArguments
-from .labels import number_labels
 from .methods import BUILT_IN, JOINT
-from .modality import Modality
 from .points import PointsDataArguments
-from .row_choice import rows_to_look_at
-from .sampler import BatchSampler, FixedBatches
-from .sources import LABEL, AnyDataset, load_source, load_sources
 from .spectrogram import SpectrogramDataArguments
-from .streaming import StreamingBatches
 from .text import TextDataArguments
 
 

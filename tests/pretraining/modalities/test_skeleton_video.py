@@ -16,9 +16,9 @@ from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.builtin_figures import BONES, MOTIONS, film, moved, skeleton
 from data2vec.pretraining.data.examples import PretrainingDataset
 from data2vec.pretraining.data.modality import BadExample
-from data2vec.pretraining.data.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
 from data2vec.pretraining.data.sources import load_source
-from data2vec.pretraining.data.video_files import read_video
+from data2vec.pretraining.modalities.skeleton_video import SkeletonVideoData, SkeletonVideoDataArguments
+from data2vec.pretraining.modalities.video_files import read_video
 
 
 CONFIG = SimpleNamespace(

@@ -19,12 +19,12 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.masking import TokenMasking
-from .arguments import DataArguments
-from .bad_examples import BadExample
-from .collators import Batch, Collator, Example, TokenLayout, generator, pad
-from .hub_names import require_hub_name
-from .modality import Modality, Row, Rows, Survey
-from .sources import load_sources
+from ..data.arguments import DataArguments
+from ..data.bad_examples import BadExample
+from ..data.collators import Batch, Collator, Example, TokenLayout, generator, pad
+from ..data.hub_names import require_hub_name
+from ..data.modality import Modality, Row, Rows, Survey
+from ..data.sources import load_sources
 from .text_rows import TEXT, DocumentRows, PackedRows, RowLayout, documents_of, rows_of_stream, tokenize
 from .tokenizer import max_tokens, train_tokenizer
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 
 from ...modeling.configuration_objective import ObjectiveConfig
-from .collators import Batch, Collator, Example, TokenLayout, pad
-from .modality import Arguments, Modality
+from ..data.collators import Batch, Collator, Example, TokenLayout, pad
+from ..data.modality import Arguments, Modality
 
 
 class StreamsData(Modality[Arguments]):

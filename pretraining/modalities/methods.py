@@ -97,7 +97,7 @@ class ModelType:
 
 def _reads(name: str, module: str, modality: str) -> Reads:
     """Of a module of this room, with its arguments beside it."""
-    home = f"data2vec.pretraining.data.{module}"
+    home = f"data2vec.pretraining.modalities.{module}"
     return Reads(name, Home(home, modality), Home(home, f"{modality}Arguments"))
 
 

@@ -20,10 +20,10 @@ from transformers import AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2Feature
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.embed_audio import ConvFrames
-from .arguments import DataArguments
-from .bad_examples import BadExample
-from .collators import Batch, Collator, Example, TokenLayout, generator, pad
-from .modality import Modality, Row, Rows, Survey, describe
+from ..data.arguments import DataArguments
+from ..data.bad_examples import BadExample
+from ..data.collators import Batch, Collator, Example, TokenLayout, generator, pad
+from ..data.modality import Modality, Row, Rows, Survey, describe
 from .sound_files import AUDIO, SAMPLING_RATE, file_of, headers_of, read_crop, read_headers
 
 

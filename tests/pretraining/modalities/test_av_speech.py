@@ -11,11 +11,11 @@ import torch
 
 from data2vec.modeling import AvData2VecFeatureExtractor
 from data2vec.pretraining.data.arguments import Source
-from data2vec.pretraining.data.av_speech import AvSpeechData, AvSpeechDataArguments
 from data2vec.pretraining.data.examples import PretrainingDataset
 from data2vec.pretraining.data.modality import BadExample
 from data2vec.pretraining.data.sources import load_source
-from data2vec.pretraining.data.video_files import read_sound
+from data2vec.pretraining.modalities.av_speech import AvSpeechData, AvSpeechDataArguments
+from data2vec.pretraining.modalities.video_files import read_sound
 
 
 CONFIG = SimpleNamespace(num_mel_bins=26, num_stacked_frames=4, image_size=16, resnet_width=2)

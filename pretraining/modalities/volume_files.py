@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .bad_examples import BadExample
-from .file_types import content_of, unopened
-from .sources import MediaKind
+from ..data.bad_examples import BadExample
+from ..data.file_types import content_of, unopened
+from ..data.sources import MediaKind
 
 
 VOLUME = MediaKind(

@@ -9,9 +9,9 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from .bad_examples import BadExample
-from .sources import LABEL, AnyDataset, MediaKind
-from .text_files import PROBLEM, WHERE, problem_of
+from ..data.bad_examples import BadExample
+from ..data.sources import LABEL, AnyDataset, MediaKind
+from ..data.text_files import PROBLEM, WHERE, problem_of
 
 
 TEXT = MediaKind(

@@ -16,8 +16,8 @@ from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.bad_examples import BadExample
 from data2vec.pretraining.data.examples import PretrainingDataset
 from data2vec.pretraining.data.sources import load_source
-from data2vec.pretraining.data.volume import VolumeData, VolumeDataArguments, cut
-from data2vec.pretraining.data.volume_files import VOLUME, read_volume
+from data2vec.pretraining.modalities.volume import VolumeData, VolumeDataArguments, cut
+from data2vec.pretraining.modalities.volume_files import VOLUME, read_volume
 from data2vec.tests.modeling.tiny_medcoss import volume_config
 
 

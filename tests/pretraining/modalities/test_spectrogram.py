@@ -11,8 +11,8 @@ from transformers import AutoFeatureExtractor
 
 from data2vec.modeling import EatConfig, ObjectiveConfig
 from data2vec.pretraining.data.modality import BadExample
-from data2vec.pretraining.data.spectrogram import SpectrogramData, SpectrogramDataArguments
 from data2vec.pretraining.evaluation.raw_features import raw_features
+from data2vec.pretraining.modalities.spectrogram import SpectrogramData, SpectrogramDataArguments
 
 
 CONFIG = EatConfig(hidden_size=24, num_attention_heads=2, num_mel_bins=12, patch_size=(5, 3))

@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import AutoFeatureExtractor, PreTrainedConfig
 
 from ...modeling.feature_extraction_sv_data2vec import SvData2VecFeatureExtractor
-from .arguments import DataArguments
-from .bad_examples import BadExample
-from .file_types import content_of, unopened
-from .modality import Row, describe
-from .sources import MediaKind
+from ..data.arguments import DataArguments
+from ..data.bad_examples import BadExample
+from ..data.file_types import content_of, unopened
+from ..data.modality import Row, describe
+from ..data.sources import MediaKind
 from .streams import StreamsData
 from .video_files import VIDEO, read_video
 

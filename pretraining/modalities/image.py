@@ -21,12 +21,12 @@ from transformers import AutoImageProcessor, BeitImageProcessorPil, PreTrainedCo
 
 from ...modeling.configuration_objective import ObjectiveConfig
 from ...modeling.embed_image import as_pair
-from .arguments import DataArguments
-from .bad_examples import BadExample
-from .collators import Batch, Collator, Example, TokenLayout
-from .file_types import IMAGE_TYPES, content_of, unopened
-from .modality import Modality, Row, describe
-from .sources import MediaKind
+from ..data.arguments import DataArguments
+from ..data.bad_examples import BadExample
+from ..data.collators import Batch, Collator, Example, TokenLayout
+from ..data.file_types import IMAGE_TYPES, content_of, unopened
+from ..data.modality import Modality, Row, describe
+from ..data.sources import MediaKind
 
 
 IMAGE = MediaKind(

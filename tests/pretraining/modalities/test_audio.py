@@ -11,9 +11,9 @@ import torch
 from transformers import AutoFeatureExtractor, Data2VecAudioConfig
 
 from data2vec.pretraining.data.arguments import Source
-from data2vec.pretraining.data.audio import AudioData, AudioDataArguments
 from data2vec.pretraining.data.examples import PretrainingDataset
 from data2vec.pretraining.data.sources import load_source
+from data2vec.pretraining.modalities.audio import AudioData, AudioDataArguments
 from data2vec.tests.reference import SAMPLES
 
 

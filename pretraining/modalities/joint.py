@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from .bad_examples import Ledger
+from ..data.bad_examples import Ledger
+from ..data.sampler import BatchSampler, Key
 from .build import PretrainingData
-from .sampler import BatchSampler, Key
 
 
 MODALITY = "modality"  # the batch's entry that holds whose it is

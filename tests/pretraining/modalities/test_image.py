@@ -12,7 +12,8 @@ from transformers import AutoImageProcessor, Data2VecVisionConfig
 
 from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.examples import PretrainingDataset
-from data2vec.pretraining.data.image import (
+from data2vec.pretraining.data.sources import load_source
+from data2vec.pretraining.modalities.image import (
     ImageData,
     ImageDataArguments,
     choose_crop,
@@ -21,7 +22,6 @@ from data2vec.pretraining.data.image import (
     random_resized_crop,
     shift,
 )
-from data2vec.pretraining.data.sources import load_source
 
 
 def image_data(channels: int = 3, size: int = 24, **fields) -> ImageData:

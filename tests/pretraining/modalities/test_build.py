@@ -25,7 +25,7 @@ from data2vec.modeling import (
     Data2VecVisionForPreTraining,
     ObjectiveConfig,
 )
-from data2vec.pretraining.data.build import (
+from data2vec.pretraining.modalities.build import (
     AudioDataArguments,
     ImageDataArguments,
     PretrainingData,

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from data2vec.pretraining.arguments import resolve
-from data2vec.pretraining.data.joint import JointSampler
 from data2vec.pretraining.data.sampler import BatchSampler
+from data2vec.pretraining.modalities.joint import JointSampler
 from data2vec.pretraining.run import open_data
 from data2vec.tests.pretraining.tiny_runs import JOINT, recipe, write_sources
 
