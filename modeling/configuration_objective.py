@@ -24,7 +24,7 @@ TargetTap = Literal["ffn", "ffn_residual", "end_of_block", "self_attention"]
 TargetNorm = Literal["instance", "layer", "batch", "group"]
 ClsPooling = Literal["last_token", "tokens", "mean"]
 EmaScope = Literal["blocks", "encoder", "all", "frozen"]
-Target = Literal["layers", "input", "same_view"]
+Target = Literal["layers", "input", "same_view", "other_model"]
 
 
 @strict
@@ -101,7 +101,10 @@ class ObjectiveConfig(EmaSchedule):
         target (`str`): what is predicted: `"layers"`, what blocks of the teacher, which reads everything, make of what
             is hidden (data2vec); `"input"`, what is hidden itself: normalised pixels of a patch (MAE), a token (BERT),
             without any teacher; `"same_view"`, what a frozen teacher makes of what the student reads, extra tokens
-            included (feature distillation).
+            included (feature distillation); `"other_model"`, what blocks of `teacher` make of what is hidden.
+        teacher (`str`, *optional*): folder, or name on the Hub, of any encoder that `AutoModel` opens and that cuts
+            its input into the same patches or frames, wav2vec 2.0 or DINO for example.
+        teacher_config (`dict`, *optional*): its configuration, read from there when a run starts.
         top_k_layers (`int`): K, the number of top blocks whose features are averaged (data2vec, section 3.3).
         target_layers (`list[int]`, *optional*): numbers of the blocks, from 0, to average in place of the top K.
         target_tap (`str`): where a block's feature is taken: `"ffn"` (FFN output before the residual; the paper's
@@ -149,6 +152,8 @@ class ObjectiveConfig(EmaSchedule):
     masking: Masking
     views: int | None = None
     target: Target = "layers"
+    teacher: str | None = None
+    teacher_config: dict | None = None  # type: ignore[type-arg]  # what the library can check
     top_k_layers: int = 8
     target_layers: list[int] | None = None
     target_tap: TargetTap = "ffn"
@@ -203,19 +208,24 @@ class ObjectiveConfig(EmaSchedule):
                 f"objective.masking.method = {self.masking.method!r}: must be another one with objective.target = "
                 f"{self.target!r}, which has no teacher."
             )
-        if self.top_k_layers > num_hidden_layers:
-            raise ValueError(
-                f"objective.top_k_layers = {self.top_k_layers} is more than the encoder's num_hidden_layers = "
-                f"{num_hidden_layers}: use {num_hidden_layers} or less, or a deeper encoder."
-            )
-        if max(self.target_layers or [0]) >= num_hidden_layers:
-            raise ValueError(
-                f"objective.target_layers = {self.target_layers}: must be from 0 to {num_hidden_layers - 1}, the "
-                "encoder's blocks."
-            )
         if self.ema_scope not in scopes:
             raise ValueError(f"objective.ema_scope = {self.ema_scope!r}: must be one of {scopes}.")
         self.kind.check(self)
+        if self.teacher is not None and self.target != "other_model":
+            raise ValueError(
+                f"objective.target = {self.target!r}: must be 'other_model' with objective.teacher = {self.teacher!r}."
+            )
+        blocks = self.kind.blocks(self, num_hidden_layers)
+        if self.top_k_layers > blocks:
+            raise ValueError(
+                f"objective.top_k_layers = {self.top_k_layers} is more than the encoder's num_hidden_layers = "
+                f"{blocks}: use {blocks} or less, or a deeper encoder."
+            )
+        if max(self.target_layers or [0]) >= blocks:
+            raise ValueError(
+                f"objective.target_layers = {self.target_layers}: must be from 0 to {blocks - 1}, the encoder's "
+                "blocks."
+            )
 
     def averaged_layers(self, blocks: int) -> tuple[int, ...]:
         """Numbers of the blocks, of so many, whose features are averaged.

@@ -83,7 +83,7 @@ class Data2Vec2Encoder(nn.Module):
                 where the sequence is full.
             kept_layers: one bool a block, the prenet's first, False = dropped (LayerDrop); drawn in training with
                 `config.layerdrop` if `None`.
-            targets: to which the blocks behind the prenet are added.
+            targets: to which the blocks behind the prenet are added, up to the last one that counts.
             window: how far a token reads in every block of a full sequence, see [`window.window_mask`].
             positions: `(rows or 1, time, dim)`, what is added to the tokens, in front of the extra tokens and the norm
                 or, with `config.add_positions_to_every_layer`, of every block.
@@ -119,6 +119,8 @@ class Data2Vec2Encoder(nn.Module):
                     targets.add(features)
             if output_hidden_states:
                 states.append(hidden)
+            if targets is not None and targets.complete:
+                break
         return EncoderOutput(
             hidden if self.final_norm is None else self.final_norm(hidden),
             tuple(states) if output_hidden_states else None,

@@ -206,7 +206,8 @@ class PreTrainingMixin(PreTrainedModel):
 
     def targets(self, real: Tensor | None, keep_layers: bool, in_front: int = 0) -> TopKAverage:
         """Where the teacher's blocks are to be added, see [`targets.TopKAverage`]."""
-        return TopKAverage(self.objective, self.config.num_hidden_layers, real, in_front, keep_layers)
+        blocks = self.objective.kind.blocks(self.objective, self.config.num_hidden_layers)
+        return TopKAverage(self.objective, blocks, real, in_front, keep_layers)
 
     def add_targets(
         self, targets: TopKAverage, layers: nn.ModuleList, hidden: Tensor, **block_inputs: Any
@@ -215,6 +216,8 @@ class PreTrainingMixin(PreTrainedModel):
         for layer in layers:
             block: BlockFeatures = layer(hidden, **block_inputs)
             targets.add(block)
+            if targets.complete:
+                break
             hidden = block.end_of_block
         return targets
 

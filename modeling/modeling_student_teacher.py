@@ -25,6 +25,7 @@ from .loss import LossTerm
 from .masking_adaptive import Evidence
 from .modeling_data2vec2 import Data2Vec2Model, Data2Vec2PreTrainedModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
+from .other_teacher import OtherTeacher
 from .pretraining_step import Hidden, Step, Student, View
 from .target_kinds import KnownTargets
 from .targets import TopKAverage, mean_over_time
@@ -66,12 +67,15 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         objective = self.objective
         setattr(self, self.base_model_prefix, self.base_class(config))
         kind, head = objective.kind, (objective.head_layers, self.head_linear, self.head_ratio)
-        numbers = kind.numbers(self.base_model.embeddings)
+        numbers = kind.numbers(objective, self.base_model.embeddings)
         self.decoder = build_decoder(objective.decoder, config, *head, numbers) if kind.has_decoder else SeenStates()
         own_embeddings = objective.ema_scope == "frozen" or "embeddings.".startswith(
             self.ema_scopes[objective.ema_scope]
         )
-        self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings) if kind.has_teacher else Teacher()
+        if objective.teacher_config is not None:
+            self.teacher: Teacher = OtherTeacher(objective.teacher_config)
+        else:
+            self.teacher = Data2Vec2Teacher(config, self.base_class, own_embeddings) if kind.has_teacher else Teacher()
         self.post_init()
         self._keys_to_ignore_on_load_unexpected = []  # an encoder's, which knows no teacher
         self.post_init_teacher()
@@ -89,6 +93,10 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
                 f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 without an extra token, which "
                 "predicts, or set num_extra_tokens to 1 or more, or objective.cls_pooling to 'mean'."
             )
+
+    def reset_teacher(self) -> None:
+        if self.objective.kind.has_teacher:
+            super().reset_teacher()
 
     # ---- what the teacher reads ----
 
@@ -216,7 +224,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         tokens = self.base_model.embed(inputs, attention_mask)
         if masked is None:
             masked, mask_candidates = self._draw_masks(tokens)
-        view = self._view(tokens, masked, kept_layers, mask_counts)
+        view = self._view(tokens, masked, kept_layers, mask_counts, attention_mask)
 
         # 2. Teacher: what is to be predicted, and by it, perhaps, what else to hide
         kind = self.objective.kind
@@ -290,6 +298,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         masked: Tensor,
         kept_layers: list[bool] | None,
         mask_counts: tuple[int, int, int] | None,
+        attention_mask: Tensor | None = None,
     ) -> View:
         """What the student reads where `masked` hides: bool `(batch, time)`, or `(batch, views, time)`."""
         batch, time = tokens.values.shape[:2]
@@ -303,7 +312,8 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         if tokens.real is not None and not self.objective.original_padding:
             real = per_view(tokens.real, len(removed))
         hidden = Hidden(removed, ~removed if real is None else ~removed & real, real)
-        return View(tokens, self.student_positions(tokens, hidden), hidden, kept_layers, mask_counts)
+        positions = self.student_positions(tokens, hidden)
+        return View(tokens, positions, hidden, kept_layers, mask_counts, attention_mask)
 
 
 def attended(weights: Tensor, real: Tensor | None, extra: int) -> Tensor:

@@ -50,6 +50,7 @@ class View(NamedTuple):
     hidden: Hidden
     kept_layers: list[bool] | None = None  # see [`PreTrainingOptions`], as mask_counts
     mask_counts: tuple[int, int, int] | None = None
+    attention_mask: Tensor | None = None  # of the inputs
 
 
 class Student(NamedTuple):

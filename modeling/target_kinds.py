@@ -42,7 +42,11 @@ class LayersTarget:
     def check_embeddings(self, model_type: str, embeddings: type) -> None:
         """Raise a ValueError where the encoder's embeddings do not fit."""
 
-    def numbers(self, embeddings: Any) -> int | None:
+    def blocks(self, objective: Any, own: int) -> int:
+        """Blocks of the teacher; the encoder has `own`."""
+        return own
+
+    def numbers(self, objective: Any, embeddings: Any) -> int | None:
         """How many are predicted at a position; `None` for the width of the encoder."""
         return None
 
@@ -72,11 +76,7 @@ class InputTarget(LayersTarget):
     scores_replaced = True
 
     def check(self, objective: Any) -> None:
-        if objective.cls_loss_weight:
-            raise ValueError(
-                f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 with objective.target = "
-                f"{objective.target!r}, which has no targets of a whole sample."
-            )
+        refuse_utterance(objective)
 
     def check_embeddings(self, model_type: str, embeddings: type) -> None:
         if not hasattr(embeddings, "input_targets"):
@@ -85,7 +85,7 @@ class InputTarget(LayersTarget):
                 "embeddings do not say what a token's input is (input_targets)."
             )
 
-    def numbers(self, embeddings: Any) -> int | None:
+    def numbers(self, objective: Any, embeddings: Any) -> int | None:
         count: int = embeddings.input_numbers
         return count
 
@@ -120,7 +120,7 @@ class SameViewTarget(InputTarget):
     def check_embeddings(self, model_type: str, embeddings: type) -> None:
         """All of them fit."""
 
-    def numbers(self, embeddings: Any) -> int | None:
+    def numbers(self, objective: Any, embeddings: Any) -> int | None:
         return None
 
     def scored(self, masked: Tensor, real: Tensor | None, drops_hidden: bool) -> Tensor:
@@ -147,8 +147,55 @@ class SameViewTarget(InputTarget):
         return [regression._replace(predictions=predictions, targets=compared)]
 
 
+class OtherModelTarget(LayersTarget):
+    """What another encoder, which reads everything, makes of what is hidden."""
+
+    term = "distillation"
+    has_teacher = False  # none that follows the student
+
+    def check(self, objective: Any) -> None:
+        refuse_utterance(objective)
+        for name, value in (("ema_scope", "frozen"), ("target_tap", "end_of_block"), ("teacher_window", None)):
+            if getattr(objective, name) != value:
+                raise ValueError(
+                    f"objective.{name} = {getattr(objective, name)!r}: must be {value!r} with objective.target = "
+                    f"{objective.target!r}."
+                )
+        if objective.teacher_config is None:
+            raise ValueError(
+                "objective.teacher = null: must be the folder, or the name on the Hub, of an encoder with "
+                f"objective.target = {objective.target!r}."
+            )
+
+    def blocks(self, objective: Any, own: int) -> int:
+        count: int = objective.teacher_config["num_hidden_layers"]
+        return count
+
+    def numbers(self, objective: Any, embeddings: Any) -> int | None:
+        width: int = objective.teacher_config["hidden_size"]
+        return width
+
+    def targets(self, model: Any, inputs: tuple[Any, ...], view: View, keep_layers: bool) -> Any:
+        given = {model.main_input_name: inputs[0]}
+        if view.attention_mask is not None:
+            given["attention_mask"] = view.attention_mask
+        real = view.tokens.real
+        return model.teacher(
+            given, view.tokens.values.shape[1], lambda in_front: model.targets(real, keep_layers, in_front)
+        )
+
+
+def refuse_utterance(objective: Any) -> None:
+    if objective.cls_loss_weight:
+        raise ValueError(
+            f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 with objective.target = "
+            f"{objective.target!r}, which has no targets of a whole sample."
+        )
+
+
 TARGET_KINDS: dict[str, LayersTarget] = {
     "layers": LayersTarget(),
     "input": InputTarget(),
     "same_view": SameViewTarget(),
+    "other_model": OtherModelTarget(),
 }

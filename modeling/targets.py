@@ -96,6 +96,11 @@ class TopKAverage:
         normal = normalize(layer.float(), self.objective.target_layer_norm, self.statistics_over)
         self._sum = normal.clone() if self._sum is None else self._sum.add_(normal)
 
+    @property
+    def complete(self) -> bool:
+        """Whether no further block is needed."""
+        return self.layers is None and self._added > max(self._averaged)
+
     def result(self) -> Tensor:
         """`(batch, time, dim)` fp32, without gradient; padded steps are meaningless."""
         assert self._sum is not None

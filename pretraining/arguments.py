@@ -24,7 +24,7 @@ from .command_line import field_names as joint_field_names
 from .evaluation.raw_features import RAW_FEATURES
 from .evaluation.report import ReportArguments
 from .modalities.build import MODEL_TYPES, modality_of
-from .model_section import build_config, check_shapes, config_class_of, open_config
+from .model_section import build_config, check_shapes, config_class_of, open_config, teacher_config
 from .recipe import typed
 from .shared_arguments import build_training
 from .stage_arguments import StagesArguments
@@ -185,7 +185,10 @@ def _resolve_part(recipe: Mapping[str, Any]) -> Part:
     model_class: Any = MODEL_FOR_PRETRAINING_MAPPING[config_class]
 
     stored = getattr(config, "objective", None) or model_class.default_objective
-    objective = objective_class_of(config_class).from_dict({**stored, **recipe["objective"]})
+    values = {**stored, **recipe["objective"]}
+    teacher = values.get("teacher")
+    values["teacher_config"] = None if teacher is None else teacher_config(teacher)
+    objective = objective_class_of(config_class).from_dict(values)
     model_class.check_objective(config, objective)
     config.objective = objective.to_dict()
 

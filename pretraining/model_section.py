@@ -45,6 +45,22 @@ def open_config(
     return config
 
 
+def teacher_config(folder: Any) -> dict[str, Any]:
+    """The configuration of `objective.teacher`.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"objective.teacher = {folder!r} cannot be opened: name the folder of an encoder, or a model on the Hub. "
+            f"{error}"
+        ) from error
+    return {name: value for name, value in config.to_dict().items() if name != "objective"}
+
+
 def config_class_of(checkpoint: Any) -> type[PreTrainedConfig]:
     """The class of a checkpoint's configuration. Raises ValueError as `open_config` does."""
     return _class_of(checkpoint) if isinstance(checkpoint, str) else type(open_config(checkpoint))

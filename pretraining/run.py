@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import AutoModel, TrainerCallback, set_seed
 
 from data2vec.pretraining.arguments import Part, Run, read_arguments, resolve
 from data2vec.pretraining.checkpoints.resume import find_checkpoint
@@ -128,7 +128,20 @@ def build_model(run: Run) -> tuple[Any, dict[str, str]]:
     for name, part in reversed(started.items()):  # the first one's blocks are the trunk
         own, facts[f"weights of {name}"] = _from_checkpoint(part)
         model.parts[name].load_state_dict(own.state_dict())
+    for name, part in run.parts.items():
+        if part.objective.teacher is not None:
+            facts[f"teacher of {name}".removesuffix(" of ")] = _load_teacher(model.parts[name], part.objective.teacher)
     return model, facts
+
+
+def _load_teacher(model: Any, folder: str) -> str:
+    """Another model's weights into the teacher; says what they lack."""
+    try:
+        teacher, loading = AutoModel.from_pretrained(folder, trust_remote_code=False, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Refused(f"objective.teacher = {folder!r}: its weights cannot be opened. {error}") from error
+    model.teacher.model.load_state_dict(teacher.state_dict())
+    return new_weights(loading, folder) or f"all from {folder}"
 
 
 def _from_checkpoint(part: Part) -> tuple[Any, str]:

@@ -60,7 +60,8 @@ class Experiment:
     """Args:
     system: a name of `SYSTEMS`.
     fields: what the arm changes, `{"objective.top_k_layers": 1}`; the field `method: reconstruction` predicts the
-        hidden input in place of the teacher's features.
+        hidden input in place of the teacher's features, and `taught_by` are the fields of another run, whose finished
+        encoder is `objective.teacher`.
     seed: of the weights, the data's order and the masks.
     data, runs: the folder of the data sets, and where the runs go.
     """
@@ -84,6 +85,10 @@ class Experiment:
     def prepared(self) -> Prepared:
         return prepared(SYSTEMS[self.system].data, self.data, self.runs)
 
+    @property
+    def teacher(self) -> "Experiment | None":
+        return replace(self, fields=self.fields["taught_by"]) if "taught_by" in self.fields else None
+
     def arguments(self, probe: str = "online") -> Run:
         """The recipe with the arm's fields, the data and the seed."""
         values = {
@@ -91,8 +96,10 @@ class Experiment:
             "data.probe.path": str(self.prepared.probes / probe),
             "training.output_dir": str(self.folder),
             "training.seed": self.seed,
-            **{field: value for field, value in self.fields.items() if field != "method"},
+            **{field: value for field, value in self.fields.items() if field not in ("method", "taught_by")},
         }
+        if self.teacher is not None:
+            values["objective.teacher"] = str(self.teacher.folder)
         words = [word for field, value in values.items() for word in (f"--{field}", yaml_word(value))]
         asked = parse_arguments([str(HERE / "systems" / f"{self.system}.yaml"), *words])
         if self.fields.get("method") == "reconstruction":
@@ -108,6 +115,8 @@ class Experiment:
         """Train as `run.py` does, unless that was done. Two processes cannot train the same run."""
         if self.state.is_file():
             return
+        if self.teacher is not None:
+            self.teacher.pretrain()
         asked = self.arguments()
         with contextlib.ExitStack() as stack:
             data, checkpoint = run.prepare(asked, stack)

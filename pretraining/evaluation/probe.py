@@ -139,14 +139,16 @@ def teacher_encoder(model: PreTrainedModel) -> PreTrainedModel:
     """The teacher of a pretraining model as an encoder of its own, in eval mode.
 
     The teacher lacks what it shares with the student (the convolutional front end, say), so this is a copy of the
-    student's encoder with every tensor that the teacher has in place of the student's.
+    student's encoder with every tensor that the teacher has in place of the student's. It is the student where no
+    teacher follows it.
 
     Raises:
         ValueError: the teacher has a tensor that the encoder has not.
     """
     encoder = cast(PreTrainedModel, copy.deepcopy(model.base_model))
     teacher = cast(nn.Module, model.teacher)
-    unknown = encoder.load_state_dict(teacher.state_dict(), strict=False).unexpected_keys
+    own = model.objective.kind.has_teacher  # else it is another model, or there is none
+    unknown = encoder.load_state_dict(teacher.state_dict() if own else {}, strict=False).unexpected_keys
     if unknown:
         raise ValueError(f"The encoder has nothing for the teacher's {unknown[:3]}: their structures differ.")
     return encoder.eval()

@@ -270,9 +270,12 @@ def test_every_arm_of_every_claim_can_be_run(name: str, tmp_path: Path, monkeypa
         plain_class, folders = run.arguments().model_class, set()
         for arm in arms:
             fields = claim.arms[arm] or {}
-            asked = experiment.Experiment(system, fields, 0, tmp_path, tmp_path).arguments()
+            arm_run = experiment.Experiment(system, fields, 0, tmp_path, tmp_path)
+            if arm_run.teacher is not None:
+                arm_run.teacher.arguments().config.save_pretrained(arm_run.teacher.folder)
+            asked = arm_run.arguments()
             assert asked.training.guard_patience == 0  # a collapse does not end the run
-            folders.add(experiment.Experiment(system, fields, 0, tmp_path, tmp_path).folder)
+            folders.add(arm_run.folder)
             assert (asked.model_class is not plain_class) == ("method" in fields)
         assert len(folders) == len(arms), f"two arms of {system} are the same run"
     for pair in claim.headline:
