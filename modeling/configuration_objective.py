@@ -153,7 +153,7 @@ class ObjectiveConfig(EmaSchedule):
     views: int | None = None
     target: Target = "layers"
     teacher: str | None = None
-    teacher_config: dict | None = None  # type: ignore[type-arg]  # what the library can check
+    teacher_config: dict | None = None  # without types inside, so that the library can check it
     top_k_layers: int = 8
     target_layers: list[int] | None = None
     target_tap: TargetTap = "ffn"
@@ -193,7 +193,7 @@ class ObjectiveConfig(EmaSchedule):
         }
         require("objective.", self, checks)
 
-    def check_model(self, num_hidden_layers: int, scopes: tuple[str, ...], chooses_masks: bool) -> None:
+    def check_model(self, num_hidden_layers: int, scopes: tuple[str, ...], chooses_masks: bool = False) -> None:
         """Raise a ValueError where the objective does not fit an encoder of `num_hidden_layers` blocks.
 
         `scopes` are the values of `ema_scope` that the model offers; `chooses_masks`: see `masking_adaptive`.

@@ -74,7 +74,7 @@ class AdaptiveMasking(Masking):
         return draw(every.flatten(1)).unflatten(1, every.shape[1:])
 
     @property
-    def uses_coordinates(self) -> bool:  # type: ignore[override]
+    def uses_coordinates(self) -> bool:
         return self.of.uses_coordinates
 
     def sample(self, *rows: Any, **more: Any) -> Tensor:

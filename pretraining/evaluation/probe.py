@@ -147,7 +147,8 @@ def teacher_encoder(model: PreTrainedModel) -> PreTrainedModel:
     """
     encoder = cast(PreTrainedModel, copy.deepcopy(model.base_model))
     teacher = cast(nn.Module, model.teacher)
-    own = model.objective.kind.has_teacher  # else it is another model, or there is none
+    objective: Any = model.objective
+    own = objective.kind.has_teacher  # else it is another model, or there is none
     unknown = encoder.load_state_dict(teacher.state_dict() if own else {}, strict=False).unexpected_keys
     if unknown:
         raise ValueError(f"The encoder has nothing for the teacher's {unknown[:3]}: their structures differ.")
