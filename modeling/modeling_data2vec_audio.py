@@ -287,7 +287,7 @@ class Data2VecAudioForPreTraining(PreTrainingMixin, Data2VecAudioPreTrainedModel
         predictions = self.head(hidden.flatten(0, 1).index_select(0, indices))  # (masked positions, dim)
         all_targets = targets.result()
         terms = [self.regression_term(predictions, all_targets, masked, indices)]
-        output = self.compare(terms, all_targets, masked, real, num_items_in_batch)
+        output = self.compare(terms, all_targets, masked, tokens, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

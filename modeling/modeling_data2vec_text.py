@@ -166,7 +166,9 @@ class Data2VecTextForPreTraining(PreTrainingMixin, Data2VecTextPreTrainedModel):
         predictions = self.head(hidden.flatten(0, 1).index_select(0, indices))  # (masked positions, dim)
         all_targets = targets.result()
         terms = [self.regression_term(predictions, all_targets, masked, indices)]
-        output = self.compare(terms, all_targets, masked, real, num_items_in_batch)
+        with torch.no_grad():
+            unmasked = tokens._replace(values=_embed(embeddings, input_ids))
+        output = self.compare(terms, all_targets, masked, unmasked, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

@@ -176,7 +176,8 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         if masked is None:
             masked = self.sample_masked(grid, len(patches)).to(patches.device)
 
-        targets = self.make_targets((pixel_values,), Tokens(patches, grid), output_teacher_layers)
+        tokens = Tokens(patches, grid)
+        targets = self.make_targets((pixel_values,), tokens, output_teacher_layers)
 
         hidden = torch.where(masked.unsqueeze(-1), embeddings.mask_token.to(patches.dtype), patches)
         hidden = embeddings.dropout(_add_cls(embeddings, hidden, resolution))  # (batch, 1 + patches, dim)
@@ -187,7 +188,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
         predictions = self.head(hidden.flatten(0, 1).index_select(0, rows))  # (masked positions, dim)
         all_targets = targets.result()
         terms = [self.regression_term(predictions, all_targets, masked, indices)]
-        output = self.compare(terms, all_targets, masked, None, num_items_in_batch)
+        output = self.compare(terms, all_targets, masked, tokens, num_items_in_batch)
         output.last_hidden_state = hidden
         output.teacher_layers = targets.layers
         return output

@@ -41,6 +41,7 @@ class Data2VecForPreTrainingOutput(ModelOutput):
         all_targets: `(batch, time, dim)` fp32, the targets of every step.
         cls_predictions, cls_targets: `(batch * views, dim)`, with `objective.cls_loss_weight` above 0.
         loss_terms: each term's mean, scalar fp32 without gradient and without its weight, by name.
+        tokens: the student's embedding of the whole input, without gradient: what its local encoder makes of it.
         last_hidden_state: the student's; `(batch, time, dim)` in data2vec 1; in 2.0 `(batch * views, extra + kept,
             dim)`, what it saw in order.
         teacher_layers: the tap of every block, `(batch, time, dim)` each, with `output_teacher_layers=True`.
@@ -59,6 +60,7 @@ class Data2VecForPreTrainingOutput(ModelOutput):
     cls_predictions: Tensor | None = None
     cls_targets: Tensor | None = None
     loss_terms: dict[str, Tensor] | None = None
+    tokens: Tokens | None = None
     last_hidden_state: Tensor | None = None
     teacher_layers: list[Tensor] | None = None
     decoder_input: Tensor | None = None
@@ -247,7 +249,7 @@ class PreTrainingMixin(PreTrainedModel):
         terms: Sequence[LossTerm],
         all_targets: Tensor,
         masked: Tensor,
-        real: Tensor | None,
+        tokens: Tokens,
         num_items_in_batch: Tensor | int | None,
         scored: int | None = None,
     ) -> Data2VecForPreTrainingOutput:
@@ -257,7 +259,7 @@ class PreTrainingMixin(PreTrainedModel):
             terms: of the loss; the first is that of the scored positions, over whose number the loss is a mean.
             all_targets: `(batch, time, dim)` fp32, without gradient.
             masked: bool, what was hidden: `(batch, time)` or `(batch, views, time)`.
-            real: bool `(batch, time)`.
+            tokens: the student's embedding of the whole input.
             num_items_in_batch: scored positions of the whole effective batch; `None` takes this batch's.
             scored: those of this batch, where they are not the first term's positions.
         """
@@ -277,11 +279,12 @@ class PreTrainingMixin(PreTrainedModel):
             predictions=predictions,
             targets=targets,
             masked=masked,
-            real=real,
+            real=tokens.real,
             target_std=spread(targets),
             prediction_std=spread(predictions),
             all_targets=all_targets,
             loss_terms=means,
+            tokens=tokens._replace(values=tokens.values.detach(), streams=None),
         )
 
     def save_encoder(self, save_directory: str, **kwargs: Any) -> None:

@@ -246,7 +246,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         step = Step(inputs, tokens, hidden, student, decoded, all_targets, indices)
         terms = kind.terms(self, self.regression_term(predictions, all_targets, scored, indices), targets, step)
         first_views = all_targets[:: len(all_targets) // len(masked)]
-        output = self.compare(terms, first_views, masked, tokens.real, num_items_in_batch, len(indices))
+        output = self.compare(terms, first_views, masked, tokens, num_items_in_batch, len(indices))
         for term in terms:
             if term.name == "utterance":
                 output.cls_predictions, output.cls_targets = term.predictions, term.targets

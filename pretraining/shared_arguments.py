@@ -29,7 +29,12 @@ MINUS_1 = ("max_steps", "local_rank")  # stands for "not given"
 SEEDS = ("seed", "data_seed")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MORE = {"fsdp": bool | str | list | None, "parallelism_config": Any, "debug": str | list}  # than is declared is taken
-CHOICES = {"optim": [member.value for member in OptimizerNames], "lr_scheduler_type": list(SCHEDULES)}
+STOP, LOWER_RATE, RESTART = ON_COLLAPSE = ("stop", "lower_rate", "restart_from_checkpoint")
+CHOICES = {
+    "optim": [member.value for member in OptimizerNames],
+    "lr_scheduler_type": list(SCHEDULES),
+    "on_collapse": list(ON_COLLAPSE),
+}
 
 
 @dataclass(repr=False)  # that of `TrainingArguments` shows no token
@@ -146,6 +151,10 @@ class PretrainingArguments(SharedArguments):
     )
     probe_steps: int = field(default=0, metadata={"help": "updates between k-NN probes on data.probe; 0 is off"})
     guard_start_step: int = field(default=5000, metadata={"help": "first update at which a collapse can be declared"})
+    on_collapse: str = field(
+        default=STOP,
+        metadata={"help": "stop, or go on at a tenth of the rate: lower_rate, restart_from_checkpoint"},
+    )
 
 
 Arguments = TypeVar("Arguments", bound=SharedArguments)

@@ -15,9 +15,10 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..modeling import Data2VecForPreTrainingOutput
+from .checkpoints.resume import find_checkpoint
 from .checkpoints.run_files import WHOLE
 from .checkpoints.signals import start_worker
 from .checkpoints.storage import WRITING, move_files
@@ -35,7 +36,8 @@ from .monitoring.callbacks import CollapseGuard
 from .monitoring.logs import prefix_of
 from .monitoring.metrics import HealthMeter
 from .monitoring.non_finite import NamedBatches
-from .shared_arguments import PretrainingArguments
+from .monitoring.rescue import Rescue
+from .shared_arguments import STOP, PretrainingArguments
 from .update_trainer import UpdateTrainer
 
 
@@ -78,22 +80,34 @@ class Data2VecTrainer(UpdateTrainer):
         self.data = data
         parts = self.unwrapped().parts
         self.meters = {name: HealthMeter() for name in parts}
+        self.rescue = None if args.on_collapse == STOP else Rescue(self, args.on_collapse)
         self.guards = {
             name: CollapseGuard(
                 start_step=args.guard_start_step,
                 patience=args.guard_patience,
                 utterance_only=part.objective.regression_weight == 0,
                 modality=name,
+                rescue=self.rescue,
             )
             for name, part in parts.items()
         }
-        for guard in self.guards.values() if args.guard_patience else ():
-            self.add_callback(guard)
+        rescue = [] if self.rescue is None else [self.rescue]
+        for callback in (*rescue, *self.guards.values()) if args.guard_patience else ():
+            self.add_callback(callback)
         # loss and updates of each modality since the last log; of a single one the trainer has them
         self._losses = {name: torch.zeros(2, device=args.device) for name in parts if name}
         self._evaluated = ""  # the modality that is evaluated
         self._seen = torch.zeros(2, device=args.device)  # samples and real tokens of this rank since the last log
         self._last_log: float | None = None  # begins when the first micro-batch is done: set-up is no speed
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:  # type: ignore[override]
+        """As in `Trainer`; a run that collapses and shall be restarted is trained on from its newest checkpoint."""
+        output = super().train(resume_from_checkpoint, **kwargs)
+        while self.rescue is not None and self.rescue.restarting and not (self.preempted or self.diverged):
+            for sums in (self._seen, *self._losses.values()):
+                sums.zero_()
+            output = super().train(find_checkpoint(self.args), **kwargs)
+        return output
 
     @property
     def collapsed(self) -> str | None:

@@ -1,4 +1,6 @@
-"""Masked reconstruction: the baseline with the same encoder, masks, decoder, data and optimizer, and no teacher.
+"""Variants of the models that are none of the package's.
+
+Masked reconstruction: the baseline with the same encoder, masks, decoder, data and optimizer, and no teacher.
 
     run = dataclasses.replace(run, model_class=reconstruction_model_class(run.model_class))
 
@@ -131,6 +133,41 @@ class Ids(Reconstruction):
         return F.cross_entropy(predictions.float(), targets.squeeze(1).long(), reduction="sum")
 
 
+@cache
+def restless_class(model_class: type, factor: float) -> type:
+    """A `...ForPreTraining` class -> the same, whose local encoder, or embedding, learns at so many times the rate."""
+
+    def rate_factor(self: Any, name: str) -> float:
+        return factor if any(part in name for part in LOCAL) else 1.0
+
+    how = {"__module__": __name__, "rate_factor": rate_factor, "_auto_class": None}
+    return type(f"Restless{model_class.__name__}", (model_class,), how)
+
+
+@cache
+def regularised_class(model_class: type, variance: float, covariance: float) -> type:
+    """A class of data2vec 1 -> the same with VICReg's terms (arXiv 2105.04906, section 4.1) on what its head reads."""
+
+    class Regularised(model_class):
+        _auto_class = None
+
+        def __init__(self, config: Any):
+            super().__init__(config)
+            self.head.register_forward_pre_hook(lambda _, read: setattr(self, "_read", read[0].float()))
+
+        def compare(self, *args: Any, **kwargs: Any) -> Any:
+            output, states = super().compare(*args, **kwargs), self._read - self._read.mean(0)  # (masked, dim)
+            products = states.T @ states / (len(states) - 1)  # (dim, dim)
+            hinge = (1 - (products.diagonal() + 1e-4).sqrt()).relu().mean()
+            apart = (products.square().sum() - products.diagonal().square().sum()) / len(products)
+            output.loss = output.loss + variance * hinge + covariance * apart
+            return output
+
+    Regularised.__name__ = Regularised.__qualname__ = f"Regularised{model_class.__name__}"
+    return Regularised
+
+
+LOCAL = ("embeddings.", "feature_extractor.", "feature_projection.")  # in the names of its parameters
 TARGETS = {"pixel_values": Pixels, "input_values": LogMel, "input_ids": Ids}  # by what the encoder reads
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from baselines import reconstruction_model_class
+from baselines import reconstruction_model_class, regularised_class, restless_class
 from prepare import PREPARE, Prepared
 
 from data2vec.pretraining import run
@@ -59,9 +59,10 @@ SYSTEMS = {
 class Experiment:
     """Args:
     system: a name of `SYSTEMS`.
-    fields: what the arm changes, `{"objective.top_k_layers": 1}`; the field `method: reconstruction` predicts the
-        hidden input in place of the teacher's features, and `taught_by` are the fields of another run, whose finished
-        encoder is `objective.teacher`.
+    fields: what the arm changes, `{"objective.top_k_layers": 1}`. Those without a section: `taught_by` are the fields
+        of another run, whose finished encoder is `objective.teacher`; `method: reconstruction` predicts the hidden
+        input in place of the teacher's features; `local_rate: 30` is a factor of the local encoder's rate; `vicreg`
+        the weights of a regularisation.
     seed: of the weights, the data's order and the masks.
     data, runs: the folder of the data sets, and where the runs go.
     """
@@ -96,7 +97,7 @@ class Experiment:
             "data.probe.path": str(self.prepared.probes / probe),
             "training.output_dir": str(self.folder),
             "training.seed": self.seed,
-            **{field: value for field, value in self.fields.items() if field not in ("method", "taught_by")},
+            **{field: value for field, value in self.fields.items() if "." in field},
         }
         if self.teacher is not None:
             values["objective.teacher"] = str(self.teacher.folder)
@@ -104,6 +105,10 @@ class Experiment:
         asked = parse_arguments([str(HERE / "systems" / f"{self.system}.yaml"), *words])
         if self.fields.get("method") == "reconstruction":
             asked = replace(asked, model_class=reconstruction_model_class(asked.model_class))
+        if factor := self.fields.get("local_rate"):
+            asked = replace(asked, model_class=restless_class(asked.model_class, factor))
+        if weights := self.fields.get("vicreg"):
+            asked = replace(asked, model_class=regularised_class(asked.model_class, *weights))
         return asked
 
     @property

@@ -20,6 +20,7 @@ from typing import Any
 
 import emotion
 import forgetting
+import guard
 import joint
 import sweep
 import text
@@ -38,6 +39,7 @@ from data2vec.pretraining.checkpoints.environment import hardware, source_commit
 OWN: dict[str, Any] = {
     "emotion": emotion,
     "forgetting": forgetting,
+    "guard": guard,
     "joint": joint,
     "sweep": sweep,
     "text": text,

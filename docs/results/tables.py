@@ -153,8 +153,8 @@ def guard_stop(log: dict[str, list[float]], **settings: Any) -> int | None:
 
 def guard_warning(log: dict[str, list[float]]) -> int | None:
     """The update at which the trainer's guard warns that the targets have lost their rank."""
-    guard, ranks = CollapseGuard(), log["effective_rank"]
-    steps = [step for row, step in enumerate(log["step"]) if guard.lost_rank(ranks[: row + 1])]
+    guard, rows = CollapseGuard(), [{"effective_rank": rank} for rank in log["effective_rank"]]
+    steps = [step for row, step in enumerate(log["step"]) if guard.lost(rows[: row + 1], guard.patience)]
     return int(steps[0]) if steps else None
 
 
@@ -205,5 +205,5 @@ def _own(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda found: f"{import_module(name).table(found)}\n"
 
 
-OWN = ("emotion", "forgetting", "joint", "sweep", "text", "universal")
+OWN = ("emotion", "forgetting", "guard", "joint", "sweep", "text", "universal")
 OTHER_TABLES = {"esc10_mixtures": _mixtures, **{name: _own(name) for name in OWN}}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ...pretraining.evaluation.panels import series
 from ...pretraining.evaluation.report_text import HEALTH
-from ...pretraining.monitoring.callbacks import REMEDIES, CollapseGuard
+from ...pretraining.monitoring.callbacks import REMEDIES, SHARES, CollapseGuard
 from ..folder import Folder, Log
 
 
@@ -92,7 +92,7 @@ def _doubts(logged: Mapping[str, list[tuple[int, float]]]) -> list[str]:
     """What is above the guard's limits and still deserves a look."""
     doubts = []
     rank = logged.get("effective_rank", [])
-    if len(rank) > 1 and rank[-1][1] < CollapseGuard().min_rank_share * rank[0][1]:
+    if len(rank) > 1 and rank[-1][1] < SHARES["effective_rank"] * rank[0][1]:
         doubts.append(
             f"The effective rank fell from {rank[0][1]:.3g} to {rank[-1][1]:.3g}: the targets use fewer directions "
             "than half of those at the start."

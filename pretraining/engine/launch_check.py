@@ -66,6 +66,7 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None, config
             f"training.activation_checkpointing_kwargs = {args.activation_checkpointing_kwargs} does not work with "
             f"{unused} on several processes: set use_reentrant: false."
         )
+    _check_rescue(args, "DeepSpeed" if deepspeed else "FSDP" if fsdp else None)
     if deepspeed:
         _check_precision(args.deepspeed or said.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"))
     version = (args.fsdp_plugin_args or {}).get("fsdp_version", said.get("FSDP_VERSION", "1"))
@@ -74,6 +75,21 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None, config
             f"fsdp_version = {version} is invalid: it flattens parameters of teacher and student into one. "
             "Use 2, as pretraining/launch/fsdp2.yaml does."
         )
+
+
+def _check_rescue(args: Any, sharded: str | None) -> None:
+    """Whether `training.on_collapse`, which fine-tuning does not have, can do what it says."""
+    how = getattr(args, "on_collapse", "stop")
+    if how == "stop":
+        return
+    if not args.guard_patience:
+        raise ValueError(f"training.guard_patience = 0: must be 1 or more with on_collapse = {how!r}.")
+    schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    if schedule in ("reduce_lr_on_plateau", "greedy") or sharded == "DeepSpeed":
+        what = "DeepSpeed" if sharded == "DeepSpeed" else f"lr_scheduler_type = {schedule!r}"
+        raise ValueError(f"training.on_collapse = {how!r} must be 'stop' with {what}, which sets its own rate.")
+    if how == "restart_from_checkpoint" and sharded:
+        raise ValueError(f"training.on_collapse = {how!r} must be 'lower_rate' or 'stop' with {sharded}.")
 
 
 def leaves_unused(args: Any, config: Any) -> str | None:

@@ -1,7 +1,7 @@
-"""Guards that watch the logs: one stops a collapse, one a loss that explodes."""
+"""Guards that watch the logs: one stops a collapse, or has the run rescued; one stops a loss that explodes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging
 
 from .logs import logs_of, prefix_of
+from .rescue import Rescue
 
 
 logger = logging.get_logger(__name__)
@@ -20,29 +21,38 @@ REMEDIES = """The usual remedies, in the order to try them:
   4. normalised targets: target_layer_norm instance (over time) or layer, and target_norm layer."""
 
 
+# Of a number as first logged, how much of it must stay. Measured: docs/results/guard.md
+SHARES = {"effective_rank": 0.5, "prediction_rank": 0.2, "embedding_share": 0.2}
+LOST = {
+    "effective_rank": "The targets use ever fewer directions",
+    "prediction_rank": "The student predicts in ever fewer directions",
+    "embedding_share": "The local encoder makes ever more the same of every input",
+}
+
+
 @dataclass
 class CollapseGuard(TrainerCallback):
-    """Stops a run whose targets or predictions have lost their spread, and warns of one whose targets lose their rank.
+    """Stops a run whose targets or predictions have lost their spread, and warns of one that loses rank.
 
-    The first two limits and the start are the original's; the third catches targets that depend on the position only.
-    An unhealthy state is not saved, so the newest checkpoint of a stopped run is from before.
+    The first two limits of spreads and the start are the original's; the third catches targets that depend on the
+    position only. An unhealthy state is not saved, so the newest checkpoint of a stopped run is from before.
 
     Where the loss of positions has no weight, the spreads of whole samples are judged in place of theirs. Beside it, a
     target that is the same for all samples teaches nothing and hinders nothing: that is said, and stops nothing.
 
-    A collapse into few directions leaves the spreads where they are. Small runs with too close a teacher, too high a
-    rate or no warm-up all fell below half of their first effective rank, and no healthy one did (docs/results); it is
-    not known of long runs, so it is said and stops nothing.
+    A collapse into few directions leaves the spreads where they are, and one of the local encoder leaves the targets'
+    rank: see [`SHARES`]. The shares are known of short runs (docs/results), so what falls below them is said and stops
+    nothing; with a `rescue` it counts like a spread.
 
     Args:
         start_step: updates before which no spread is judged.
-        patience: unhealthy logs in a row after which the run stops, or is warned of.
+        patience: unhealthy logs in a row after which the run stops, or is rescued or warned of.
         min_target_std, min_prediction_std: lower limits of the spreads.
         min_utterance_std: lower limit of those of whole samples, which are means over time and smaller.
         min_position_share: lower limit of position_std / target_std.
-        min_rank_share: lower limit of effective_rank / the first one logged.
         utterance_only: the loss of positions has no weight.
         modality: of a joint run, whose numbers are judged.
+        rescue: what is tried before the run is stopped.
     """
 
     start_step: int = 5000
@@ -51,16 +61,25 @@ class CollapseGuard(TrainerCallback):
     min_prediction_std: float = 0.01
     min_utterance_std: float = 0.01
     min_position_share: float = 0.1
-    min_rank_share: float = 0.5
     utterance_only: bool = False
     modality: str = ""
+    rescue: Rescue | None = None
     explanation: str | None = None  # set when the run was stopped
 
     def __post_init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self.unhealthy_since: int | None = None
         self.strikes = 0
-        self.warned_of_rank = False
+        self.warned: set[str] = set()  # of a number that fell below its share
         self.alike = 0  # logs in a row in which the target of whole samples had no spread
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._reset()
+        self.explanation = None
 
     def findings(self, logs: dict[str, float]) -> list[str]:
         """What is below its limit in a log, in words; a number that is not there, or NaN, is not judged."""
@@ -74,10 +93,16 @@ class CollapseGuard(TrainerCallback):
         below = {prefix + name: (value, limit) for name, (value, limit) in watched.items() if value < limit}
         return [f"{name} = {value:.4f} is below {limit}" for name, (value, limit) in below.items()]
 
-    def lost_rank(self, ranks: Sequence[float]) -> bool:
-        """Whether of all effective ranks logged so far the last `patience` are below the share of the first."""
-        recent = ranks[1:][-self.patience :]
-        return len(recent) == self.patience and max(recent) < self.min_rank_share * ranks[0]
+    def lost(self, log: Sequence[Mapping[str, float]], in_a_row: int = 1) -> dict[str, str]:
+        """What has fallen below its share and was there for so many logs, in words, by name; NaN is no log of it."""
+        found = {}
+        for name in SHARES:
+            full = prefix_of(self.modality) + name
+            values = [row[full] for row in log if math.isfinite(row.get(full, math.nan))]
+            recent = values[1:][-in_a_row:]
+            if len(recent) == in_a_row and max(recent) < SHARES[name] * values[0]:
+                found[name] = f"{full} = {values[-1]:.1f}, at first {values[0]:.1f}, is below {SHARES[name]:g} of it"
+        return found
 
     def on_log(
         self,
@@ -88,42 +113,50 @@ class CollapseGuard(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         logs = logs_of(logs or {}, self.modality)
-        if "effective_rank" in logs and not self.warned_of_rank:
-            self._watch_rank(state)
         if not self.utterance_only:
             self._watch_utterances(state, logs.get("utterance_target_std", math.nan))
-        if "target_std" not in logs or state.global_step < self.start_step:
+        if "target_std" not in logs:
             return
-        found = self.findings(logs)
+        found = self.findings(logs) if state.global_step >= self.start_step else []
+        if self.rescue is None:
+            self._warn_of_lost(state)
+        else:
+            found += self.lost(state.log_history).values()
         if not found:
             self.unhealthy_since, self.strikes = None, 0
             return
-        self.strikes += 1
         self.unhealthy_since = self.unhealthy_since or state.global_step
         control.should_save = False
+        if self.rescue is not None and self.rescue.recovering:
+            return
+        self.strikes += 1
         if self.strikes < self.patience:
             logger.warning(
                 f"step {state.global_step}: {'; '.join(found)}. {self.strikes} of {self.patience} such logs."
             )
             return
-        self.explanation = (
+        why = (
             f"The representation has collapsed: at step {state.global_step} {' and '.join(found)}, for {self.strikes} "
-            f"logs in a row since step {self.unhealthy_since}. The run was stopped; nothing was saved since then.\n"
-            f"{REMEDIES}"
+            f"logs in a row since step {self.unhealthy_since}."
         )
+        self.strikes = 0
+        refused = None if self.rescue is None else self.rescue.attempt(why, control)
+        if self.rescue is not None and refused is None:
+            return
+        said = [why, *([refused] if refused else []), "The run was stopped; nothing was saved since then."]
+        self.explanation = f"{' '.join(said)}\n{REMEDIES}"
         logger.error(self.explanation)
         control.should_training_stop = True
 
-    def _watch_rank(self, state: TrainerState) -> None:
-        name = f"{prefix_of(self.modality)}effective_rank"
-        ranks = [row[name] for row in state.log_history if math.isfinite(row.get(name, math.nan))]
-        self.warned_of_rank = self.lost_rank(ranks)
-        if self.warned_of_rank:
-            logger.warning(
-                f"step {state.global_step}: {name} = {ranks[-1]:.1f}, at first {ranks[0]:.1f}, and below "
-                f"{self.min_rank_share:g} of it for {self.patience} logs. The targets use ever fewer directions, "
-                f"which the spreads do not show. The run goes on.\n{REMEDIES}"
-            )
+    def _warn_of_lost(self, state: TrainerState) -> None:
+        """Once of each."""
+        for name, said in self.lost(state.log_history, self.patience).items():
+            if name not in self.warned:
+                self.warned.add(name)
+                logger.warning(
+                    f"step {state.global_step}: {said} for {self.patience} logs. {LOST[name]}, which the spreads of "
+                    f"the targets do not show. The run goes on.\n{REMEDIES}"
+                )
 
     def _watch_utterances(self, state: TrainerState, spread: float) -> None:
         if math.isnan(spread):  # not logged

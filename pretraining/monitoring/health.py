@@ -4,7 +4,9 @@
 
     state            running | finished | preempted | collapsed | diverged | failed
     step, max_steps, epoch, loss, learning_rate, target_std, prediction_std, position_std, effective_rank,
-    samples_per_second, tokens_per_second        as last logged; null before the first log
+    prediction_rank, embedding_rank, embedding_share, samples_per_second, tokens_per_second
+                     as last logged; null before the first log
+    rescues          how often the rate was lowered because of a collapse (training.on_collapse); null where never
     loss_<term>, utterance_target_std, utterance_prediction_std    the same, of a loss with several terms
     <modality>/loss, <modality>/target_std, ...    the same, of each modality of a joint run
     last_checkpoint  the newest complete one, null before
@@ -47,6 +49,10 @@ WATCHED = (
     "prediction_std",
     "position_std",
     "effective_rank",
+    "prediction_rank",
+    "embedding_rank",
+    "embedding_share",
+    "rescues",
     "samples_per_second",
     "tokens_per_second",
 )

@@ -5,7 +5,12 @@ A representation collapses in more than one way, so more than one number is watc
 - `target_std`, `prediction_std`: spread over all positions; near zero when everything is predicted alike;
 - `position_std`: spread of targets across samples at the same position; near zero when targets depend on the position
   only, which the first two do not notice;
-- `effective_rank`: how many directions the targets use; falls when only some channels collapse;
+- `effective_rank`, `prediction_rank`: how many directions the targets and the predictions use; they fall when only
+  some channels collapse, the student's first;
+- `embedding_std`, `embedding_position_std`, `embedding_rank`: the same three of what the local encoder, or the
+  embedding, makes of the input, which student and teacher read; `embedding_share` is how much of its size varies, near
+  zero when it says the same of every input. The targets may spread all the same, by what is added for the position
+  and by their norms (fairseq's issue 5239). In text it holds the positions;
 - `utterance_target_std`, `utterance_prediction_std`: the first two of the term of a whole sample, where there is one.
 
 `loss_<term>` is the mean of a term of the loss, without its weight, where there are several. Each batch counts by its
@@ -23,6 +28,7 @@ from ...modeling import Data2VecForPreTrainingOutput
 
 
 Reduce = Callable[[Tensor], Tensor]  # adds a tensor up over ranks; the identity on one
+RANKS = {"target": "effective_rank", "prediction": "prediction_rank", "embedding": "embedding_rank"}
 POSITIONS = 2048  # compared at most: a fixed number, so that ranks that saw other lengths add up
 
 
@@ -36,10 +42,12 @@ class Moments:
     products: Tensor | None = None
 
     @classmethod
-    def of(cls, rows: Tensor, products: bool = False) -> "Moments":
-        """Moments of `(rows, dim)`."""
+    def of(cls, rows: Tensor, products: bool = False, real: Tensor | None = None) -> "Moments":
+        """Moments of `(rows, dim)`, or of those of them that are `real`, bool `(rows,)`."""
         rows = rows.detach().double()
         count = torch.tensor(float(len(rows)), dtype=torch.float64, device=rows.device)
+        if real is not None:  # not picked out, for which the device would have to be waited for
+            rows, count = rows.masked_fill(~real.unsqueeze(-1), 0), real.sum().double()
         return cls(count, rows.sum(0), rows.square().sum(0), rows.T @ rows if products else None)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -49,6 +57,11 @@ class Moments:
         """Mean over channels of sqrt(unbiased variance + 1e-6), as [`modeling.loss.spread`]; NaN below two rows."""
         variance = (self.squares - self.total.square() / self.count) / (self.count - 1)
         return (variance.clamp(min=0) + 1e-6).sqrt().mean() if self.count > 1 else self.total.new_full((), torch.nan)
+
+    def varying_share(self) -> Tensor:
+        """Root mean square of the centred rows over that of the rows: 0 where all are alike, at most 1."""
+        mean = self.total / self.count
+        return (1 - self.count * mean.square().sum() / self.squares.sum()).clamp(min=0).sqrt()
 
     def effective_rank(self) -> Tensor:
         """exp(entropy of the normalised singular values) of the centred rows: 1 to dim (RankMe, arXiv 2210.02885).
@@ -93,21 +106,25 @@ class HealthMeter:
 
     rows: dict[str, list[Moments]] = field(default_factory=lambda: defaultdict(list))  # of targets and predictions
     terms: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))  # (mean * scored, scored)
-    positions: list[Tensor] = field(default_factory=list)
+    positions: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))  # of targets and embeddings
     masked: list[Tensor] = field(default_factory=list)  # (masked, maskable) positions
 
     def update(self, output: Data2VecForPreTrainingOutput) -> None:
+        real, embedded = output.real, output.tokens.values
         rows = {"target": output.targets, "prediction": output.predictions}
         if output.cls_targets is not None and output.cls_predictions is not None:
             of_samples = output.cls_targets[:: len(output.cls_targets) // len(output.all_targets)]  # views share them
             rows |= {"utterance_target": of_samples, "utterance_prediction": output.cls_predictions}
         for name, of in rows.items():
-            self.rows[name].append(Moments.of(of, products=name == "target"))
+            self.rows[name].append(Moments.of(of, products=name in RANKS))
+        flat = None if real is None else real.flatten()
+        self.rows["embedding"].append(Moments.of(embedded.flatten(0, -2), products=True, real=flat))
         for name, mean in (output.loss_terms or {}).items():
             scored = torch.full_like(mean, len(output.targets), dtype=torch.float64)
             self.terms[name].append(torch.stack((mean * scored, scored)))
-        self.positions.append(position_moments(output.all_targets, output.real))
-        masked, real = output.masked, output.real
+        for name, of in (("position_std", output.all_targets), ("embedding_position_std", embedded)):
+            self.positions[name].append(position_moments(of, real))
+        masked = output.masked
         steps = torch.ones_like(output.all_targets[..., 0]) if real is None else real  # (batch, time)
         views = masked.numel() // steps.numel()
         self.masked.append(torch.stack((masked.sum(), steps.sum() * views)).double())
@@ -118,7 +135,7 @@ class HealthMeter:
             return {}
         rows = {name: _add(parts, reduce) for name, parts in self.rows.items()}
         masked = reduce(torch.stack(self.masked).sum(0))
-        positions = reduce(_add_positions(self.positions))
+        positions = {name: reduce(_add_positions(parts)) for name, parts in self.positions.items()}
         several = self.terms if len(self.terms) > 1 else {}
         terms = {name: reduce(torch.stack(parts).sum(0)) for name, parts in several.items()}
         for kept in (self.rows, self.terms, self.positions, self.masked):
@@ -126,8 +143,9 @@ class HealthMeter:
         return {
             **{f"loss_{name}": (total / scored).item() for name, (total, scored) in terms.items()},
             **{f"{name}_std": moments.spread().item() for name, moments in rows.items()},
-            "position_std": position_spread(positions).item(),
-            "effective_rank": rows["target"].effective_rank().item(),
+            **{name: position_spread(moments).item() for name, moments in positions.items()},
+            "embedding_share": rows["embedding"].varying_share().item(),
+            **{name: rows[of].effective_rank().item() for of, name in RANKS.items()},
             "masked_fraction": (masked[0] / masked[1]).item(),
         }
 

@@ -174,7 +174,9 @@ def test_logs_hold_what_a_run_is_judged_by(tmp_path):
     log = logs[1]  # the first holds no speed: that counts from the first micro-batch on
     expected = {
         "loss", "grad_norm", "learning_rate", "ema_decay", "target_std", "prediction_std", "position_std",
-        "effective_rank", "masked_fraction", "samples_per_second", "tokens_per_second",
+        "effective_rank", "prediction_rank", "embedding_std", "embedding_position_std", "embedding_rank",
+        "embedding_share",
+        "masked_fraction", "samples_per_second", "tokens_per_second",
     }  # fmt: skip
     assert expected <= set(log) and all(math.isfinite(log[name]) for name in expected)
     assert log["masked_fraction"] == pytest.approx(9 / 16)
@@ -234,7 +236,50 @@ class TestCollapse:
         found = guard.findings(healthy | {"position_std": 0.032})
         assert len(found) == 1 and "position_std" in found[0]
 
-    def test_lost_rank_is_said_once_and_stops_nothing(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("how", ["lower_rate", "restart_from_checkpoint"])
+    def test_a_run_that_loses_rank_is_rescued_and_continued_as_if_never_stopped(self, tmp_path, how):
+        """A rate a hundred times too high; the rank of the targets halves within 30 updates."""
+        settings = {
+            "learning_rate": 0.1, "warmup_steps": 80, "max_steps": 40, "logging_steps": 5, "save_steps": 10,
+            "guard_patience": 2, "on_collapse": how,
+        }  # fmt: skip
+        trainer = make_trainer(tmp_path, **settings)
+        trainer.train()
+        log = trainer.state.log_history
+        assert trainer.state.global_step == 40 and trainer.collapsed is None
+        (rescued,) = [row["step"] for row in log if "rescues" in row]
+        rates = {row["step"]: row["learning_rate"] for row in log if "loss" in row}
+        ranks = {row["step"]: row["effective_rank"] for row in log if "loss" in row}
+        assert min(rank for step, rank in ranks.items() if step <= rescued) < ranks[1] * (
+            0.5 if how == "lower_rate" else 1
+        )
+        for step, rate in rates.items():  # 0.1 over 80 updates, and a tenth of it behind the rescue
+            assert rate == pytest.approx((step - 1) / 800 * (0.1 if step > rescued else 1))
+        if how == "restart_from_checkpoint":
+            assert min(ranks.values()) > 0.5 * ranks[1]  # it was before the collapse, and none came
+        newest = max((p for p in tmp_path.glob("checkpoint-*")), key=lambda p: int(p.name.split("-")[1]))
+        if newest.name != "checkpoint-40":  # what is unhealthy is not saved
+            assert how == "lower_rate" and int(newest.name.split("-")[1]) < rescued
+        before = tmp_path / ("checkpoint-30" if how == "restart_from_checkpoint" else newest.name)
+        again = make_trainer(tmp_path, **settings)
+        again.train(resume_from_checkpoint=str(before))
+        one, other = weights(trainer.model), weights(again.model)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert [row["step"] for row in again.state.log_history if "rescues" in row] == [rescued]
+
+    def test_a_rescue_that_cannot_be_stops_the_run(self, tmp_path):
+        """No checkpoint yet; or as many rescues as there may be."""
+        trainer = make_trainer(tmp_path, guard_patience=1, on_collapse="restart_from_checkpoint")
+        guard, control, healthy = trainer.guards[""], TrainerControl(), {"target_std": 0.9, "effective_rank": 40.0}
+        log = [healthy, healthy | {"effective_rank": 9.0}]
+        state = TrainerState(global_step=7, log_history=log)
+        guard.on_log(trainer.args, state, control, log[-1])
+        assert control.should_training_stop and "no checkpoint to restart from" in guard.explanation
+        trainer.rescue.count, guard.explanation = 2, None
+        guard.on_log(trainer.args, state, control, log[-1])
+        assert "2 rescues did not help" in guard.explanation and not trainer.rescue.restarting
+
+    def test_a_rank_that_is_lost_is_said_once_and_stops_nothing(self, tmp_path, monkeypatch):
         said = []
         monkeypatch.setattr("data2vec.pretraining.monitoring.callbacks.logger.warning", said.append)
         guard, state, control = CollapseGuard(start_step=1, patience=2), TrainerState(), TrainerControl()

@@ -64,10 +64,33 @@ def output(seed: int, batch: int, time: int, utterance: bool = True) -> SimpleNa
         predictions=torch.randn(int(masked.sum()), DIM, generator=g),
         masked=masked,
         real=None,
+        tokens=SimpleNamespace(values=torch.randn(batch, time, DIM, generator=g)),
         cls_targets=targets.mean(1) if utterance else None,
         cls_predictions=torch.randn(batch, DIM, generator=g) if utterance else None,
         loss_terms={"regression": torch.rand((), generator=g)} | ({"utterance": torch.rand(())} if utterance else {}),
     )
+
+
+def test_what_the_local_encoder_makes_of_the_input():
+    """Real positions alone; and one that says the same of every input, which the targets do not show."""
+    one = output(1, 5, 11)
+    one.real = torch.arange(11) < torch.tensor([[11], [11], [7], [7], [3]])
+    meter = HealthMeter()
+    meter.update(one)
+    found = meter.summary(lambda x: x)
+    rows = one.tokens.values[one.real]
+    expected = Moments.of(rows, products=True)
+    assert found["embedding_std"] == pytest.approx(np.sqrt(rows.numpy().var(0, ddof=1) + 1e-6).mean(), rel=1e-5)
+    assert found["embedding_rank"] == pytest.approx(expected.effective_rank().item())
+    whole, centred = (np.sqrt((x**2).sum(1).mean()) for x in (rows.numpy(), rows.numpy() - rows.numpy().mean(0)))
+    assert found["embedding_share"] == pytest.approx(centred / whole, rel=1e-5)
+    columns = [one.tokens.values[one.real[:, i], i].numpy().std(0, ddof=1).mean() for i in range(11)]
+    assert found["embedding_position_std"] == pytest.approx(np.mean(columns), rel=1e-4)
+    one.tokens.values = one.tokens.values[:1].expand(5, -1, -1)
+    meter.update(one)
+    alike = meter.summary(lambda x: x)
+    assert alike["embedding_position_std"] == pytest.approx(1e-3) and alike["embedding_std"] > 0.5
+    assert {**alike, **found} == found | {name: alike[name] for name in alike if not name.startswith("embedding")}
 
 
 def test_two_ranks_of_other_lengths_add_up_to_one():
