@@ -17,7 +17,8 @@ MOST_IN_FRONT = 8  # class and register tokens; more is another number of tokens
 class OtherTeacher(Teacher):
     """
     Args:
-        config: of the encoder, `to_dict()`.
+        config: of the encoder, `to_dict()`. Its weights are random until they are loaded into `model`, as a run of a
+            recipe does.
     """
 
     def __init__(self, config: Mapping[str, Any]):
