@@ -8,16 +8,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging
 
 from .attention import Alibi, Data2Vec2Attention, alibi_bias, compute_dtype
 from .initialization import SelfInitialized
 from .recompute import recompute_activation
 from .targets import BlockFeatures, TopKAverage
 from .window import attention_mask_of, window_mask
-
-
-logger = logging.get_logger(__name__)
 
 
 class EncoderOutput(NamedTuple):
@@ -93,11 +89,6 @@ class Data2Vec2Encoder(nn.Module):
         """
         blocks = [*self.prenet, *self.layers]
         kept_layers = draw_kept_layers(kept_layers, len(blocks), self.config.layerdrop if self.training else 0.0)
-        if output_attentions and self.config._attn_implementation != "eager":
-            logger.warning_once(
-                "output_attentions = True: attention is computed as with attn_implementation = 'eager', because "
-                f"{self.config._attn_implementation!r} makes no attention matrix."
-            )
         every = self.config.add_positions_to_every_layer
         if positions is not None and not every:
             tokens, positions = tokens + positions, None

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from .attention import Alibi, alibi_slopes
@@ -19,6 +20,9 @@ from .encoder import Data2Vec2Encoder
 from .initialization import SelfInitialized
 from .masking import SpanMasking, mask_seeds
 from .tokens import Tokens
+
+
+logger = logging.get_logger(__name__)
 
 
 class Data2Vec2PreTrainedModel(PreTrainedModel):
@@ -110,12 +114,18 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):
         self, tokens: Tokens, output_hidden_states: bool | None = None, output_attentions: bool | None = None
     ) -> BaseModelOutput:
         """Tokens of `(batch, time, dim)` -> `(batch, extra + time, dim)`."""
+        output_attentions = _either(output_attentions, self.config.output_attentions)
+        if output_attentions and self.config._attn_implementation != "eager":
+            logger.warning_once(
+                "output_attentions = True: attention is computed as with attn_implementation = 'eager', because "
+                f"{self.config._attn_implementation!r} makes no attention matrix."
+            )
         output = self.encoder(
             tokens.values,
             tokens.real,
             positions=None if self.positions is None else self.positions(tokens),
             output_hidden_states=_either(output_hidden_states, self.config.output_hidden_states),
-            output_attentions=_either(output_attentions, self.config.output_attentions),
+            output_attentions=output_attentions,
         )
         return BaseModelOutput(output.last_hidden_state, output.hidden_states, output.attentions)
 

@@ -1,7 +1,7 @@
 """What is predicted: a class per `objective.target` says who teaches it, where it is scored and on which scale."""
 
 from math import sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,12 +32,19 @@ class LayersTarget:
     """What blocks of the teacher, which reads everything, make of what is hidden (data2vec)."""
 
     term = "regression"  # what logs call its loss
-    has_teacher = True
+    has_teacher = True  # whether one of the encoder's own kind follows the student, or is a frozen copy
     has_decoder = True  # False: the student's states are compared as they are
     scores_replaced = False  # True: words that masks replaced by others, or left as they are, are scored too
+    needs: ClassVar[dict[str, Any]] = {}  # fields of the objective that must have these values
 
     def check(self, objective: Any) -> None:
         """Raise a ValueError where the rest of the objective does not fit."""
+        for name, value in self.needs.items():
+            if getattr(objective, name) != value:
+                raise ValueError(
+                    f"objective.{name} = {getattr(objective, name)!r}: must be {value!r} with objective.target = "
+                    f"{objective.target!r}."
+                )
 
     def check_embeddings(self, model_type: str, embeddings: type) -> None:
         """Raise a ValueError where the encoder's embeddings do not fit."""
@@ -74,15 +81,13 @@ class InputTarget(LayersTarget):
     term = "reconstruction"
     has_teacher = False
     scores_replaced = True
-
-    def check(self, objective: Any) -> None:
-        refuse_utterance(objective)
+    needs: ClassVar = {"cls_loss_weight": 0}  # there are no targets of a whole sample
 
     def check_embeddings(self, model_type: str, embeddings: type) -> None:
         if not hasattr(embeddings, "input_targets"):
             raise ValueError(
-                f"objective.target = 'input': must be 'layers' or 'same_view' with model type {model_type!r}, whose "
-                "embeddings do not say what a token's input is (input_targets)."
+                f"objective.target = 'input': must be another one with model type {model_type!r}, whose embeddings do "
+                "not say what a token's input is (input_targets)."
             )
 
     def numbers(self, objective: Any, embeddings: Any) -> int | None:
@@ -96,32 +101,23 @@ class InputTarget(LayersTarget):
         return KnownTargets(model.base_model.embeddings.input_targets(*inputs))
 
 
-class SameViewTarget(InputTarget):
+class SameViewTarget(LayersTarget):
     """What a frozen teacher makes of what the student reads, extra tokens included (feature distillation)."""
 
     term = "distillation"
-    has_teacher = True
     has_decoder = False
-    scores_replaced = False
+    needs: ClassVar = {"cls_loss_weight": 0, "ema_scope": "frozen"}  # else both agree on anything
 
     def check(self, objective: Any) -> None:
         super().check(objective)
-        if objective.ema_scope != "frozen":
-            raise ValueError(
-                f"objective.ema_scope = {objective.ema_scope!r}: must be 'frozen' with objective.target = "
-                "'same_view', or student and teacher agree on anything."
-            )
         if objective.decoder is None:
             raise ValueError(
                 "objective.decoder = null: must be a decoder with objective.target = 'same_view'; it says whether "
                 "hidden tokens are dropped."
             )
 
-    def check_embeddings(self, model_type: str, embeddings: type) -> None:
-        """All of them fit."""
-
-    def numbers(self, objective: Any, embeddings: Any) -> int | None:
-        return None
+    def scale(self, dim: int) -> float:
+        return 1 / dim
 
     def scored(self, masked: Tensor, real: Tensor | None, drops_hidden: bool) -> Tensor:
         seen = ~masked if drops_hidden else torch.ones_like(masked)
@@ -151,16 +147,13 @@ class OtherModelTarget(LayersTarget):
     """What another encoder, which reads everything, makes of what is hidden."""
 
     term = "distillation"
-    has_teacher = False  # none that follows the student
+    has_teacher = False
+    needs: ClassVar = {
+        "cls_loss_weight": 0, "ema_scope": "frozen", "target_tap": "end_of_block", "teacher_window": None,
+    }  # fmt: skip
 
     def check(self, objective: Any) -> None:
-        refuse_utterance(objective)
-        for name, value in (("ema_scope", "frozen"), ("target_tap", "end_of_block"), ("teacher_window", None)):
-            if getattr(objective, name) != value:
-                raise ValueError(
-                    f"objective.{name} = {getattr(objective, name)!r}: must be {value!r} with objective.target = "
-                    f"{objective.target!r}."
-                )
+        super().check(objective)
         if objective.teacher_config is None:
             raise ValueError(
                 "objective.teacher = null: must be the folder, or the name on the Hub, of an encoder with "
@@ -182,14 +175,6 @@ class OtherModelTarget(LayersTarget):
         real = view.tokens.real
         return model.teacher(
             given, view.tokens.values.shape[1], lambda in_front: model.targets(real, keep_layers, in_front)
-        )
-
-
-def refuse_utterance(objective: Any) -> None:
-    if objective.cls_loss_weight:
-        raise ValueError(
-            f"objective.cls_loss_weight = {objective.cls_loss_weight}: must be 0 with objective.target = "
-            f"{objective.target!r}, which has no targets of a whole sample."
         )
 
 
