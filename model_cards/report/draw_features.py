@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,10 +16,16 @@ from transformers import PreTrainedModel
 from ...finetune.probe.arguments import ProbeTask
 from ...finetune.probe.layers import ProbeLabels, probe_layers
 from ...pretraining.evaluation.plots import COLOURS, draw_layers, finish, legend_below
-from ...pretraining.evaluation.probe import batches_of, extract_features, extract_layers, untrained_encoder
+from ...pretraining.evaluation.probe import (
+    batches_of,
+    extract_features,
+    extract_layers,
+    hidden_layers,
+    untrained_encoder,
+)
 from ..command_line import MapMethod
 from .figures import ReportFigure, figure
-from .inputs import Example, Inputs, Labelled
+from .inputs import Example, Inputs, Labelled, Masked
 
 
 MAPPED = 600  # examples on a map
@@ -54,6 +61,23 @@ def feature_map(
         legend_below(axes, ncols=3, gap=0.02, handletextpad=0.2, columnspacing=0.8, markerscale=1.4)
     coloured = "coloured by label" if names else "not coloured, as no labelled set is configured"
     return figure(name, drawn, f"{axes_are}, {coloured}.", f"Map of the features, {coloured}. {axes_are}.", wide=True)
+
+
+def feature_colours(inputs: Inputs, example: Masked) -> np.ndarray:
+    """The last block's features of each part of an example, their three main directions as (parts, 3) uint8."""
+    encoder = inputs.encoder()
+    batch = {name: values.to(encoder.device) for name, values in example.batch.items()}
+    with torch.no_grad():
+        hidden, real = hidden_layers(encoder, batch)
+    features = hidden["last"][0][real[0]].float().cpu().numpy()
+    return (255 * shares(PCA(3).fit_transform(features))).astype(np.uint8)
+
+
+def shares(values: np.ndarray) -> np.ndarray:
+    """Each column from 0 to 1."""
+    low, high = values.min(0), values.max(0)
+    found: np.ndarray = (values - low) / np.maximum(high - low, 1e-12)
+    return found
 
 
 def _flattened(features: np.ndarray, method: MapMethod, seed: int) -> tuple[np.ndarray, str]:

@@ -20,12 +20,12 @@ class ImageDrawing:
 
     def masks(self, inputs: Inputs, example: Masked, name: str) -> list[ReportFigure]:
         pixels, repeat = _pixels(inputs, example)
-        found = [picture(f"{name}_whole", _enlarged(pixels, repeat), "what the teacher sees", "The whole image.")]
+        found = [picture(f"{name}_whole", enlarged(pixels, repeat), "what the teacher sees", "The whole image.")]
         rows, columns = inputs.modality.grid
         for number, masked in enumerate(example.masked):
             said = f"{masked.sum()} of {masked.size} patches hidden ({percent(masked.mean())})"
             hidden = over_pixels(masked.reshape(rows, columns), pixels.shape[:2])
-            shown = covered(_enlarged(pixels, repeat), _enlarged(hidden, repeat))
+            shown = covered(enlarged(pixels, repeat), enlarged(hidden, repeat))
             found.append(
                 picture(f"{name}_view{number + 1}", shown, example.view(number) + said, f"The same image, {said}.")
             )
@@ -34,15 +34,15 @@ class ImageDrawing:
     def attention(self, inputs: Inputs, example: Masked, maps: Sequence[np.ndarray], name: str) -> list[ReportFigure]:
         pixels, repeat = _pixels(inputs, example)
         grid = inputs.modality.grid
-        found = [picture(f"{name}_whole", _enlarged(pixels, repeat), "the image", "The image.")]
+        found = [picture(f"{name}_whole", enlarged(pixels, repeat), "the image", "The image.")]
         for block, called in blocks_to_show(len(maps)).items():
             share = received(maps[block])
-            shown = _enlarged(heated(pixels, share.reshape(grid)), repeat)
+            shown = enlarged(heated(pixels, share.reshape(grid)), repeat)
             caption = f"{called}: strongest patch {share.max():.1f} × the average"
             found.append(picture(f"{name}_block{block + 1}", shown, caption, f"Attention each patch gets, {called}."))
         centre = _centre_of_interest(pixels, grid)
         row = maps[-1][centre]
-        shown = _enlarged(heated(pixels, row.reshape(grid)), repeat)
+        shown = enlarged(heated(pixels, row.reshape(grid)), repeat)
         _frame(shown, centre, grid)
         caption = f"last block, from the framed patch: {percent(row.max())} on one patch"
         alt = "What the framed patch looks at in the last block."
@@ -57,7 +57,7 @@ def _pixels(inputs: Inputs, example: Masked) -> tuple[np.ndarray, int]:
     return np.broadcast_to(image, (*image.shape[:2], 3)), max(1, round(SIDE / max(image.shape[:2])))
 
 
-def _enlarged(pixels: np.ndarray, repeat: int) -> np.ndarray:
+def enlarged(pixels: np.ndarray, repeat: int) -> np.ndarray:
     return pixels.repeat(repeat, axis=0).repeat(repeat, axis=1)
 
 
@@ -67,9 +67,10 @@ def over_pixels(grid: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return grid[np.ix_(rows, columns)]
 
 
-def heated(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """The image in grey under the colours of attention (rows, columns), from none to the most."""
-    heat = over_pixels(attention / max(float(attention.max()), 1e-12), pixels.shape[:2])
+def heated(pixels: np.ndarray, attention: np.ndarray, most: float | None = None) -> np.ndarray:
+    """The image in grey under the colours of attention (rows, columns), from none to the `most`."""
+    highest = float(attention.max()) if most is None else most
+    heat = over_pixels(attention / max(highest, 1e-12), pixels.shape[:2])
     grey = pixels.mean(-1, keepdims=True)
     return (0.35 * grey + 0.65 * coloured(heat)).astype(np.uint8)
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-from sklearn.decomposition import PCA
 
 from ...modeling.point_groups import farthest_points, pick, squared_distances
+from .draw_features import feature_colours, shares
 from .figures import COVER, ReportFigure, blocks_to_show, coloured, percent, picture, received
 from .inputs import Inputs, Masked
 
@@ -34,7 +33,7 @@ class PointsDrawing:
 
     def masks(self, inputs: Inputs, example: Masked, name: str) -> list[ReportFigure]:
         points, groups, _ = _grouped(inputs, example)
-        depth = coloured(_shares(points @ TURN[2])[None], "viridis")[0]  # (points, 3)
+        depth = coloured(shares(points @ TURN[2])[None], "viridis")[0]  # (points, 3)
         found = [picture(f"{name}_whole", _drawn(points, depth), "what the teacher sees", "The whole cloud.")]
         for number, masked in enumerate(example.masked):
             said = f"{masked.sum()} of {masked.size} groups hidden ({percent(masked.mean())})"
@@ -45,9 +44,7 @@ class PointsDrawing:
 
     def attention(self, inputs: Inputs, example: Masked, maps: Sequence[np.ndarray], name: str) -> list[ReportFigure]:
         points, groups, centers = _grouped(inputs, example)
-        features = _features(inputs, example)  # (groups, dim)
-        main = _shares(PCA(3).fit_transform(features))
-        rgb = (255 * main).astype(np.uint8)[groups]
+        rgb = feature_colours(inputs, example)[groups]
         caption = "features of the last block: their three main directions as red, green and blue"
         found = [
             picture(f"{name}_features", _drawn(points, rgb), caption, "The cloud in the colours of its features.")
@@ -71,21 +68,6 @@ def _grouped(inputs: Inputs, example: Masked) -> tuple[np.ndarray, np.ndarray, n
     centers = pick(points, farthest_points(points, inputs.modality.groups, example.batch.get("start")))
     groups = squared_distances(points, centers).argmin(-1)
     return points[0].numpy(), groups[0].numpy(), centers[0].numpy()
-
-
-def _features(inputs: Inputs, example: Masked) -> np.ndarray:
-    encoder = inputs.encoder()
-    batch = {name: values.to(encoder.device) for name, values in example.batch.items()}
-    with torch.no_grad():
-        features: np.ndarray = encoder(**batch).last_hidden_state[0].float().cpu().numpy()
-    return features
-
-
-def _shares(values: np.ndarray) -> np.ndarray:
-    """Each column from 0 to 1."""
-    low, high = values.min(0), values.max(0)
-    shares: np.ndarray = (values - low) / np.maximum(high - low, 1e-12)
-    return shares
 
 
 def _heat(shares: np.ndarray) -> np.ndarray:

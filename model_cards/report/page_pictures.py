@@ -18,6 +18,7 @@ from ...pretraining.modalities.points import PointsData
 from ...pretraining.modalities.skeleton_video import SkeletonVideoData
 from ...pretraining.modalities.spectrogram import SpectrogramData
 from ...pretraining.modalities.text import TextData
+from ...pretraining.modalities.volume import VolumeData
 from ..command_line import MapMethod
 from ..folder import Folder
 from .draw_audio import AudioDrawing
@@ -27,6 +28,7 @@ from .draw_points import PointsDrawing
 from .draw_spectrogram import SpectrogramDrawing
 from .draw_streams import StreamsDrawing, frames_of, joints_of, sound_of
 from .draw_text import TextDrawing
+from .draw_volume import VolumeDrawing
 from .figures import Drawing, Group
 from .inputs import Inputs, Labelled, Masked
 from .page import Column, Section, Table
@@ -48,6 +50,7 @@ DRAWINGS: Registry[Drawing] = Registry(
         SkeletonVideoData: StreamsDrawing({"video": frames_of, "skeleton": joints_of}),
         TextData: TextDrawing(),
         PointsData: PointsDrawing(),
+        VolumeData: VolumeDrawing(),
     },
 )
 
