@@ -15,15 +15,13 @@ from transformers import PreTrainedModel
 from data2vec import modeling
 from data2vec.modeling.gather import count_masks
 from tests.modeling import test_data2vec as data2vec1
-from tests.modeling import tiny_data2vec2, tiny_joint, tiny_medcoss, tiny_point2vec, tiny_streams
+from tests.modeling import tiny_data2vec2, tiny_joint, tiny_medcoss, tiny_point2vec, tiny_streams, tiny_universal
 
 
 FAMILY_1 = {model_class: kind for kind, (model_class, _, _) in data2vec1.KINDS.items()}
-KINDS: dict[Any, str] = (
-    FAMILY_1 | tiny_data2vec2.MODELS | tiny_point2vec.MODELS | tiny_streams.MODELS | tiny_joint.MODELS
-)
-KINDS |= tiny_medcoss.MODELS
-TINY = {kind: module for module in (tiny_point2vec, tiny_streams, tiny_joint, tiny_medcoss) for kind in module.CONFIGS}
+MODULES: tuple[Any, ...] = (tiny_data2vec2, tiny_point2vec, tiny_streams, tiny_joint, tiny_medcoss, tiny_universal)
+TINY = {model_class: module for module in MODULES for model_class in module.MODELS}
+KINDS: dict[Any, str] = FAMILY_1 | {model_class: module.MODELS[model_class] for model_class, module in TINY.items()}
 PRETRAINING = [model_class for model_class in KINDS if "ForPreTraining" in model_class.__name__]
 UNPADDED = ("vision", "scan", "volume")
 QUIET = {
@@ -40,16 +38,15 @@ def config_of(model_class: Any, **fields: Any) -> Any:
     kind = KINDS[model_class]
     if model_class in FAMILY_1:
         return data2vec1.KINDS[kind][2](**fields)
-    if kind in TINY:
-        return TINY[kind].CONFIGS[kind](**fields)
-    return tiny_data2vec2.config_of(model_class, **fields)
+    module = TINY[model_class]
+    return module.config_of(model_class, **fields) if hasattr(module, "config_of") else module.CONFIGS[kind](**fields)
 
 
 def inputs_of(model_class: Any, rows: int = 3) -> dict[str, Tensor]:
     kind = KINDS[model_class]
     if model_class in FAMILY_1:
         return data2vec1.inputs(kind, rows)
-    return TINY.get(kind, tiny_data2vec2).inputs(kind)
+    return TINY[model_class].inputs(kind)
 
 
 def build(model_class: Any, **fields: Any) -> Any:
