@@ -15,7 +15,7 @@ ACCELERATE := $(BIN)/accelerate
 # One process, on the GPU where there is one. Said in full, or accelerate warns about each default it picks.
 LAUNCH := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-MODALITIES := vision text audio points joint
+MODALITIES := vision text audio points joint stages
 ifeq ($(filter $(MODALITY),$(MODALITIES)),)
 $(error MODALITY=$(MODALITY) is not one of: $(MODALITIES). Say e.g. `make demo MODALITY=text`)
 endif
@@ -26,7 +26,7 @@ endif
 help:
 	@echo "make demo                 pretrain on data that needs no download, then say what was learned (vision)"
 	@echo "make demo MODALITY=text   the same on text; MODALITY=audio: on synthesised speech; points: on solids"
-	@echo "make demo MODALITY=joint  digits, letters and solids on one trunk"
+	@echo "make demo MODALITY=joint  digits, letters and solids on one trunk; MODALITY=stages: one after the other"
 	@echo "make demo ARGS='--field value'   override single fields of the recipe"
 	@echo "make install              set up $(VENV), which the other targets do when needed"
 	@echo "make lm                   what decoding speech with an n-gram language model needs; compiles KenLM"

@@ -300,7 +300,7 @@ def test_commands_of_the_page_are_targets(page: str) -> None:
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("modality", ["vision", "text", "audio", "points", "joint"])
+@pytest.mark.parametrize("modality", ["vision", "text", "audio", "points", "joint", "stages"])
 def test_demo_launches_its_recipe(modality: str) -> None:
     recipe = f"pretraining/recipes/demo_{modality}.yaml"
     default = [] if modality == "vision" else [f"MODALITY={modality}"]

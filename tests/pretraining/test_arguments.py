@@ -43,8 +43,7 @@ CLASSES = {
 }
 SETS = {"audioset": "audio", "streams": "sv"}  # recipes by the name of their data -> modality
 BASES = [name.replace("_v2", "") + "_base" + "_v2" * name.endswith("_v2") for name in CLASSES]
-CLASSES["medcoss"] = JointForPreTraining
-CLASSES["joint"] = JointForPreTraining  # whose defaults are those of its modalities
+CLASSES |= dict.fromkeys(("joint", "medcoss", "stages"), JointForPreTraining)  # with its modalities' defaults
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 

@@ -21,11 +21,9 @@ from data2vec.pretraining.buffer import PROVENANCE
 from data2vec.pretraining.stage_arguments import StagesArguments
 from data2vec.pretraining.stages import BUFFERS, SUMMARY, stages_of
 from data2vec.tests.modeling.tiny_medcoss import volume_config
-from data2vec.tests.pretraining.tiny_runs import joint_recipe, write_sources
+from data2vec.tests.pretraining.tiny_runs import staged_recipe as recipe
+from data2vec.tests.pretraining.tiny_runs import write_sources
 from tests.code_blocks import ROOT, blocks_of, run_block
-
-
-ORDER = ["text", "vision"]
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +31,6 @@ def sources(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sources") / "sources"
     write_sources(folder)
     return folder
-
-
-def recipe(sources: Path, output: Path, **section: Any) -> dict[str, Any]:
-    """Letters, then images; 4 updates each, a checkpoint after every second."""
-    made = joint_recipe(sources, output)
-    made["modalities"] = {name: made["modalities"][name] for name in ORDER}
-    made["modalities"]["text"].pop("weight")
-    made["modalities"]["vision"]["data"]["probe"] = {"path": "builtin:digits"}
-    made["training"] |= {"max_steps": 4, "logging_steps": 1, "probe_steps": 4}
-    made["objective"]["ema_anneal_steps"] = 4
-    return made | {"stages": {"order": ORDER, "buffer": 0.3, "clusters": 0.05, **section}}
 
 
 def command(made: dict[str, Any], path: Path) -> int:
@@ -202,6 +189,22 @@ def test_reports_then_volumes(tmp_path):
     assert kept["examples"] == 12 and kept["kept"] == len(kept["rows"]) <= 6
     encoder = JointModel.from_pretrained(tmp_path / "run" / "2_text", modality="ct")
     assert encoder(torch.randn(1, 1, 4, 9, 10)).last_hidden_state.shape == (1, 13, 24)
+
+
+@pytest.mark.slow  # three stages, and what of the letters is kept
+def test_the_demo_ends_with_a_model_of_all(tmp_path):
+    """Shortened, on less of its own data."""
+    words = ["--training.output_dir", str(tmp_path / "run"), "--training.use_cpu", "true", "--report_to", "none"]
+    steps = {"max_steps": 2, "probe_steps": 2, "warmup_steps": 0}
+    words += ["--stages.training", json.dumps(dict.fromkeys(("text", "image", "points"), steps))]
+    words += ["--objective.ema_anneal_steps", "2", "--modalities.text.data.sources"]
+    words += ["[{path: builtin:python-docs, split: validation}]", "--modalities.text.data.probe", "null"]
+    assert run.main(["demo_stages.yaml", *words]) == 0
+    summary = json.loads((tmp_path / "run" / SUMMARY).read_text())
+    assert list(summary["knn_after"]) == ["text", "image", "points"]
+    assert list(summary["forgotten"]) == ["image", "points"]  # the letters' probe is half a minute
+    for modality in ("text", "image", "points"):
+        JointModel.from_pretrained(tmp_path / "run" / "3_points", modality=modality)
 
 
 def test_the_code_of_the_page_runs(tmp_path):

@@ -157,6 +157,17 @@ def joint_recipe(sources: Path, output: Path, **fields: Any) -> dict[str, Any]:
     return {"model": model, "objective": schedule, "modalities": modalities, "training": training}
 
 
+def staged_recipe(sources: Path, output: Path, **section: Any) -> dict[str, Any]:
+    """Letters, then images; 4 updates each, a checkpoint after every second. `section` holds fields of `stages`."""
+    made = joint_recipe(sources, output)
+    made["modalities"] = {name: made["modalities"][name] for name in ("text", "vision")}
+    made["modalities"]["text"].pop("weight")
+    made["modalities"]["vision"]["data"]["probe"] = {"path": "builtin:digits"}
+    made["training"] |= {"max_steps": 4, "logging_steps": 1, "probe_steps": 4}
+    made["objective"]["ema_anneal_steps"] = 4
+    return made | {"stages": {"order": ["text", "vision"], "buffer": 0.3, "clusters": 0.05, **section}}
+
+
 def write_recipe(folder: Path, name: str, system: str, sources: Path, **fields: Any) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(recipe(system, sources, folder / name, **fields)), encoding="utf-8")

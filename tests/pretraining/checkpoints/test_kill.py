@@ -8,11 +8,14 @@ import shutil
 import signal
 
 import pytest
+import yaml
 
+from data2vec.pretraining.buffer import PROVENANCE
 from data2vec.pretraining.checkpoints.storage import damage
 from data2vec.pretraining.console.help import EXIT_PREEMPTED, EXIT_REFUSED, EXIT_STORAGE
+from data2vec.pretraining.stages import BUFFERS, SUMMARY
 from data2vec.tests.pretraining.kill_matrix import WAYS, differences, finish, logged, matrix, start
-from data2vec.tests.pretraining.tiny_runs import JOINT, MODELS, write_recipe, write_sources
+from data2vec.tests.pretraining.tiny_runs import JOINT, MODELS, staged_recipe, write_recipe, write_sources
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,26 @@ def test_a_joint_run_on_two_processes_is_killed(tmp_path, sources):
     logs = logged(tmp_path / "other")
     losses = {name for log in logs for name in log if name.endswith("/loss")}
     assert losses == {"vision/loss", "text/loss", "audio/loss"}
+
+
+@pytest.mark.slow  # three runs of two stages
+def test_stages_on_two_processes_are_killed(tmp_path, sources):
+    """In the second stage, which reads what the first one's process chose."""
+    launch, fields = how("2 processes, accumulation 2")
+    paths = [tmp_path / f"{name}.yaml" for name in ("one", "other")]
+    for path in paths:
+        made = staged_recipe(sources, path.with_suffix(""))
+        made["training"] |= fields
+        path.write_text(yaml.safe_dump(made))
+    finish(paths[0], **launch)
+    assert start(paths[1], **launch, signal_at=(4, 4, signal.SIGKILL)).wait() == -signal.SIGKILL
+    assert not (tmp_path / "other" / SUMMARY).exists()
+    finish(paths[1], **launch)
+    for stage in ("1_text", "2_vision"):
+        assert not differences(tmp_path / "one" / stage, tmp_path / "other" / stage)
+    for place in (SUMMARY, f"{BUFFERS}/text/{PROVENANCE}"):
+        one, other = ((tmp_path / name / place).read_text().replace(f"/{name}/", "") for name in ("one", "other"))
+        assert one == other
 
 
 def test_one_of_two_processes_is_told_to_stop(tmp_path, sources, undisturbed):
