@@ -98,6 +98,7 @@ PRETRAINING: dict[str, list[Any]] = {
     "data.max_bad_share": [NAN],
     "training.guard_patience": [-1],
     "training.guard_start_step": [-1],
+    "training.on_collapse": ["never", None],
     "training.probe_steps": [-1],
     "training.max_nonfinite_steps": [0, -1],
 }

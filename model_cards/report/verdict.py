@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ...pretraining.evaluation.panels import series
 from ...pretraining.evaluation.report_text import HEALTH
-from ...pretraining.monitoring.callbacks import REMEDIES, SHARES, CollapseGuard
+from ...pretraining.monitoring.callbacks import LOST, REMEDIES, SHARES, CollapseGuard
 from ..folder import Folder, Log
 
 
@@ -91,12 +91,10 @@ def _found(state: State, below: list[str], logged: Mapping[str, Any]) -> str:
 def _doubts(logged: Mapping[str, list[tuple[int, float]]]) -> list[str]:
     """What is above the guard's limits and still deserves a look."""
     doubts = []
-    rank = logged.get("effective_rank", [])
-    if len(rank) > 1 and rank[-1][1] < SHARES["effective_rank"] * rank[0][1]:
-        doubts.append(
-            f"The effective rank fell from {rank[0][1]:.3g} to {rank[-1][1]:.3g}: the targets use fewer directions "
-            "than half of those at the start."
-        )
+    for name, share in SHARES.items():
+        values = [value for _, value in logged.get(name, [])]
+        if values and values[-1] < share * values[0]:
+            doubts.append(f"The {HEALTH[name]} fell from {values[0]:.3g} to {values[-1]:.3g}. {LOST[name]}.")
     if "prediction_std" in logged and "target_std" in logged:
         predictions, targets = logged["prediction_std"][-1][1], logged["target_std"][-1][1]
         if predictions < PREDICTIONS_OF_TARGETS * targets:

@@ -54,9 +54,23 @@ PANELS = {
         from_zero=True,
     ),
     "effective_rank": Panel(
-        "Effective rank of the targets",
-        {"effective_rank": "directions in use"},
-        "How many directions of the model's width the targets use. It must not fall towards 1.",
+        "Effective rank",
+        {"effective_rank": "targets", "prediction_rank": "predictions", "embedding_rank": "embeddings"},
+        "How many directions of the model's width are in use. Neither may fall towards 1; the predictions' falls at "
+        "first, and rises again.",
+        short="Rank",
+        from_zero=True,
+    ),
+    "embedding": Panel(
+        "What the local encoder makes of the input",
+        {
+            "embedding_share": "share that varies",
+            "embedding_std": "spread",
+            "embedding_position_std": "spread across samples",
+        },
+        "Before positions are added; in text, with them. If the share falls towards 0, every input is read alike, "
+        "whatever the targets' spread.",
+        short="Embeddings",
         from_zero=True,
     ),
     "probe": Panel(

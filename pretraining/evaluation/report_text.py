@@ -20,6 +20,8 @@ HEALTH = {
     "prediction_std": "spread of predictions",
     "position_std": "spread of targets across samples",
     "effective_rank": "effective rank of targets",
+    "prediction_rank": "effective rank of predictions",
+    "embedding_share": "share of the embeddings that varies",
     "utterance_target_std": "spread of utterance targets",
     "utterance_prediction_std": "spread of utterance predictions",
 }

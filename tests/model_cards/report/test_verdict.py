@@ -6,7 +6,9 @@ from data2vec.model_cards.report.verdict import verdict
 
 
 HEALTHY = {"loss": 2.0, "target_std": 0.9, "prediction_std": 0.5, "position_std": 0.7, "effective_rank": 40.0}
+HEALTHY |= {"prediction_rank": 20.0, "embedding_share": 0.9}
 START = {"loss": 4.0, "target_std": 0.8, "prediction_std": 0.1, "position_std": 0.6, "effective_rank": 44.0}
+START |= {"prediction_rank": 30.0, "embedding_share": 0.9}
 
 
 def of(last, **health):
@@ -36,7 +38,9 @@ def test_a_collapse_names_its_number_and_the_remedies(last, word):
 @pytest.mark.parametrize(
     ("last", "word"),
     [
-        ({"effective_rank": 15.0}, "effective rank fell from 44 to 15"),
+        ({"effective_rank": 15.0}, "effective rank of targets fell from 44 to 15. The targets use ever fewer"),
+        ({"prediction_rank": 3.0}, "effective rank of predictions fell from 30 to 3. The student"),
+        ({"embedding_share": 0.01}, "share of the embeddings that varies fell from 0.9 to 0.01. The local encoder"),
         ({"prediction_std": 0.05}, "still predicts nearly the mean"),
         ({"prediction_std": 0.005}, "prediction_std = 0.0050 is below 0.01"),
         ({"loss": 4.5}, "The loss did not fall"),

@@ -129,6 +129,27 @@ class TestRefusals:
         own.write_text(json.dumps({precision: {"enabled": "auto"}, "zero_optimization": {"stage": 2}}))
         check_launch(args, said | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(own)})
 
+    @pytest.mark.parametrize(
+        ("how", "settings", "said", "refused"),
+        [
+            ("lower_rate", {"guard_patience": 0}, {}, "guard_patience = 0: must be 1 or more"),
+            ("lower_rate", {"lr_scheduler_type": "reduce_lr_on_plateau"}, {}, "which sets its own rate"),
+            ("lower_rate", {}, {"ACCELERATE_USE_DEEPSPEED": "true"}, "must be 'stop' with DeepSpeed"),
+            ("restart_from_checkpoint", {}, {"ACCELERATE_USE_FSDP": "true"}, "must be 'lower_rate' or 'stop' with F"),
+            ("lower_rate", {}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, None),
+            ("restart_from_checkpoint", {}, {}, None),
+            ("stop", {"guard_patience": 0}, {"ACCELERATE_USE_DEEPSPEED": "true"}, None),
+        ],
+    )
+    def test_a_rescue_that_could_not_be(self, how, settings, said, refused):
+        how = {"on_collapse": how, "guard_patience": 3, "lr_scheduler_type": "cosine", "use_cpu": False} | settings
+        args = arguments(DistributedType.MULTI_GPU, world_size=2, **how)
+        if refused is None:
+            check_launch(args, {"WORLD_SIZE": "2"} | said)
+            return
+        with pytest.raises(ValueError, match=refused):
+            check_launch(args, {"WORLD_SIZE": "2"} | said)
+
     def test_what_is_fine(self):
         check_launch(arguments(), {})
         check_launch(arguments(DistributedType.MULTI_CPU, world_size=2), {"WORLD_SIZE": "2"})
