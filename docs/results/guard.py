@@ -160,7 +160,7 @@ def guard_alarms(run: dict[str, Any]) -> dict[str, int]:
     rows = [dict(zip(run["log"], values, strict=True)) for values in zip(*run["log"].values(), strict=True)]
     found: dict[str, int] = {}
     for count, row in enumerate(rows, start=1):
-        for name in CollapseGuard().lost(rows[:count], PATIENCE):
+        for name in CollapseGuard().lost(rows[:count], PATIENCE, SHARES):
             found.setdefault(name, int(row["step"]))
     return found
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from comparisons import MEASURES, TOKENS, comparisons, last, row_title, spread, summary
 
-from data2vec.pretraining.monitoring.callbacks import CollapseGuard
+from data2vec.pretraining.monitoring.callbacks import SHARES, CollapseGuard
 
 
 BLOCK = re.compile(r"(<!-- (?P<what>decided|undecided|claim \w+|numbers of \w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -154,7 +154,7 @@ def guard_stop(log: dict[str, list[float]], **settings: Any) -> int | None:
 def guard_warning(log: dict[str, list[float]]) -> int | None:
     """The update at which the trainer's guard warns that the targets have lost their rank."""
     guard, rows = CollapseGuard(), [{"effective_rank": rank} for rank in log["effective_rank"]]
-    steps = [step for row, step in enumerate(log["step"]) if guard.lost(rows[: row + 1], guard.patience)]
+    steps = [step for row, step in enumerate(log["step"]) if guard.lost(rows[: row + 1], guard.patience, SHARES)]
     return int(steps[0]) if steps else None
 
 

@@ -17,6 +17,7 @@ from transformers import (
 
 from data2vec.modeling import Data2VecVisionConfig, Data2VecVisionForPreTraining, ObjectiveConfig
 from data2vec.pretraining.modalities.build import build_data, modality_of
+from data2vec.pretraining.monitoring import callbacks
 from data2vec.pretraining.monitoring.callbacks import CollapseGuard, DivergenceGuard
 from data2vec.pretraining.monitoring.non_finite import EXAMPLES
 from data2vec.pretraining.trainer import Data2VecTrainer, PretrainingArguments
@@ -237,8 +238,9 @@ class TestCollapse:
         assert len(found) == 1 and "position_std" in found[0]
 
     @pytest.mark.parametrize("how", ["lower_rate", "restart_from_checkpoint"])
-    def test_a_run_that_loses_rank_is_rescued_and_continued_as_if_never_stopped(self, tmp_path, how):
+    def test_a_run_that_loses_rank_is_rescued_and_continued_as_if_never_stopped(self, tmp_path, monkeypatch, how):
         """A rate a hundred times too high; the rank of the targets halves within 30 updates."""
+        monkeypatch.setitem(callbacks.RESCUED_SHARES, "effective_rank", 0.5)
         settings = {
             "learning_rate": 0.1, "warmup_steps": 80, "max_steps": 40, "logging_steps": 5, "save_steps": 10,
             "guard_patience": 2, "on_collapse": how,
@@ -290,7 +292,7 @@ class TestCollapse:
             state.log_history.append(logs | {"step": step})
             guard.on_log(TrainingArguments(tmp_path), state, control, logs)
             assert bool(said) == (step >= 5)  # 19 and 18 are the first two in a row below 20
-        assert len(said) == 1 and "effective_rank = 18.0, at first 40.0" in said[0] and "learning_rate" in said[0]
+        assert len(said) == 1 and "effective_rank = 18, at first 40" in said[0] and "learning_rate" in said[0]
         assert not control.should_training_stop and guard.explanation is None
 
     def test_utterances_alone_are_judged_by_theirs(self):
