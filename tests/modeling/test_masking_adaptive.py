@@ -144,3 +144,16 @@ def test_what_cannot_be_chosen_is_refused():
     stock.objective = {"masking": masking, "top_k_layers": 2}
     with pytest.raises(ValueError, match="does not choose its masks"):
         Data2VecVisionForPreTraining(stock)
+
+
+@pytest.mark.slow  # half a minute each
+@pytest.mark.parametrize("method", ["attention", "error"])
+def test_torch_compile_traces_a_choice_as_one_graph(method):
+    """Also where the attention is computed, of which a user would be warned."""
+    model = adaptive(Data2Vec2VisionForPreTraining, method)
+    batch = inputs("vision") | candidates_for(model, False)[0]
+    exact = model(**batch)
+    torch._dynamo.reset()
+    found = torch.compile(model, backend="aot_eager", fullgraph=True)(**batch)
+    assert torch.equal(found.masked, exact.masked)
+    same(found.loss, exact.loss)
