@@ -1,10 +1,8 @@
 """finetune/run_glue.py as a user runs it: GLUE tasks, own tables, sweeps; what it leaves opens in a pipeline."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -18,6 +16,7 @@ from data2vec.finetune.run_glue import main
 from data2vec.finetune.text.glue_tasks import GLUE
 from tests.finetune.encoders import FAMILIES, encoder_folder
 from tests.finetune.texts import BAD, GOOD, glue_folder, text
+from tests.warm import warm_python
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -117,9 +116,8 @@ def test_the_folders_open_without_this_package(sst2, tmp_path):
         "    model = pipeline('text-classification', model=folder, device='cpu', trust_remote_code=trust)\n"
         "    print(model('the and of good to')[0]['label'])\n"
     )
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path)}
-    command = [sys.executable, "-c", code, str(sst2["v1"]), str(sst2["v2"])]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    command = [warm_python(), "-c", code, str(sst2["v1"]), str(sst2["v2"])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.split() == ["positive", "positive"], done.stderr[-2000:]
 
 

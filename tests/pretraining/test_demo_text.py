@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +24,12 @@ SPLITS = ("train", "validation", "test")
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
+    """A cache of its own, with the prose that other tests need too."""
+    load_builtin("python-docs")
+    folder = tmp_path_factory.mktemp("cache")
+    for prose in Path(os.environ["DATA2VEC_CACHE"]).glob("python-docs-[0-9]*"):
+        shutil.copytree(prose, folder / prose.name)
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
         patch.setenv("DATA2VEC_CACHE", str(folder))
         yield folder
 

@@ -55,7 +55,7 @@ def test_fsdp2_checkpoints_are_shards_that_a_command_makes_a_model_of(fsdp2, tmp
     for step in (3, 6):
         names = {path.name for path in (run / f"checkpoint-{step}").iterdir()}
         assert {"config.json", "pytorch_model_fsdp_0", "optimizer_0"} <= names and "model.safetensors" not in names
-    script = [sys.executable, "-m", "data2vec.pretraining.consolidate", str(run / "checkpoint-6")]
+    script = [warm_python(), "-m", "data2vec.pretraining.consolidate", str(run / "checkpoint-6")]
     done = subprocess.run([*script, str(tmp_path / "out")], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "pretraining/model.safetensors"):
