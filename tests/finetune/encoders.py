@@ -74,7 +74,7 @@ def encoder_folder(folder: Path, modality: str, family: str, **config_fields: An
     config = CONFIGS[modality, family]()
     for name, value in config_fields.items():
         setattr(config, name, value)
-    small = {"top_k_layers": 2}
+    small = {"top_k_layers": min(2, config.num_hidden_layers)}
     if family == "v2" and modality != "points":
         small |= {"views": 2, "decoder": {"dim": 16, "layers": 2, "kernel": 3, "groups": 4}}
     objective = PRETRAINING[modality, family].default_objective

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from data2vec.model_cards.folder import open_folder, read_log_file, with_log_file
+from data2vec.model_cards.report import command, page_facts
 from data2vec.model_cards.report.command import main, pictures_folder, write_page
 from data2vec.model_cards.report.inputs import FIRST, Inputs
 from data2vec.pretraining import run
@@ -78,8 +79,17 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(runs):
-    found = {system: write_page([runs / system], runs / "pages" / f"{system}.html") for system in MODELS}
-    found["two"] = write_page([runs / "vision-1", runs / "vision-2"], runs / "pages" / "two.html")
+    """The page of every system, and one of two runs. Curves, and pictures put together, are drawn of vision alone."""
+    shown = {system: [runs / system] for system in MODELS} | {"two": [runs / "vision-1", runs / "vision-2"]}
+    found = {name: runs / "pages" / f"{name}.html" for name in shown}
+    for name in ("vision-1", "two"):
+        write_page(shown[name], found[name])
+    curves = page_facts.curves({"vision-1": open_folder(runs / "vision-1")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_facts, "curves", lambda folders: curves)
+        patch.setattr(command, "contact_sheet", lambda groups: groups[0].figures[0].png)
+        for name in shown.keys() - {"vision-1", "two"}:
+            write_page(shown[name], found[name])
     return found
 
 
