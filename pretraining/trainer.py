@@ -106,6 +106,8 @@ class Data2VecTrainer(UpdateTrainer):
         while self.rescue is not None and self.rescue.restarting and not (self.preempted or self.diverged):
             for sums in (self._seen, *self._losses.values()):
                 sums.zero_()
+            for guard in self.guards.values():
+                guard.reset()
             output = super().train(find_checkpoint(self.args), **kwargs)
         return output
 

@@ -6,7 +6,7 @@ A representation collapses in more than one way, so more than one number is watc
 - `position_std`: spread of targets across samples at the same position; near zero when targets depend on the position
   only, which the first two do not notice;
 - `effective_rank`, `prediction_rank`: how many directions the targets and the predictions use; they fall when only
-  some channels collapse, the student's first;
+  some channels collapse, the student's first, which also falls until the student has begun to learn;
 - `embedding_std`, `embedding_position_std`, `embedding_rank`: the same three of what the local encoder, or the
   embedding, makes of the input, which student and teacher read; `embedding_share` is how much of its size varies, near
   zero when it says the same of every input. The targets may spread all the same, by what is added for the position

@@ -25,7 +25,7 @@ RUNS = [
     run("healthy", "as it is", 60.0, effective_rank=[10.0, 9.0, 7.0, 8.0, 6.5, 9.0, 9.0]),
     run("healthy", "as it is", 60.0, seed=1, effective_rank=[10.0, 9.0, 6.0, 6.2, 6.1, 9.0, 9.0]),
     run("healthy", "half the rate", 47.0, seed=1),  # measurably worse than untrained: neither
-    run("wreck", "rate x 10", 40.0, prediction_rank=FALLEN),
+    run("wreck", "rate x 10", 40.0, embedding_share=FALLEN),
     run("wreck", "tau 0", 48.5),  # not measurably worse than untrained: healthy
     run("rescued", "rate x 10, lower_rate", 55.0),
     run("rescued", "rate x 10, restart_from_checkpoint", 45.0),
@@ -40,9 +40,9 @@ def test_who_is_healthy_and_who_is_wrecked():
 
 
 def test_a_signal_alarms_at_the_third_log_in_a_row():
-    assert guard.alarm(RUNS[3], "prediction_rank", 0.2) == 60
+    assert guard.alarm(RUNS[3], "embedding_share", 0.2) == 60
     assert guard.alarm(RUNS[3], "effective_rank", 0.2) is None
-    assert guard.guard_alarms(RUNS[3]) == {"prediction_rank": 60}
+    assert guard.guard_alarms(RUNS[3]) == {"embedding_share": 60}
     values = RUNS[1]["log"]["effective_rank"]
     naive = [max(values[i - 2 : i + 1]) / values[0] for i in range(3, 7)]
     assert guard.level(RUNS[1], "effective_rank")[3:] == pytest.approx(naive)

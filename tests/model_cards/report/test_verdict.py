@@ -39,7 +39,6 @@ def test_a_collapse_names_its_number_and_the_remedies(last, word):
     ("last", "word"),
     [
         ({"effective_rank": 15.0}, "effective rank of targets fell from 44 to 15. The targets use ever fewer"),
-        ({"prediction_rank": 3.0}, "effective rank of predictions fell from 30 to 3. The student"),
         ({"embedding_share": 0.01}, "share of the embeddings that varies fell from 0.9 to 0.01. The local encoder"),
         ({"prediction_std": 0.05}, "still predicts nearly the mean"),
         ({"prediction_std": 0.005}, "prediction_std = 0.0050 is below 0.01"),
