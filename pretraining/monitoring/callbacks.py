@@ -114,9 +114,12 @@ class CollapseGuard(TrainerCallback):
             self._watch_utterances(state, logs.get("utterance_target_std", math.nan))
         if "target_std" not in logs:
             return
-        found = self.findings(logs) if state.global_step >= self.start_step else []
+        judged = state.global_step >= self.start_step
+        found = self.findings(logs) if judged else []
         if self.rescue is None:
             self._warn_of_lost(state)
+            if not judged:
+                return
         else:
             found += self.lost(state.log_history, 1, RESCUED_SHARES).values()
         if not found:
