@@ -1,6 +1,7 @@
 """Volumes, slice by slice: hidden patches, features as colours, and where the encoder looks."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -28,9 +29,7 @@ class VolumeDrawing:
         for number, masked in enumerate(example.masked):
             said = f"{masked.sum()} of {masked.size} patches hidden ({percent(masked.mean())})"
             patches = masked.reshape(inputs.modality.grid)
-            shown = _sheet(
-                inputs, example, lambda pixels, at, of=patches: covered(pixels, over_pixels(of[at], pixels.shape[:2]))
-            )
+            shown = _sheet(inputs, example, partial(_covered, patches))
             found.append(
                 picture(f"{name}_view{number + 1}", shown, example.view(number) + said, f"The same slices, {said}.")
             )
@@ -45,7 +44,7 @@ class VolumeDrawing:
         for block, called in blocks_to_show(len(maps)).items():
             share = received(maps[block])
             most, patches = share.max(), share.reshape(grid)
-            shown = _sheet(inputs, example, lambda pixels, at, of=patches, most=most: heated(pixels, of[at], most))
+            shown = _sheet(inputs, example, partial(_heated, patches, most))
             caption = f"{called}: strongest patch {most:.1f} × the average"
             found.append(picture(f"{name}_block{block + 1}", shown, caption, f"Attention each patch gets, {called}."))
         return found
@@ -84,6 +83,14 @@ def _sheet(inputs: Inputs, example: Masked, draw: Callable[[np.ndarray, int], np
         top, left = number // across * (height + GAP), number % across * (width + GAP)
         sheet[top : top + height, left : left + width] = pixels
     return sheet
+
+
+def _covered(patches: np.ndarray, pixels: np.ndarray, at: int) -> np.ndarray:
+    return covered(pixels, over_pixels(patches[at], pixels.shape[:2]))
+
+
+def _heated(patches: np.ndarray, most: float, pixels: np.ndarray, at: int) -> np.ndarray:
+    return heated(pixels, patches[at], most)
 
 
 def _tinted(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:

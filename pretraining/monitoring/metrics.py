@@ -110,6 +110,7 @@ class HealthMeter:
     masked: list[Tensor] = field(default_factory=list)  # (masked, maskable) positions
 
     def update(self, output: Data2VecForPreTrainingOutput) -> None:
+        assert output.tokens is not None  # as every model of this package returns it
         real, embedded = output.real, output.tokens.values
         rows = {"target": output.targets, "prediction": output.predictions}
         if output.cls_targets is not None and output.cls_predictions is not None:
