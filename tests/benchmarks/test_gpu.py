@@ -26,7 +26,7 @@ def test_arms_are_timed_and_a_failed_one_is_written(tmp_path: Path, script: Any)
 
 
 def test_what_has_no_number_in_time_is_written_as_such(tmp_path: Path, script: Any) -> None:
-    words = ["--size", "tiny", "--minutes", "0.02", "--json", str(tmp_path / "gpu.json"), "--arms", "data2vec"]
+    words = ["--size", "tiny", "--minutes", "0", "--json", str(tmp_path / "gpu.json"), "--arms", "data2vec"]
     ended = script("gpu.py", "--system", "text_v1", *words)
     assert ended.returncode == 0, ended.stderr
     [row] = json.loads((tmp_path / "gpu.json").read_text())["results"]

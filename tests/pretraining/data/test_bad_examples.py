@@ -21,7 +21,7 @@ from data2vec.pretraining.modalities.build import build_data, modality_of
 from data2vec.pretraining.modalities.image import open_image
 from data2vec.pretraining.modalities.sound_files import read_crop
 from data2vec.tests.pretraining.damaged_files import KINDS, by_problem, words, write_files
-from data2vec.tests.pretraining.data.test_build import AUDIO, TEXT, VISION
+from data2vec.tests.pretraining.modalities.test_build import AUDIO, TEXT, VISION
 
 
 DAMAGED, GOOD = 307, 53
