@@ -178,7 +178,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "site" / "reference" / "modeling.html").read_text(encoding="utf-8")
     assert "data2vec.modeling.targets.normalize" in page and "top_k_layers" in page
-    assert (tmp_path / "site" / "repository" / "pretraining" / "data" / "build.py.html").is_file(), (
+    assert (tmp_path / "site" / "repository" / "pretraining" / "modalities" / "build.py.html").is_file(), (
         "linked sources are in it"
     )
     external = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(https?://[^"]+)"', page)
