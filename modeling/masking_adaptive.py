@@ -30,25 +30,20 @@ class Evidence(NamedTuple):
 @strict
 @dataclass(kw_only=True)
 class AdaptiveMasking(Masking):
-    """Of `candidates` masks that `of` draws for a view, the one that hides the highest scores, or the lowest.
+    """Of `candidates` masks that `of` draws for a view, the one that hides the highest scores.
 
     Args:
         of: a masking that hides an exact number of a row's tokens: `block`, `random` or `neighbours`.
         candidates: masks to choose from, 2 or more.
-        lowest: hide the lowest scores.
-        anneal_steps: the choice widens from 1 candidate to all over that many updates, 0 for all from the start.
     """
 
     reads_attention: ClassVar[bool] = False
     of: Masking
     candidates: int = 8
-    lowest: bool = False
-    anneal_steps: int = 0
 
     def __post_init__(self) -> None:
         self._require(self.of.exact, "of", "must hide an exact number of tokens: use block, random or neighbours")
         self._require(self.candidates >= 2, "candidates", "must be 2 or more")
-        self._require(self.anneal_steps >= 0, "anneal_steps", "must be 0 or more updates")
 
     def score(self, evidence: Evidence) -> Tensor:
         """`(batch, time)`: what hiding a token is worth."""
@@ -57,16 +52,7 @@ class AdaptiveMasking(Masking):
     def choose(self, candidates: Tensor, evidence: Evidence) -> Tensor:
         """Bool `(batch, views, candidates, time)` -> `(batch, views, time)`."""
         worth = (candidates * self.score(evidence)[:, None, None]).sum(-1)  # (batch, views, candidates)
-        best = worth.argmin(-1) if self.lowest else worth.argmax(-1)
-        return candidates.take_along_dim(best[..., None, None], dim=2).squeeze(2)
-
-    def at_step(self, batch: dict[str, Any], step: int | None) -> dict[str, Any]:
-        if step is None or step >= self.anneal_steps or "mask_candidates" not in batch:
-            return batch
-        given = batch["mask_candidates"]
-        last = (self.candidates - 1) * step // self.anneal_steps  # the others repeat the first, so that shapes stay
-        allowed = (torch.arange(self.candidates, device=given.device) <= last).unsqueeze(-1)
-        return batch | {"mask_candidates": torch.where(allowed, given, given[:, :, :1])}
+        return candidates.take_along_dim(worth.argmax(-1)[..., None, None], dim=2).squeeze(2)
 
     def draw_candidates(self, draw: Callable[[Tensor], Tensor], seeds: Tensor) -> Tensor:
         others = mix64(seeds.unsqueeze(-1) + torch.arange(1, self.candidates) * GAMMA) & (2**63 - 1)

@@ -70,10 +70,6 @@ class Masking(ABC):
         """
         return None
 
-    def at_step(self, batch: dict[str, Any], step: int | None) -> dict[str, Any]:
-        """See [`PreTrainingMixin.at_step`]."""
-        return batch
-
     def to_dict(self) -> dict[str, Any]:
         """What `masking_from_dict` reads back, as plain JSON types."""
         return {"method": self.method, **asdict(self)}  # type: ignore[call-overload]

@@ -157,7 +157,7 @@ class PreTrainingMixin(PreTrainedModel):
         Args:
             step: updates that were made before; `None` in evaluation, which is the same at every step.
         """
-        return self.objective.masking.at_step(batch, step)
+        return batch
 
     def rate_factor(self, name: str) -> float:
         """At what share of the learning rate the parameter of this name learns."""

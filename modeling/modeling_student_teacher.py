@@ -27,7 +27,6 @@ from .modeling_data2vec2 import Data2Vec2Model, Data2Vec2PreTrainedModel
 from .modeling_pretraining import Data2VecForPreTrainingOutput, PreTrainingMixin
 from .other_teacher import OtherTeacher
 from .pretraining_step import Hidden, Step, Student, View
-from .target_kinds import KnownTargets
 from .targets import TopKAverage, mean_over_time
 from .tokens import Tokens
 
@@ -231,7 +230,7 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         targets = kind.targets(self, inputs, view, output_teacher_layers)
         all_targets = targets.result()
         if mask_candidates is not None:
-            masked = self._choose_masks(view, targets, mask_candidates)
+            masked = self._choose_masks(view, all_targets, targets.attended, mask_candidates)
             view = self._view(tokens, masked, kept_layers, mask_counts)
         hidden = view.hidden
         if scored is None:
@@ -273,12 +272,12 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
         candidates = masking.draw_candidates(lambda every: masking.sample(tokens.grid, every, **where), seeds)
         return masked, None if candidates is None else candidates.to(masked.device)
 
-    def _choose_masks(self, view: View, targets: TopKAverage | KnownTargets, candidates: Tensor) -> Tensor:
+    def _choose_masks(self, view: View, all_targets: Tensor, attended: Tensor | None, candidates: Tensor) -> Tensor:
         """One of bool `(batch, views, candidates, time)` for each view, shaped as `masked`."""
-        all_targets, real = targets.result(), view.tokens.real
+        real = view.tokens.real
         mean = mean_over_time(all_targets, None if self.objective.original_padding else real)
         error = partial(self._error, view, all_targets, candidates[:, 0, 0])
-        evidence = Evidence(all_targets, mean, targets.attended, error)
+        evidence = Evidence(all_targets, mean, attended, error)
         masking: Any = self.objective.masking
         chosen: Tensor = masking.choose(candidates, evidence)
         return chosen if self.objective.views is not None else chosen.squeeze(1)
@@ -287,7 +286,8 @@ class Data2Vec2ForPreTraining(PreTrainingMixin, Data2Vec2PreTrainedModel):
     def _error(self, view: View, all_targets: Tensor, hidden: Tensor) -> Tensor:
         """The student's squared error where bool `hidden` `(batch, time)` hides, its mean elsewhere; in fp32."""
         views = None if self.objective.views is None else 1
-        view = self._view(view.tokens, hidden if views is None else hidden.unsqueeze(1), *view[3:])
+        masked = hidden if views is None else hidden.unsqueeze(1)
+        view = self._view(view.tokens, masked, view.kept_layers, view.mask_counts)
         predictions = self.decoder.projection(self._fill_in(view)[1]).float()  # (batch, time, dim)
         errors = (predictions - all_targets).square().mean(-1) * hidden
         return torch.where(hidden, errors, errors.sum(-1, keepdim=True) / hidden.sum(-1, keepdim=True).clamp(min=1))

@@ -72,9 +72,9 @@ def test_two_processes_are_killed(tmp_path, sources, undisturbed):
 
 
 def test_masks_that_depend_on_weights_are_chosen_alike(tmp_path, sources):
-    """By the teacher's attention, among ever more candidates; two loader workers run ahead of the updates."""
+    """By the teacher's attention; two loader workers run ahead of the updates."""
     launch, fields = how("2 workers, accumulation 2")
-    masking = "{method: attention, candidates: 4, anneal_steps: 6, of: {method: block, prob: 0.5, length: 2}}"
+    masking = "{method: attention, candidates: 4, of: {method: block, prob: 0.5, length: 2}}"
     launch |= {"overrides": ["--objective.masking", masking]}
     one = write_recipe(tmp_path, "one", "audio-2", sources, **fields)
     finish(one, **launch)
