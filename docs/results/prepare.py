@@ -1,4 +1,4 @@
-"""The data of the experiments: what is pretrained on, and labelled examples that probe what was learnt.
+"""The data of the experiments: what is pretrained on, and labelled examples that probe what was learned.
 
 Every data set becomes a folder with the probes `online` (the curves during training), `validation` (chooses settings)
 and `test` (what is published), each a `train.parquet` and a `test.parquet`. Test examples choose nothing, and are
@@ -152,10 +152,10 @@ def write_held_out(splits: Mapping[str, datasets.Dataset], folder: Path) -> None
     """`train` and `test` with a label: a fifth of the training examples is the validation set."""
     everyone = np.arange(len(splits["train"]))
     train, validation = train_test_split(everyone, test_size=0.2, stratify=splits["train"]["label"], random_state=0)
-    learnt, held_out = (splits["train"].select(np.sort(part)) for part in (train, validation))
-    parts = {"online/train": learnt, "online/test": held_out}
-    parts |= {"validation/train": learnt, "validation/test": held_out}
-    write(parts | {"test/train": learnt, "test/test": splits["test"], "pretrain": learnt}, folder)
+    learned, held_out = (splits["train"].select(np.sort(part)) for part in (train, validation))
+    parts = {"online/train": learned, "online/test": held_out}
+    parts |= {"validation/train": learned, "validation/test": held_out}
+    write(parts | {"test/train": learned, "test/test": splits["test"], "pretrain": learned}, folder)
 
 
 def radar(row: Mapping[str, Any]) -> np.ndarray:

@@ -14,11 +14,10 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from ...pretraining.checkpoints.run_files import write_text
 from ...pretraining.data.arguments import CheckedArguments
 from ...pretraining.recipe import parse_yaml
-from .hub_terms import LANGUAGE, LICENSES, LICENSES_PAGE
+from .hub_terms import GLUE, LANGUAGE, LICENSES, LICENSES_PAGE
 
 
 FILE = "card.yaml"
-GLUE = "nyu-mll/glue"  # where its tasks are on the Hub
 
 
 @dataclass(kw_only=True)
@@ -70,11 +69,15 @@ class CardFields(CheckedArguments):
         names = self.dataset_names or {}
         return names.get(path) or names.get(PurePosixPath(path).name)
 
-    def dataset_name(self, path: str) -> str:
-        """The name of the Hub, or the one that was said, or that of the folder, which tells no place."""
-        if path in (*(self.datasets or []), GLUE):
-            return path
-        return self.said_name(path) or PurePosixPath(path).name.replace(":", "-")
+    def dataset_names_of(self, path: str) -> tuple[str, str]:
+        """Type and name of the data set at a path, in the Hub's words.
+
+        Its name there, where the card says so; else the last part of the folder, which tells no place, and what is said.
+        """
+        said, folder = self.said_name(path) or path, PurePosixPath(path).name.replace(":", "-")
+        if said in (*(self.datasets or []), GLUE):
+            return said, said
+        return folder, folder if said == path else said
 
     @classmethod
     def load(cls, folder: Path, given: dict[str, Any]) -> Self:

@@ -20,6 +20,7 @@ LICENSES = frozenset(
 LICENSES_PAGE = "https://huggingface.co/docs/hub/repositories-licenses"
 LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")  # ISO 639-1, -2 or -3, and the Hub's two words
 
+GLUE = "nyu-mll/glue"
 PIPELINE_NAMES = {
     "automatic-speech-recognition": "Speech recognition",
     "audio-classification": "Audio classification",

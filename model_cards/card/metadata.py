@@ -1,15 +1,13 @@
 """The YAML block of a card, as huggingface_hub's `ModelCardData`; the numbers in it are those of the run's files."""
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ...pretraining.evaluation.report_text import METRIC_NAMES
-from .card_yaml import GLUE
 from .facts import Facts
-from .hub_terms import METRICS, PIPELINE_NAMES
+from .hub_terms import GLUE, METRICS, PIPELINE_NAMES
 
 
 def card_data(facts: Facts) -> ModelCardData:
@@ -82,10 +80,7 @@ def _result(
     facts: Facts, task: str, source: dict[str, Any], split: str, metric: str, name: str, value: float
 ) -> EvalResult:
     path, config = str(source.get("path", "unknown")), source.get("name")
-    called = facts.words.dataset_name(path)
-    # a name of the Hub is one where the card says so; else it is a folder's, of which the last part is told
-    on_hub = called in (*(facts.words.datasets or []), GLUE)
-    dataset = called if on_hub else PurePosixPath(path).name.replace(":", "-")
+    dataset, called = facts.words.dataset_names_of(path)
     return EvalResult(
         task_type=task,
         task_name=PIPELINE_NAMES.get(task),

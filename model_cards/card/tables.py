@@ -7,9 +7,9 @@ from typing import Any
 from ...pretraining.data.builtin import BUILTIN
 from ..folder import duration
 from ..strip_paths import without_places
-from .card_yaml import GLUE, CardFields
+from .card_yaml import CardFields
 from .facts import Facts
-from .hub_terms import METRICS
+from .hub_terms import GLUE, METRICS
 
 
 NOT_MEASURED, NOT_RECORDED, NOT_STATED = "not measured", "not recorded", "not stated"
