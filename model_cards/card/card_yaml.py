@@ -72,7 +72,8 @@ class CardFields(CheckedArguments):
     def dataset_names_of(self, path: str) -> tuple[str, str]:
         """Type and name of the data set at a path, in the Hub's words.
 
-        Its name there, where the card says so; else the last part of the folder, which tells no place, and what is said.
+        Its name there, where the card says so; else the last part of the folder, which tells no place, and what was
+        said.
         """
         said, folder = self.said_name(path) or path, PurePosixPath(path).name.replace(":", "-")
         if said in (*(self.datasets or []), GLUE):
