@@ -80,7 +80,11 @@ def share(parts: Mapping[str, nn.Module], paths: Mapping[str, Iterable[str]]) ->
 
 
 class JointTeacher(SharedOnce, Teacher):
-    """The teachers of all modalities. Those that move share their blocks, and so do those that are frozen."""
+    """The teachers of all modalities. Those that move share their blocks, and so do those that are frozen.
+
+    Frozen blocks are saved under the name of their first teacher. Teachers are sorted, as a saved configuration is, so
+    that it is the same one when the model is read again.
+    """
 
     def __init__(self, models: Mapping[str, Data2Vec2ForPreTraining]):
         super().__init__()
@@ -91,7 +95,7 @@ class JointTeacher(SharedOnce, Teacher):
         )
         self.trunk = share(moving, paths)
         share(frozen, paths)
-        self.encoders = nn.ModuleDict({name: model.teacher for name, model in models.items()})
+        self.encoders = nn.ModuleDict({name: models[name].teacher for name in sorted(models)})
 
 
 class JointPreTrainedModel(Data2Vec2PreTrainedModel):

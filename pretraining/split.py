@@ -33,13 +33,14 @@ def split(folder: Path, out: Path) -> list[Path]:
         ValueError: `folder` is no finished joint run, or `out` is not empty.
     """
     require_joint_run(folder, out)
-    written = []
-    for name, encoder in JointModel.from_pretrained(folder).encoders.items():
+    encoders = JointModel.from_pretrained(folder).encoders
+    has_whole = (folder / WHOLE / "config.json").is_file()
+    whole = JointForPreTraining.from_pretrained(folder / WHOLE).modalities if has_whole else {}
+    for name, encoder in encoders.items():  # all could be read
         encoder.save_pretrained(out / name)
-        written.append(out / name)
-    if (folder / WHOLE / "config.json").is_file():
-        for name, model in JointForPreTraining.from_pretrained(folder / WHOLE).modalities.items():
-            model.save_pretrained(out / name / WHOLE)
+    for name, model in whole.items():
+        model.save_pretrained(out / name / WHOLE)
+    written = [out / name for name in encoders]
     for path in written:
         for place in (path, path / WHOLE):
             for file in (folder / path.name).glob("*") if place.is_dir() else ():

@@ -86,6 +86,24 @@ def test_a_frozen_teacher_shares_no_block_with_one_that_moves():
     assert torch.equal(layers["image"][0].output.weight, joint.joint.trunk.layers[0].output.weight)
 
 
+def test_frozen_teachers_are_read_again_whatever_the_order_of_the_modalities(tmp_path):
+    """A saved configuration sorts its keys: text, the first here, becomes the last."""
+    config = joint_config()
+    for name in ("text", "image"):
+        config.modalities[name]["objective"]["ema_scope"] = "frozen"
+    torch.manual_seed(0)
+    model = JointForPreTraining(config)
+    with torch.no_grad():
+        for weight in model.teacher.parameters():
+            weight.add_(torch.rand_like(weight))
+    model.save_pretrained(tmp_path)
+    again, info = AutoModelForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert list(again.parts) != list(model.parts) and not info["missing_keys"] and not info["unexpected_keys"]
+    for name, part in model.parts.items():
+        for key, value in part.teacher.state_dict().items():
+            assert torch.equal(again.parts[name].teacher.state_dict()[key], value), (name, key)
+
+
 def test_the_trunk_is_counted_once():
     joint = build()
     singles = {name: alone(joint, name).base_model for name in MAKERS}

@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForPreTraining,
@@ -179,6 +181,15 @@ def test_split_leaves_a_folder_of_each_modality(finished, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=message):
             check_split([*map(str, arguments)])
+
+
+def test_split_writes_nothing_of_a_run_that_it_cannot_read(finished, tmp_path, capsys):
+    damaged = Path(shutil.copytree(finished, tmp_path / "damaged"))
+    weights = load_file(damaged / "pretraining" / "model.safetensors")
+    weights.pop(next(name for name in weights if name.startswith("teacher.")))
+    save_file(weights, damaged / "pretraining" / "model.safetensors", metadata={"format": "pt"})
+    assert split.main([str(damaged), str(tmp_path / "out")]) == 2
+    assert "holds only a part of the teacher" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_becomes_such_a_folder(finished, tmp_path):
