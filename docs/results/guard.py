@@ -6,6 +6,7 @@ they are tested on: those of the table are nine tenths of the lowest value of th
 guard has limits of its own, and is judged on all runs. The rescued runs show what `training.on_collapse` does.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,20 +101,39 @@ def fields_of(system: str) -> dict[str, Any]:
 
 
 def one_run(experiment: Experiment, arm: str) -> dict[str, Any]:
-    experiment.pretrain()
-    found = {which: knn(experiment, which) for which in ("student", "untrained")}
-    rows = [row for row in experiment.log() if "target_std" in row]
-    print(f"guard: {experiment.system}, {arm}, {experiment.seed}: {found['student']['knn']}", flush=True)
+    """Of a run that its guard stopped for good, `knn` is None and the log is that of its last checkpoint."""
+    ended = once(experiment.folder.with_name(f"{experiment.folder.name}-ended.json"), lambda: end_of(experiment))
+    found = {"untrained": knn(experiment, "untrained")}
+    if ended["state"] == "finished":
+        found["student"] = knn(experiment, "student")
+    history = json.loads((experiment.folder / ended["log"]).read_text())["log_history"]
+    rows = [row for row in history if "target_std" in row]
+    accuracy = found["student"]["knn"] if "student" in found else None
+    print(f"guard: {experiment.system}, {arm}, {experiment.seed}: {accuracy}", flush=True)
     return {
         "system": experiment.system,
         "arm": arm,
         "seed": experiment.seed,
-        "knn": found["student"]["knn"],
+        "knn": accuracy,
         "untrained": found["untrained"]["knn"],
-        "rescued_at": [row["step"] for row in experiment.log() if "rescues" in row],
+        "rescued_at": [row["step"] for row in history if "rescues" in row],
+        "stopped_at": None if ended["state"] == "finished" else ended["step"],
         "log": {name: [float(f"{row[name]:.4g}") for row in rows] for name in ("step", "loss", *SIGNALS)},
-        "wall_seconds": wall_seconds(experiment.folder) + found["student"]["seconds"] + found["untrained"]["seconds"],
+        "wall_seconds": wall_seconds(experiment.folder) + sum(took["seconds"] for took in found.values()),
     }
+
+
+def end_of(experiment: Experiment) -> dict[str, Any]:
+    """How the run ended, and where its log is; a run that is to be rescued may be stopped all the same."""
+    try:
+        experiment.pretrain()
+    except SystemExit:
+        if "training.on_collapse" not in experiment.fields:
+            raise
+    health = json.loads((experiment.folder / "health.json").read_text())
+    finished = health["state"] == "finished"
+    log = experiment.state.name if finished else f"{health['last_checkpoint']}/{experiment.state.name}"
+    return {"state": health["state"], "step": health["step"], "log": log}
 
 
 def knn(experiment: Experiment, which: str) -> dict[str, float]:
@@ -180,8 +200,8 @@ def compared(found: dict[str, Any]) -> list[Comparison]:
     rows = [Comparison(said, good, (share,), unit="share of wrecks seen, less false alarms,")]
     for how in RESCUES:
         pairs = [(run, wreck) for run, wreck in _rescued(found) if run["arm"].endswith(how)]
-        gains = [run["knn"] - wreck["knn"] for run, wreck in pairs]
-        saved = sum(run["knn"] > run["untrained"] for run, _ in pairs)
+        gains = [(run["knn"] or wreck["knn"]) - wreck["knn"] for run, wreck in pairs]  # 0 where it was stopped
+        saved = sum((run["knn"] or 0.0) > run["untrained"] for run, _ in pairs)
         said = f"{how}: {saved} of {len(pairs)} wrecks end above the untrained network"
         verdict = "yes" if saved == len(pairs) else "no" if not saved else "undecided"
         rows.append(Comparison(said, verdict, (float(np.mean(gains)),)))
@@ -221,9 +241,10 @@ def table(found: dict[str, Any]) -> str:
     lines += ["", "| k-NN in % | untrained | the wreck | rescued at | ends at |", "| --- | --: | --: | --: | --: |"]
     for run, wreck in _rescued(found):
         at = ", ".join(map(str, run["rescued_at"])) or "-"
+        end = f"{run['knn']:.1f}" if run["knn"] is not None else f"stopped at {run['stopped_at']}"
         lines.append(
             f"| {SYSTEMS[run['system']].title}, {run['arm']}, seed {run['seed']} | {run['untrained']:.1f} "
-            f"| {wreck['knn']:.1f} | {at} | {run['knn']:.1f} |"
+            f"| {wreck['knn']:.1f} | {at} | {end} |"
         )
     lines += ["", "| with VICReg, k-NN in % | untrained | without | with |", "| --- | --: | --: | --: |"]
     without = {(run["system"], run["arm"], run["seed"]): run["knn"] for run in found["runs"]}

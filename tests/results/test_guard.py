@@ -14,10 +14,11 @@ from data2vec.pretraining.arguments import resolve
 from data2vec.tests.pretraining.tiny_runs import recipe
 
 
-def run(part: str, arm: str, knn: float, seed: int = 0, **columns: list[float]) -> dict[str, Any]:
+def run(part: str, arm: str, knn: float | None, seed: int = 0, **columns: list[float]) -> dict[str, Any]:
     log = {name: [2.0] * 7 for name in ("loss", *guard.SIGNALS)} | {"step": [1, 10, 20, 30, 40, 50, 60]} | columns
     of = {"part": part, "system": "vision_v1", "arm": arm, "seed": seed, "knn": knn, "untrained": 50.0}
-    return of | {"rescued_at": [30] if part == "rescued" else [], "log": log}
+    ends = {"rescued_at": [30] if part == "rescued" else [], "stopped_at": 60 if knn is None else None}
+    return of | ends | {"log": log}
 
 
 FALLEN = [40.0, 39.0, 7.0, 30.0, 7.0, 6.0, 7.0]  # below a fifth of the first: one log, then three in a row
@@ -28,7 +29,7 @@ RUNS = [
     run("wreck", "rate x 10", 40.0, embedding_share=FALLEN),
     run("wreck", "tau 0", 48.5),  # not measurably worse than untrained: healthy
     run("rescued", "rate x 10, lower_rate", 55.0),
-    run("rescued", "rate x 10, restart_from_checkpoint", 45.0),
+    run("rescued", "rate x 10, restart_from_checkpoint", None),  # stopped by its guard in the end
     run("regularised", "rate x 10, VICReg", 41.0),
 ]
 FOUND = {"claim": "", "paper": "", "wall_seconds": 1.0, "runs": RUNS}
@@ -58,7 +59,8 @@ def test_limits_come_from_seed_0_and_are_tested_on_the_others():
 def test_what_is_compared_and_shown(tmp_path):
     alarms, lowered, restarted = guard.compared(FOUND)
     assert "in 0 of 3 healthy runs and in 1 of 1 wrecks" in alarms.said and alarms.holds == "yes"
-    assert (lowered.holds, lowered.effect) == ("yes", (15.0,)) and restarted.holds == "no"
+    assert (lowered.holds, lowered.effect) == ("yes", (15.0,))
+    assert (restarted.holds, restarted.effect) == ("no", (0.0,)) and "| 30 | stopped at 60 |" in guard.table(FOUND)
     guard.draw(FOUND, tmp_path / "guard.png")
     assert (tmp_path / "guard.png").stat().st_size > 5000
     assert tables.OTHER_TABLES["guard"](FOUND).endswith("|\n")
