@@ -22,6 +22,7 @@ import emotion
 import forgetting
 import guard
 import joint
+import knows
 import sweep
 import text
 import torch
@@ -41,6 +42,7 @@ OWN: dict[str, Any] = {
     "forgetting": forgetting,
     "guard": guard,
     "joint": joint,
+    "knows": knows,
     "sweep": sweep,
     "text": text,
     "universal": universal,
