@@ -101,14 +101,12 @@ def fields_of(system: str) -> dict[str, Any]:
 
 
 def one_run(experiment: Experiment, arm: str) -> dict[str, Any]:
-    """Of a run that its guard stopped for good, `knn` is None and the log is that of its last checkpoint."""
-    ended = once(experiment.folder.with_name(f"{experiment.folder.name}-ended.json"), lambda: end_of(experiment))
-    found = {"untrained": knn(experiment, "untrained")}
-    if ended["state"] == "finished":
-        found["student"] = knn(experiment, "student")
-    history = json.loads((experiment.folder / ended["log"]).read_text())["log_history"]
-    rows = [row for row in history if "target_std" in row]
-    accuracy = found["student"]["knn"] if "student" in found else None
+    """Of a run that its guard stopped for good, `knn` is None and nothing of its log is kept."""
+    end = once(experiment.folder.with_name(f"{experiment.folder.name}-ended.json"), lambda: end_of(experiment))
+    finished = end["state"] == "finished"
+    found = {which: knn(experiment, which) for which in ("untrained", *["student"] * finished)}
+    accuracy = found["student"]["knn"] if finished else None
+    rows = [row for row in experiment.log() if "target_std" in row] if finished else []
     print(f"guard: {experiment.system}, {arm}, {experiment.seed}: {accuracy}", flush=True)
     return {
         "system": experiment.system,
@@ -116,24 +114,22 @@ def one_run(experiment: Experiment, arm: str) -> dict[str, Any]:
         "seed": experiment.seed,
         "knn": accuracy,
         "untrained": found["untrained"]["knn"],
-        "rescued_at": [row["step"] for row in history if "rescues" in row],
-        "stopped_at": None if ended["state"] == "finished" else ended["step"],
+        "rescues": end.get("rescues", 0),
+        "stopped_at": None if finished else end["step"],
         "log": {name: [float(f"{row[name]:.4g}") for row in rows] for name in ("step", "loss", *SIGNALS)},
         "wall_seconds": wall_seconds(experiment.folder) + sum(took["seconds"] for took in found.values()),
     }
 
 
 def end_of(experiment: Experiment) -> dict[str, Any]:
-    """How the run ended, and where its log is; a run that is to be rescued may be stopped all the same."""
+    """What the run folder says of the end. A run that is to be rescued may be stopped all the same."""
     try:
         experiment.pretrain()
     except SystemExit:
         if "training.on_collapse" not in experiment.fields:
             raise
     health = json.loads((experiment.folder / "health.json").read_text())
-    finished = health["state"] == "finished"
-    log = experiment.state.name if finished else f"{health['last_checkpoint']}/{experiment.state.name}"
-    return {"state": health["state"], "step": health["step"], "log": log}
+    return {name: health[name] for name in ("state", "step", "rescues") if name in health}
 
 
 def knn(experiment: Experiment, which: str) -> dict[str, float]:
@@ -238,13 +234,12 @@ def table(found: dict[str, Any]) -> str:
     cells = [_steps(wrecks, name, lambda run: min(guard_alarms(run).values(), default=None)) for name in names]
     shares = ", ".join(f"{share:g}" for share in SHARES.values())
     lines.append(f"| the trainer's guard | {shares} | {false} of {len(healthy)} | " + " | ".join(cells) + " |")
-    lines += ["", "| k-NN in % | untrained | the wreck | rescued at | ends at |", "| --- | --: | --: | --: | --: |"]
+    lines += ["", "| k-NN in % | untrained | the wreck | rescues | ends at |", "| --- | --: | --: | --: | --: |"]
     for run, wreck in _rescued(found):
-        at = ", ".join(map(str, run["rescued_at"])) or "-"
         end = f"{run['knn']:.1f}" if run["knn"] is not None else f"stopped at {run['stopped_at']}"
         lines.append(
             f"| {SYSTEMS[run['system']].title}, {run['arm']}, seed {run['seed']} | {run['untrained']:.1f} "
-            f"| {wreck['knn']:.1f} | {at} | {end} |"
+            f"| {wreck['knn']:.1f} | {run['rescues']} | {end} |"
         )
     lines += ["", "| with VICReg, k-NN in % | untrained | without | with |", "| --- | --: | --: | --: |"]
     without = {(run["system"], run["arm"], run["seed"]): run["knn"] for run in found["runs"]}

@@ -17,7 +17,7 @@ from data2vec.tests.pretraining.tiny_runs import recipe
 def run(part: str, arm: str, knn: float | None, seed: int = 0, **columns: list[float]) -> dict[str, Any]:
     log = {name: [2.0] * 7 for name in ("loss", *guard.SIGNALS)} | {"step": [1, 10, 20, 30, 40, 50, 60]} | columns
     of = {"part": part, "system": "vision_v1", "arm": arm, "seed": seed, "knn": knn, "untrained": 50.0}
-    ends = {"rescued_at": [30] if part == "rescued" else [], "stopped_at": 60 if knn is None else None}
+    ends = {"rescues": int(part == "rescued"), "stopped_at": 60 if knn is None else None}
     return of | ends | {"log": log}
 
 
@@ -60,7 +60,7 @@ def test_what_is_compared_and_shown(tmp_path):
     alarms, lowered, restarted = guard.compared(FOUND)
     assert "in 0 of 3 healthy runs and in 1 of 1 wrecks" in alarms.said and alarms.holds == "yes"
     assert (lowered.holds, lowered.effect) == ("yes", (15.0,))
-    assert (restarted.holds, restarted.effect) == ("no", (0.0,)) and "| 30 | stopped at 60 |" in guard.table(FOUND)
+    assert (restarted.holds, restarted.effect) == ("no", (0.0,)) and "| 1 | stopped at 60 |" in guard.table(FOUND)
     guard.draw(FOUND, tmp_path / "guard.png")
     assert (tmp_path / "guard.png").stat().st_size > 5000
     assert tables.OTHER_TABLES["guard"](FOUND).endswith("|\n")
