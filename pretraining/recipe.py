@@ -129,7 +129,7 @@ def override(recipe: Recipe, arguments: Sequence[str], field_names: FieldNames) 
     # which model it is decides what fields there are, so that comes first
     pairs = [(name.replace("-", "_").lstrip("_"), value) for name, value in zip(words[::2], words[1::2], strict=True)]
     for name, value in sorted(pairs, key=lambda pair: CHECKPOINT not in pair[0]):
-        path = _locate(name, changed, field_names)
+        path = locate(name, changed, field_names)
         if len(path) == 1:  # a whole section
             _replace_section(changed, name, parse_yaml(value, f"--{name}"))
             continue
@@ -242,7 +242,7 @@ def typed(where: str, value: Any, expected: Any) -> Any:
     return value
 
 
-def _locate(name: str, recipe: Recipe, field_names: FieldNames) -> list[str]:
+def locate(name: str, recipe: Recipe, field_names: FieldNames) -> list[str]:
     """The path of an override: with its section, or without where only one section has such a field."""
     path = name.split(".")
     if path[0] in recipe:

@@ -23,6 +23,7 @@ import forgetting
 import guard
 import joint
 import knows
+import label_free
 import sweep
 import text
 import torch
@@ -43,6 +44,7 @@ OWN: dict[str, Any] = {
     "guard": guard,
     "joint": joint,
     "knows": knows,
+    "label_free": label_free,
     "sweep": sweep,
     "text": text,
     "universal": universal,

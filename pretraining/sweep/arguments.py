@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 from ..arguments import Run
 from ..data.arguments import CheckedArguments
+from ..evaluation.label_free import DIRECTIONS
 
 
 # What a trial can be judged by -> which way is better. All are recorded of every trial, where the run has them.
 MEASURES = {
     "probe/knn_student": "maximize",
     "probe/knn_teacher": "maximize",
-    "feature_rank_student": "maximize",
-    "feature_rank_teacher": "maximize",
+    **DIRECTIONS,
     "effective_rank": "maximize",
     "position_std": "maximize",
     "target_std": "maximize",
@@ -22,8 +22,9 @@ MEASURES = {
     "loss": "minimize",
     "eval_loss": "minimize",
 }
-AT_THE_END = ("feature_rank_student", "feature_rank_teacher")  # measured once, when a trial has made its last step
-SAMPLERS, PRUNERS = ("tpe", "random"), ("median",)
+SAMPLERS = ("tpe", "random")
+PRUNERS = {"median": "worse than the median", "halving": "not of the best third"}  # which trials each ends
+REDUCTION = 3  # a third of the trials passes a rung, and trains three times as long until the next
 
 
 @dataclass(kw_only=True)
@@ -43,7 +44,13 @@ class SweepArguments(CheckedArguments):
     sampler: str = field(default="tpe", metadata={"help": "tpe learns from the trials so far; random does not"})
     pruner: str | None = field(
         default=None,
-        metadata={"help": "median stops a trial that is worse than the median of the others at the same step"},
+        metadata={
+            "help": "median stops a trial that is worse than the median of the others at the same step; halving, "
+            "after a ninth and a third of its steps, one that is not of the best third"
+        },
+    )
+    include_recipe: bool = field(
+        default=False, metadata={"help": "the first run has the recipe's own values, for comparison"}
     )
     seed: int = field(default=0, metadata={"help": "seed for drawing values; all runs use training.seed"})
 
@@ -54,8 +61,12 @@ class SweepArguments(CheckedArguments):
         self.require(self.measure in MEASURES, "measure", f"use one of {', '.join(MEASURES)}")
         self.require(self.sampler in SAMPLERS, "sampler", f"use one of {', '.join(SAMPLERS)}")
         self.require(self.pruner is None or self.pruner in PRUNERS, "pruner", f"use {', '.join(PRUNERS)}, or null")
-        during = self.pruner is None or self.measure not in AT_THE_END
-        self.require(during, "pruner", f"{self.measure} is known at the end of a trial only, leave pruner out")
+        during = self.pruner != "median" or self.measure not in DIRECTIONS
+        fix = f"{self.measure} is measured at the end of a trial and for halving, use that or leave pruner out"
+        self.require(during, "pruner", fix)
+        self.check_space()
+
+    def check_space(self) -> None:
         self.require(bool(self.space), "space", "name a field: {objective.top_k_layers: {low: 1, high: 4}}")
         for name, values in self.space.items():
             _check_values(name, values)
@@ -64,15 +75,23 @@ class SweepArguments(CheckedArguments):
     def direction(self) -> str:
         return MEASURES[self.measure]
 
+    def rungs(self, steps: int) -> list[int]:
+        """After how many of its steps a trial is compared by `halving`."""
+        first = steps // REDUCTION**2
+        return [first, REDUCTION * first] if self.pruner == "halving" else []
+
     def check_measured(self, run: Run) -> None:
         """ValueError where the runs would not have the measure."""
         if run.modalities:
             raise ValueError("A sweep compares runs of one modality: take a recipe without modalities.")
+        enough = self.pruner != "halving" or run.training.max_steps >= REDUCTION**2
+        self.require(enough, "pruner", f"it needs training.max_steps of {REDUCTION**2} or more")
         if self.measure.startswith("probe/"):
             there = run.data.probe is not None and run.training.probe_steps > 0
             fix = "give labelled data, data.probe, and training.probe_steps; or use a measure without labels"
-        elif self.measure in AT_THE_END:
-            there, fix = not run.data.streaming, "a stream is not read again for it, use another measure"
+        elif self.measure in DIRECTIONS:
+            there = not run.data.streaming or bool(run.data.eval_sources)
+            fix = "a stream is not read again for it, give data.eval_sources or use another measure"
         elif self.measure == "eval_loss":
             there = bool(run.data.eval_sources) and run.training.eval_strategy != "no"
             fix = "give data.eval_sources and training.eval_strategy"

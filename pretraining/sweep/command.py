@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +32,9 @@ from data2vec.pretraining.engine.launch_check import check_launch
 from data2vec.pretraining.monitoring.health import FILE as HEALTH
 from data2vec.pretraining.monitoring.health import finite
 from data2vec.pretraining.run import open_data, prepare, pretrain
-from data2vec.pretraining.sweep.arguments import SweepArguments
-from data2vec.pretraining.sweep.trials import (
-    MEASURES,
-    MESSAGE,
-    PREEMPTED,
-    RUN,
-    RUNNING,
-    STATE,
-    SweepPreempted,
-    TrialFailed,
-    Watch,
-)
+from data2vec.pretraining.sweep.arguments import PRUNERS, REDUCTION, SweepArguments
+from data2vec.pretraining.sweep.fields import own_values, without_meaning
+from data2vec.pretraining.sweep.trials import MEASURES, MESSAGE, STATE, SweepPreempted, TrialFailed, Watch
 
 
 if TYPE_CHECKING:
@@ -57,15 +48,25 @@ FREE = ("trials", "output_dir")  # fields that may change when a sweep continues
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    return ending(lambda: search(parse_recipe(argv)).report())
+
+
+def search(recipe: Mapping[str, Any]) -> "Sweep":
+    """Run all trials of a sweep in its folder; what was done before is not done again."""
+    with contextlib.ExitStack() as stack:
+        sweep = Sweep(recipe)
+        open_data(sweep.base)  # what no trial could do without is refused before there is one
+        check_same_recipe(sweep.folder, identity_of(sweep.recipe, SWEEP_SECTIONS, FREE), FREE)
+        stack.enter_context(claimed(sweep.folder))
+        write_run_files(sweep.folder, sweep.recipe)
+        sweep.carry_out()
+        return sweep
+
+
+def ending(work: Callable[[], int]) -> int:
+    """The exit code of a command, with what went wrong on standard error."""
     try:
-        with contextlib.ExitStack() as stack:
-            sweep = Sweep(parse_recipe(argv))
-            open_data(sweep.base)  # what no trial could do without is refused before there is one
-            check_same_recipe(sweep.folder, identity_of(sweep.recipe, SWEEP_SECTIONS, FREE), FREE)
-            stack.enter_context(claimed(sweep.folder))
-            write_run_files(sweep.folder, sweep.recipe)
-            sweep.carry_out()
-            return sweep.report()
+        return work()
     except SweepPreempted as error:
         return end(EXIT_PREEMPTED, error)
     except Exception as error:
@@ -114,12 +115,18 @@ class Sweep:
                 "with CUDA_VISIBLE_DEVICES=0."
             )
         self.plan.check_measured(self.base)
+        self.rungs = self.plan.rungs(self.base.training.max_steps)
+        meaningless = without_meaning(self.base)
         for name, values in self.plan.space.items():  # a name or a value that no trial could have
             first = values["choices"][0] if "choices" in values else values["low"]
             try:
                 self.trial_run({name: first}, self.folder)
             except ValueError as error:
                 raise ValueError(f"sweep.space.{name}: {error}") from error
+            field = ".".join(recipe_file.locate(name, self.run_recipe, field_names))
+            if field in meaningless:
+                raise ValueError(f"sweep.space.{name} has no meaning in this recipe: {meaningless[field]}. Remove it.")
+        self.own = own_values(self.base, self.plan.space) if self.plan.include_recipe else None
 
     # ---- trials ----
 
@@ -141,16 +148,17 @@ class Sweep:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # how a trial ended is said by the run and in sweep.json
         study = self.study()
-        self._requeue_interrupted(study)
+        if self.own is not None and not study.trials:
+            study.enqueue_trial(self.own)
         self.write_results(study)
-        for _ in range(self.plan.trials - len(ended_trials(study))):
+        interrupted = study.get_trials(states=[optuna.trial.TrialState.RUNNING])
+        for number in range(len(ended_trials(study)), self.plan.trials):
             # a sampler of its own: what a trial draws depends on its number and the trials before alone
-            number = len(newest_of_each_run(study))
             seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
             random = self.plan.sampler == "random"
             study.sampler = optuna.samplers.RandomSampler(seed) if random else optuna.samplers.TPESampler(seed=seed)
-            trial = study.ask()
-            trial.set_user_attr(RUN, trial.user_attrs.get(RUN, f"run-{number}"))
+            # one that was interrupted continues, with its values and its run folder
+            trial = optuna.trial.Trial(study, interrupted.pop()._trial_id) if interrupted else study.ask()
             self._carry_out(study, trial)
             self.write_results(study)
 
@@ -158,8 +166,12 @@ class Sweep:
         import optuna
 
         pruner: Any = optuna.pruners.NopPruner()
-        if self.plan.pruner is not None:
+        if self.plan.pruner == "median":
             pruner = optuna.pruners.MedianPruner(n_warmup_steps=1)
+        elif self.plan.pruner == "halving":
+            pruner = optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=self.rungs[0], reduction_factor=REDUCTION, min_early_stopping_rate=0
+            )
         storage = f"sqlite:///{(self.folder / STORAGE).resolve()}"
         how: Any = {"storage": storage, "load_if_exists": True, "direction": self.plan.direction, "pruner": pruner}
         return optuna.create_study(study_name=SWEEP, **how)
@@ -170,28 +182,27 @@ class Sweep:
         from optuna.trial import TrialState
 
         values = {name: draw(trial, name, space) for name, space in self.plan.space.items()}
-        watch = Watch(self.plan.measure, None if self.plan.pruner is None else trial)
-        name, state, message = trial.user_attrs[RUN], RUNNING, None  # what a kill leaves
-        trial.set_user_attr(STATE, state)
+        watch = Watch(self.plan.measure)
+        if self.plan.pruner is not None:
+            watch = Watch(self.plan.measure, trial, self.rungs, PRUNERS[self.plan.pruner])
+        state, message = None, None  # of one that is interrupted
         told: dict[str, Any] = {"state": TrialState.FAIL}
         try:
-            self._train(values, self.folder / name, watch)
+            self._train(values, self.folder / run_name(trial), watch)
             state, told = "finished", {"values": watch.measures[self.plan.measure]}
         except TrialPruned as pruned:
             state, message, told = "pruned", str(pruned), {"state": TrialState.PRUNED}
         except TrialFailed as failed:
             state, message = failed.state, str(failed)
         except SweepPreempted:
-            state = PREEMPTED
             raise
         except Exception as error:
             if is_disk_error(error):
                 raise
             state, message = "failed", f"{type(error).__name__}: {error}"
-            logger.warning("%s failed", name, exc_info=not isinstance(error, ValueError))
-        finally:
-            for key, value in ((STATE, state), (MESSAGE, message), (MEASURES, watch.measures)):
-                trial.set_user_attr(key, value)
+            logger.warning("%s failed", run_name(trial), exc_info=not isinstance(error, ValueError))
+        for key, value in ((STATE, state), (MESSAGE, message), (MEASURES, watch.measures)):
+            trial.set_user_attr(key, value)
         study.tell(trial, **told)
 
     def _train(self, values: Mapping[str, Any], folder: Path, watch: Watch) -> None:
@@ -208,23 +219,12 @@ class Sweep:
             found = ", ".join(f"{name} {value:.4g}" for name, value in watch.measures.items())
             raise TrialFailed(f"The run has no finite {self.plan.measure}. It has {found}.")
 
-    def _requeue_interrupted(self, study: "optuna.Study") -> None:
-        """Queue the trial that was interrupted again, with its values and its run folder."""
-        import optuna
-
-        for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        waiting = {trial.user_attrs.get(RUN) for trial in study.trials if not trial.state.is_finished()}
-        for name, trial in newest_of_each_run(study).items():
-            if trial.user_attrs.get(STATE, RUNNING) in (RUNNING, PREEMPTED) and name not in waiting:
-                study.enqueue_trial(trial.params, user_attrs={RUN: name})
-
     # ---- results ----
 
     def write_results(self, study: "optuna.Study") -> None:
         """sweep.json, and best.yaml where a trial has finished."""
         ended = ended_trials(study)
-        finished = [trial for trial in ended.values() if trial.value is not None and trial.state.name == "COMPLETE"]
+        finished = [trial for trial in ended if trial.state.name == "COMPLETE"]
         best = None
         if finished:
             choose = max if self.plan.direction == "maximize" else min
@@ -232,24 +232,25 @@ class Sweep:
         results = {
             "measure": self.plan.measure,
             "direction": self.plan.direction,
-            "best": None if best is None else best.user_attrs[RUN],
+            "best": None if best is None else run_name(best),
             "trials": [
                 {
-                    "run": name,
+                    "run": run_name(trial),
                     "state": trial.user_attrs[STATE],
-                    "message": trial.user_attrs.get(MESSAGE),
+                    "message": trial.user_attrs[MESSAGE],
                     "values": trial.params,
                     "value": trial.value if trial in finished else None,
-                    "measures": finite(trial.user_attrs.get(MEASURES, {})),
+                    "reported": finite({str(step): value for step, value in trial.intermediate_values.items()}),
+                    "measures": finite(trial.user_attrs[MEASURES]),
                 }
-                for name, trial in ended.items()
+                for trial in ended
             ],
         }
         write_text(self.folder / RESULTS, json.dumps(results, indent=1) + "\n")
         if best is not None:
             recipe = self.recipe_of(best.params)
             recipe["training"] |= {"output_dir": str(self.folder / "best")}
-            title = f"# {best.user_attrs[RUN]} of this sweep: {self.plan.measure} = {best.value:.6g}\n"
+            title = f"# {run_name(best)} of this sweep: {self.plan.measure} = {best.value:.6g}\n"
             text = yaml.safe_dump(mask_secrets(recipe), sort_keys=False)
             write_text(self.folder / BEST, title + text)
 
@@ -283,15 +284,11 @@ def draw(trial: "optuna.Trial", name: str, values: Mapping[str, Any]) -> Any:
     return trial.suggest_float(name, low, high, log=log)
 
 
-def newest_of_each_run(study: "optuna.Study") -> dict[str, Any]:
-    """Run folder -> its trial; one that was interrupted has several, of which the newest counts."""
-    return {trial.user_attrs[RUN]: trial for trial in study.trials if RUN in trial.user_attrs}
+def run_name(trial: "optuna.Trial | optuna.trial.FrozenTrial") -> str:
+    """The folder of a trial, in the sweep's."""
+    return f"run-{trial.number}"
 
 
-def ended_trials(study: "optuna.Study") -> dict[str, Any]:
+def ended_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     """Those that are not to be continued."""
-    return {
-        name: trial
-        for name, trial in newest_of_each_run(study).items()
-        if trial.state.is_finished() and trial.user_attrs.get(STATE, RUNNING) not in (RUNNING, PREEMPTED)
-    }
+    return [trial for trial in study.trials if trial.state.is_finished()]

@@ -1,25 +1,20 @@
 """A trial of a sweep: what is recorded of it while it runs, and how it can end."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..data.examples import PretrainingDataset
-from ..evaluation.probe import batches_of, extract_features, subset, teacher_encoder
+from ..evaluation.label_free import DIRECTIONS, label_free_measures
 from ..modalities.build import PretrainingData
-from ..monitoring.metrics import Moments
 
 
 if TYPE_CHECKING:
     import optuna
 
 
-FEATURES_OF, AT_ONCE = 1000, 16  # training examples whose features are compared at the end of a trial
 # The keys of what is kept of a trial, beside its parameters and its value.
-RUN, STATE, MESSAGE, MEASURES = "run", "state", "message", "measures"
-RUNNING, PREEMPTED = "running", "preempted"  # states of a trial that is continued when the sweep is
+STATE, MESSAGE, MEASURES = "state", "message", "measures"
 
 
 class TrialFailed(RuntimeError):
@@ -35,11 +30,13 @@ class SweepPreempted(RuntimeError):
 
 
 class Watch(TrainerCallback):
-    """Keeps the newest of every number that a run logs and, at its end, measures the spread of its features.
+    """Keeps the newest of every number that a run logs and measures its features, without labels, at its end.
 
     Args:
         measure: what is reported to the pruner.
         trial: is pruned where the pruner says so; `None` where none is.
+        rungs: steps after which features are measured for the pruner, besides.
+        losers: which trials a pruner ends, for the message.
 
     Attributes:
         measures: name -> number.
@@ -48,8 +45,10 @@ class Watch(TrainerCallback):
 
     data: PretrainingData
 
-    def __init__(self, measure: str, trial: "optuna.Trial | None"):
-        self.measure, self.trial = measure, trial
+    def __init__(
+        self, measure: str, trial: "optuna.Trial | None" = None, rungs: Collection[int] = (), losers: str = ""
+    ):
+        self.measure, self.trial, self.rungs, self.losers = measure, trial, rungs, losers
         self.measures: dict[str, float] = {}
 
     def on_train_begin(
@@ -67,40 +66,35 @@ class Watch(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self._keep(logs or {})
-        if self.trial is None or self.measure not in (logs or {}):
-            return
-        import optuna
+        if self.measure in (logs or {}):
+            self._report(state)
 
-        self.trial.report(self.measures[self.measure], state.global_step)
-        if state.global_step < state.max_steps and self.trial.should_prune():
-            value = self.measures[self.measure]
-            raise optuna.TrialPruned(
-                f"{self.measure} = {value:.4g} at step {state.global_step}: worse than the median"
-            )
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.measure in DIRECTIONS and state.global_step in self.rungs:
+            self.measures |= label_free_measures(kwargs["model"], self.data)
+            self._report(state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step == state.max_steps and isinstance(self.data.train_dataset, PretrainingDataset):
-            self.measures |= feature_ranks(kwargs["model"], self.data)
+        if state.global_step == state.max_steps:
+            self.measures |= label_free_measures(kwargs["model"], self.data)
+
+    def _report(self, state: TrainerState) -> None:
+        """Tell the pruner how the trial does. Raises TrialPruned where that is not well enough."""
+        if self.trial is None:
+            return
+        import optuna
+
+        value = self.measures[self.measure]
+        self.trial.report(value, state.global_step)
+        if state.global_step < state.max_steps and self.trial.should_prune():
+            raise optuna.TrialPruned(f"{self.measure} = {value:.4g} at step {state.global_step}: {self.losers}")
 
     def _keep(self, logs: Mapping[str, Any]) -> None:
         unit = ("epoch", "step", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second")
         self.measures |= {
             name: float(value) for name, value in logs.items() if isinstance(value, int | float) and name not in unit
         }
-
-
-def feature_ranks(model: Any, data: PretrainingData) -> dict[str, float]:
-    """`feature_rank_student` and `feature_rank_teacher`: effective rank of mean-pooled features, without labels.
-
-    RankMe (arXiv 2210.02885) of centred features of `FEATURES_OF` training examples; see [`metrics.Moments`].
-    """
-    dataset = cast(PretrainingDataset, data.train_dataset)
-    examples: Any = subset(dataset, FEATURES_OF, seed=0)  # type: ignore[arg-type]
-    batches = list(batches_of(examples, dataset.modality.collator(None, seed=0)))
-    ranks = {}
-    for name, encoder in (("student", model.base_model), ("teacher", teacher_encoder(model))):
-        features = torch.from_numpy(extract_features(encoder, batches)[0])  # (examples, dim)
-        ranks[f"feature_rank_{name}"] = Moments.of(features, products=True).effective_rank().item()
-    return ranks

@@ -226,9 +226,40 @@ def test_a_hopeless_trial_is_pruned(tmp_path, monkeypatch):
         assert not (tmp_path / trial["run"] / "model.safetensors").exists()
 
 
+def test_halving_stops_all_but_the_best_third_at_its_rungs(tmp_path):
+    """The recipe's own rate comes first; what is worse after 1 or 3 of 9 steps is no further trained."""
+    space = {"learning_rate": {"low": 1e-3, "high": 1e-1, "log": True}}
+    words = ["--pruner", "halving", "--include_recipe", "true", "--max_steps", "9", *WITHOUT_LABELS]
+    assert start(tmp_path, *words, "--learning_rate", "2e-3", space=space, trials=4) == 0
+    trials = results(tmp_path)["trials"]
+    assert trials[0]["values"] == {"learning_rate": 2e-3} and trials[0]["state"] == "finished"
+    best: dict[str, list[float]] = {"1": [], "3": []}
+    for trial in trials:
+        for step, value in trial["reported"].items():
+            best[step].append(value)
+            passed = value == max(best[step])  # of three trials or fewer, the best; of four, too
+            assert passed == (str(3 * int(step)) in trial["reported"] or (step == "3" and trial["value"] is not None))
+        if trial["state"] == "pruned":
+            assert "not of the best third" in trial["message"]
+            assert not (tmp_path / trial["run"] / "model.safetensors").exists()
+    assert trials[0]["value"] == trials[0]["measures"]["feature_rank_student"] != trials[0]["reported"]["3"]
+    assert all(f"step {list(t['reported'])[-1]}" in t["message"] for t in trials if t["state"] == "pruned")
+
+
 @pytest.mark.parametrize(
     ("words", "space", "message"),
     [
+        (
+            ["--include_recipe", "true"],
+            {"objective.loss_beta": {"choices": [1.0, 4.0]}},
+            "must contain the recipe's own value, 0.0",
+        ),
+        (["--pruner", "halving"], SPACE, "it needs training.max_steps of 9 or more"),
+        (
+            ["--objective.target_layers", "[0]"],
+            SPACE,
+            "sweep.space.objective.top_k_layers has no meaning in this recipe: objective.target_layers names the",
+        ),
         ([], {"objective.top_k_layer": {"low": 1, "high": 2}}, "did you mean 'top_k_layers'?"),
         ([], {"learning_rat": {"low": 1, "high": 2}}, "--learning_rat is not a field of this recipe. Did you mean"),
         (
@@ -250,7 +281,7 @@ def test_a_hopeless_trial_is_pruned(tmp_path, monkeypatch):
         (["--measure", "accuracy"], SPACE, "sweep.measure = 'accuracy' is invalid: use one of probe/knn_student"),
         (["--probe", "null"], SPACE, "use a measure without labels"),
         (["--measure", "eval_loss"], SPACE, "give data.eval_sources"),
-        (["--pruner", "median", *WITHOUT_LABELS], SPACE, "known at the end of a trial only"),
+        (["--pruner", "median", *WITHOUT_LABELS], SPACE, "measured at the end of a trial and for halving"),
         (["--sampler", "grid"], SPACE, "sweep.sampler = 'grid' is invalid: use one of tpe, random"),
         (["--sources", "[{path: nowhere}]"], SPACE, "nowhere"),
         (["--seed", "1"], SPACE, "--seed is a field of training and sweep: use --training.seed or --sweep.seed"),

@@ -1,0 +1,247 @@
+"""The claim `label_free` of reproduce.py: does a choice without labels agree with one by labels, and by which measure?
+
+Runs the sweeps of systems/label_free_vision.yaml and label_free_audio.yaml (K, beta, the hidden share and tau, drawn
+at random), probes every trial on test examples that chose nothing, and compares what each measure would have chosen.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from comparisons import Comparison
+from experiment import HERE, once, wall_seconds
+from matplotlib.figure import Figure
+from measure import accuracies
+from prepare import PREPARE
+from scipy.stats import rankdata
+from transformers import AutoModel, set_seed
+
+from data2vec.pretraining import run
+from data2vec.pretraining.arguments import parse_arguments
+from data2vec.pretraining.evaluation.probe import batches_of, extract_features
+from data2vec.pretraining.sweep import command as sweep
+from data2vec.pretraining.sweep.arguments import MEASURES
+
+
+CLAIM = "A choice without labels agrees with one by labels"
+PAPER = (
+    "not in the data2vec papers; RankMe (2210.02885), alpha-ReQ (NeurIPS 2022) and LiDAR (2312.04000): close to the "
+    "choice by labels"
+)
+MODALITIES = {"vision": "fashion_mnist", "audio": "spoken_digits"}  # a recipe label_free_..., and its data
+ACCURACIES = ("linear", "knn", "few")  # of the frozen student on test examples, in %
+JUDGED_BY = "knn"
+WITH_LABELS = "probe/"  # of validation examples, none of which is the test's
+LOGGED = {name: way for name, way in MEASURES.items() if name != "eval_loss"}
+COMPARED = ("feature_rank_student", "rankme_student", "alpha_req_student", "lidar", "effective_rank", "loss")
+DRAWN = ("probe/knn_student", "feature_rank_student", "alpha_req_student", "lidar")
+RESAMPLES, SMALL_SWEEP = 5000, 8  # of the bootstrap; trials of a small sweep drawn from all
+
+
+def evaluate(data: Path, runs: Path) -> dict[str, Any]:
+    """Everything that data/label_free.json holds."""
+    found = {name: one_modality(name, data, runs) for name in MODALITIES}
+    return {
+        "claim": CLAIM,
+        "paper": PAPER,
+        "judged_by": "k-NN on the frozen student, test examples, in %",
+        "wall_seconds": round(sum(part["wall_seconds"] for part in found.values()), 1),
+        "trusted": trusted(found),
+        "modalities": found,
+    }
+
+
+def one_modality(name: str, data: Path, runs: Path) -> dict[str, Any]:
+    """The sweep of a modality, what its trials know, and how the measures agree with that."""
+    prepared = PREPARE[MODALITIES[name]](data, runs / "data" / MODALITIES[name])
+    folder = runs / f"label_free_{name}"
+    fields = {
+        "data.sources": json.dumps([{"path": prepared.source}]),
+        "data.probe.path": str(prepared.probes / "online"),
+        "output_dir": str(folder),
+    }
+    words = (word for field, value in fields.items() for word in (f"--{field}", value))
+    if code := sweep.main([str(HERE / "systems" / f"label_free_{name}.yaml"), *words]):
+        raise SystemExit(code)
+    own, *trials = trials_of(folder, prepared.probes)
+    finished = [trial for trial in trials if trial["state"] == "finished"]
+    untrained = measured(folder / own["run"], prepared.probes, trained=False)
+    return {
+        "data": MODALITIES[name],
+        "test_examples": untrained["test_examples"],
+        "untrained": {kind: untrained[kind] for kind in ACCURACIES},
+        "recipe": own,
+        "wall_seconds": round(untrained["seconds"] + sum(trial["wall_seconds"] for trial in [own, *finished]), 1),
+        **agreement(finished, untrained[JUDGED_BY]),
+        "trials": trials,
+    }
+
+
+def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, float]:
+    """Accuracies of a trial's frozen student on the test examples."""
+
+    def measure() -> dict[str, float]:
+        asked = parse_arguments([str(folder / "recipe.yaml"), "--data.probe.path", str(probes / "test")])
+        opened = run.open_data(asked)
+        if trained:
+            encoder = AutoModel.from_pretrained(folder)
+        else:
+            set_seed(asked.training.seed)
+            encoder = asked.model_class(asked.config).base_model
+        train, test = (
+            extract_features(encoder, batches_of(split, opened.probe_collator))
+            for split in (opened.probe_train, opened.probe_test)
+        )
+        return {**accuracies(*train, *test, labels_per_class=10), "test_examples": len(test[1])}
+
+    return once(folder / ("test.json" if trained else "test_untrained.json"), measure)
+
+
+def trials_of(folder: Path, probes: Path) -> list[dict[str, Any]]:
+    """Finished trials: their fields, their measures as last logged, and their test accuracies."""
+    found = []
+    for trial in json.loads((folder / sweep.RESULTS).read_text())["trials"]:
+        if trial["state"] != "finished":
+            found.append({name: trial[name] for name in ("run", "state", "message", "values")})
+            continue
+        test = measured(folder / trial["run"], probes)
+        found.append({
+            "run": trial["run"],
+            "state": trial["state"],
+            "values": trial["values"],
+            "measures": {name: round(trial["measures"][name], 5) for name in LOGGED},
+            "test": {name: test[name] for name in ACCURACIES},
+            "wall_seconds": round(wall_seconds(folder / trial["run"]) + test["seconds"], 1),
+        })  # fmt: skip
+    return found
+
+
+def agreement(trials: list[dict[str, Any]], untrained: float) -> dict[str, Any]:
+    """How each measure orders the trials and what it would have chosen, beside their accuracy on test examples.
+
+    `spearman_of_better` is among the trials above the untrained network; `regret_of_small` is the mean over sweeps of
+    `SMALL_SWEEP` trials drawn from all.
+    """
+    accuracy = np.array([trial["test"][JUDGED_BY] for trial in trials])
+    rng = np.random.default_rng(0)
+    resamples = rng.integers(len(trials), size=(RESAMPLES, len(trials)))
+    small = np.argsort(rng.random((RESAMPLES, len(trials))), axis=1)[:, :SMALL_SWEEP]
+    better = accuracy > untrained
+    found = {}
+    for name, way in LOGGED.items():
+        values = (1 if way == "maximize" else -1) * np.array([trial["measures"][name] for trial in trials])
+        picked = int(values.argmax())
+        again = [spearman(values[rows], accuracy[rows]) for rows in resamples]
+        of_small = accuracy[small[np.arange(len(small)), values[small].argmax(1)]]
+        found[name] = {
+            "spearman": round(spearman(values, accuracy), 3),
+            "interval": [round(float(bound), 3) for bound in np.percentile(again, (2.5, 97.5))],
+            "spearman_of_better": round(spearman(values[better], accuracy[better]), 3),
+            "picks": trials[picked]["run"],
+            "accuracy": float(accuracy[picked]),
+            "regret": round(float(accuracy.max() - accuracy[picked]), 3),
+            "regret_of_small": round(float((accuracy[small].max(1) - of_small).mean()), 3),
+        }
+    chance = (accuracy[small].max(1) - accuracy[small].mean(1)).mean()
+    fields = {name: np.array([trial["values"][name] for trial in trials]) for name in trials[0]["values"]}
+    return {
+        "finished": len(trials),
+        "better_than_untrained": int(better.sum()),
+        "accuracy": {"best": float(accuracy.max()), "median": float(np.median(accuracy))},
+        "regret_of_small_by_chance": round(float(chance), 3),
+        "fields": {name: round(spearman(drawn, accuracy), 3) for name, drawn in fields.items()},
+        "agreement": found,
+    }
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """NaN-free: 0 where one of them is constant."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def trusted(modalities: dict[str, Any]) -> str | None:
+    """The measure without labels whose order agrees in every modality, its interval above 0, and most in the worse."""
+    rows = {name: [part["agreement"][name] for part in modalities.values()] for name in LOGGED}
+    agree = {
+        name: min(row["spearman"] for row in of_name)
+        for name, of_name in rows.items()
+        if not name.startswith(WITH_LABELS) and all(row["interval"][0] > 0 for row in of_name)
+    }
+    return max(agree, key=agree.__getitem__, default=None)
+
+
+def compared(results: dict[str, Any]) -> list[Comparison]:
+    """A choice agrees if its orders do and its pick is as good.
+
+    That is: the interval of Spearman's correlation is above 0, and the pick within two standard errors of the best.
+    """
+    rows = []
+    for modality, part in results["modalities"].items():
+        best = part["accuracy"]["best"] / 100
+        margin = 200 * (best * (1 - best) / part["test_examples"]) ** 0.5
+        for name in COMPARED:
+            row = part["agreement"][name]
+            said = f"{modality}, {name}: picks {row['accuracy']:.1f} of at best {100 * best:.1f}"
+            agrees = "yes" if row["interval"][0] > 0 and row["regret"] <= margin else "no"
+            rows.append(Comparison(said, agrees, (row["spearman"], *row["interval"]), unit="rank correlation"))
+    return rows
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: what each measure would have chosen."""
+    parts = found["modalities"]
+    heads = [
+        f"{name}: Spearman, {part['finished']} trials | of the {part['better_than_untrained']} better than untrained "
+        f"| its pick, k-NN | below the best of {SMALL_SWEEP}"
+        for name, part in parts.items()
+    ]
+    lines = [f"| measure | {' | '.join(heads)} |", "| --- |" + " --: |" * 4 * len(parts)]
+    for name in LOGGED:
+        cells = []
+        for part in parts.values():
+            row = part["agreement"][name]
+            low, high = row["interval"]
+            cells.append(f"{row['spearman']:.2f} ({low:.2f} to {high:.2f}) | {row['spearman_of_better']:.2f}")
+            cells.append(f"{row['accuracy']:.1f} | {row['regret_of_small']:.1f}")
+        title = f"`{name}`, with labels" if name.startswith(WITH_LABELS) else f"`{name}`"
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    for title, of in (
+        ("the best trial", lambda part: f"{part['accuracy']['best']:.1f} | 0.0"),
+        ("the recipe", lambda part: f"{part['recipe']['test'][JUDGED_BY]:.1f} |"),
+        ("any trial", lambda part: f"{part['accuracy']['median']:.1f} (median) | {part['regret_of_small_by_chance']}"),
+        ("untrained", lambda part: f"{part['untrained'][JUDGED_BY]:.1f} |"),
+    ):
+        lines.append(f"| {title} |" + " |".join(f" | | {of(part)}" for part in parts.values()) + " |")
+    return "\n".join(lines)
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Each measure against test accuracy, a dot a trial; red: what it picks; dashed: untrained; cross: the recipe."""
+    parts = found["modalities"]
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    for (modality, part), row_of_axes in zip(parts.items(), figure.subplots(len(parts), len(DRAWN)), strict=True):
+        trials = [trial for trial in part["trials"] if trial["state"] == "finished"]
+        accuracy = [trial["test"][JUDGED_BY] for trial in trials]
+        shown = [trial["values"]["objective.top_k_layers"] for trial in trials]
+        for axes, name in zip(row_of_axes, DRAWN, strict=True):
+            row, values = part["agreement"][name], [trial["measures"][name] for trial in trials]
+            points = axes.scatter(values, accuracy, c=shown, cmap="viridis", s=24)
+            picked = next(i for i, trial in enumerate(trials) if trial["run"] == row["picks"])
+            axes.scatter(values[picked], accuracy[picked], s=100, facecolors="none", edgecolors="#d1495b")
+            own = part["recipe"]
+            axes.scatter(own["measures"][name], own["test"][JUDGED_BY], marker="x", color="black", s=30)
+            axes.axhline(part["untrained"][JUDGED_BY], color="#9a9a9a", linewidth=0.8, linestyle="--")
+            low, high = row["interval"]
+            axes.set_title(f"Spearman {row['spearman']:.2f} ({low:.2f} to {high:.2f})", fontsize=9, loc="left")
+            less = ", less is better" if LOGGED[name] == "minimize" else ""
+            axes.set_xlabel(name + (" (labels)" if name.startswith(WITH_LABELS) else less), fontsize=9)
+            axes.grid(alpha=0.3)
+        row_of_axes[0].set_ylabel(f"{modality}: test accuracy, k-NN, %", fontsize=9)
+    figure.colorbar(points, ax=figure.axes, label="K", shrink=0.7, ticks=[1, 2, 3, 4])
+    figure.suptitle(
+        "Trials: a measure against test accuracy; red: its pick; x: the recipe; dashed: untrained", fontsize=10
+    )
+    figure.savefig(path, dpi=110)
