@@ -129,25 +129,34 @@ def export_parser() -> argparse.ArgumentParser:
         "data2vec export",
         "Export an encoder or a fine-tuned model with torch.export or to ONNX, for any batch size and length; check "
         "it against PyTorch at lengths that it was not traced with; measure its size and speed.",
-        "data2vec export runs/my_recogniser my_export --format onnx --int8",
+        "data2vec export runs/my_recogniser my_export --format onnx --int8\n"
+        "data2vec export runs/my_classifier my_export --format onnx --int8 --calibration my_images",
         page="docs/downstream.md",
     )
     parser.add_argument("model", metavar="RUN_FOLDER_OR_HUB_ID", help="what AutoModel.from_pretrained opens")
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write into")
     parser.add_argument("--format", nargs="+", choices=FORMATS, default=["torch"], help="default: torch")
     parser.add_argument("--int8", action="store_true", help="also ONNX with int8 weights, and what that loses")
+    parser.add_argument(
+        "--calibration",
+        metavar="DATA",
+        help="with --int8: a folder or file of some examples, in whose ranges activations are quantised (static); "
+        "without, they are quantised as they come (dynamic)",
+    )
     return parser
 
 
 def check_export(argv: Sequence[str]) -> None:
     given = export_parser().parse_args(argv)
-    require_exportable(given.model, given.format, given.int8)
+    require_exportable(given.model, given.format, given.int8, given.calibration)
 
 
-def require_exportable(name: str, formats: Sequence[str], int8: bool) -> None:
-    """Raises ValueError: there is no such model, or int8 without ONNX."""
+def require_exportable(name: str, formats: Sequence[str], int8: bool, calibration: str | None) -> None:
+    """Raises ValueError: there is no such model, int8 without ONNX, or calibration without int8."""
     if int8 and "onnx" not in formats:
         raise ValueError("int8 = True is made of the ONNX file: add onnx to --format.")
+    if calibration is not None and not int8:
+        raise ValueError(f"calibration = {calibration!r} is for int8: add --int8.")
     require_hub_name(name)
 
 

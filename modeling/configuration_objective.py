@@ -103,7 +103,8 @@ class ObjectiveConfig(EmaSchedule):
             without any teacher; `"same_view"`, what a frozen teacher makes of what the student reads, extra tokens
             included (feature distillation); `"other_model"`, what blocks of `teacher` make of what is hidden.
         teacher (`str`, *optional*): folder, or name on the Hub, of any encoder that `AutoModel` opens and that cuts
-            its input into the same patches or frames, wav2vec 2.0 or DINO for example.
+            its input into the same patches or frames, wav2vec 2.0 or DINO for example; of any width and depth. A
+            recipe that names one and no `target` gets `"other_model"` and what that needs of the other fields.
         teacher_config (`dict`, *optional*): its configuration, read from there when a run starts.
         top_k_layers (`int`): K, the number of top blocks whose features are averaged (data2vec, section 3.3).
         target_layers (`list[int]`, *optional*): numbers of the blocks, from 0, to average in place of the top K.

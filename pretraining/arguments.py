@@ -17,6 +17,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_PRETRAINING_MAPPING, PreTrain
 from ..modeling import JointConfig, JointForPreTraining
 from ..modeling.configuration_joint import TRUNK, own_fields
 from ..modeling.configuration_objective import EmaSchedule, objective_class_of
+from ..modeling.target_kinds import TARGET_KINDS
 from . import recipe as recipe_file
 from .checkpoints.run_files import RESERVED
 from .command_line import RECIPES, SECTIONS, read_command
@@ -187,6 +188,8 @@ def _resolve_part(recipe: Mapping[str, Any]) -> Part:
     stored = getattr(config, "objective", None) or model_class.default_objective
     values = {**stored, **recipe["objective"]}
     teacher = values.get("teacher")
+    if teacher is not None and "target" not in recipe["objective"]:  # naming one is asking to be taught by it
+        values |= {"target": "other_model", **TARGET_KINDS["other_model"].needs}
     values["teacher_config"] = None if teacher is None else teacher_config(teacher)
     objective = objective_class_of(config_class).from_dict(values)
     model_class.check_objective(config, objective)
@@ -284,7 +287,7 @@ def _check_lengths(objective: EmaSchedule, training: PretrainingArguments) -> No
     steps = training.max_steps
     if steps <= 0:
         return
-    if objective.ema_anneal_steps > steps:
+    if objective.ema_anneal_steps > steps and getattr(objective, "ema_scope", None) != "frozen":
         raise ValueError(
             f"objective.ema_anneal_steps = {objective.ema_anneal_steps} is beyond the run's training.max_steps = "
             f"{steps}: anneal within the run, or run longer."

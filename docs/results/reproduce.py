@@ -24,6 +24,7 @@ import guard
 import joint
 import knows
 import label_free
+import phones
 import sweep
 import text
 import torch
@@ -45,6 +46,7 @@ OWN: dict[str, Any] = {
     "joint": joint,
     "knows": knows,
     "label_free": label_free,
+    "phones": phones,
     "sweep": sweep,
     "text": text,
     "universal": universal,

@@ -205,5 +205,5 @@ def _own(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda found: f"{import_module(name).table(found)}\n"
 
 
-OWN = ("emotion", "forgetting", "guard", "joint", "knows", "label_free", "sweep", "text", "universal")
+OWN = ("emotion", "forgetting", "guard", "joint", "knows", "label_free", "phones", "sweep", "text", "universal")
 OTHER_TABLES = {"esc10_mixtures": _mixtures, **{name: _own(name) for name in OWN}}

@@ -1,8 +1,9 @@
-"""Export a model: `data2vec export RUN_FOLDER_OR_HUB_ID OUT [--format torch onnx] [--int8]`.
+"""Export a model: `data2vec export RUN_FOLDER_OR_HUB_ID OUT [--format torch onnx] [--int8 [--calibration DATA]]`.
 
 OUT receives model.pt2 (torch.export), model.onnx and model.int8.onnx as asked for, the model's configuration and
 processor, and export.json with what was checked and measured. A file whose outputs differ from PyTorch's by more than
-1e-4 at other batch sizes and lengths than the traced ones is not left there.
+1e-4 at other batch sizes and lengths than the traced ones is not left there, nor an int8 file whose outputs differ by
+more than 0.2 on the data that its loss is measured on.
 """
 
 import json
@@ -17,6 +18,7 @@ from transformers import AutoProcessor
 
 import data2vec  # noqa: F401  registers the classes of 2.0
 from data2vec.model_cards.command_line import export_parser, require_exportable
+from data2vec.model_cards.export.calibration import calibration_inputs
 from data2vec.model_cards.export.formats import (
     INT8,
     ONNX,
@@ -31,36 +33,47 @@ from data2vec.model_cards.export.formats import (
     write_torch,
 )
 from data2vec.model_cards.export.measure import differences, int8_loss, speed
-from data2vec.model_cards.export.model import Exportable, exportable, open_model, trace
+from data2vec.model_cards.export.model import Exportable, Inputs, exportable, open_model, trace
 from data2vec.pretraining.checkpoints.run_files import write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
 from data2vec.pretraining.modalities.build import modality_of
 
 
-TOLERANCE = 1e-4
+TOLERANCE, INT8_TOLERANCE = 1e-4, 0.2
 REPORT = "export.json"
 
 
-def export(name: str, out: str | Path, formats: Sequence[str] = ("torch",), int8: bool = False) -> dict[str, Any]:
+def export(
+    name: str,
+    out: str | Path,
+    formats: Sequence[str] = ("torch",),
+    int8: bool = False,
+    calibration: str | None = None,
+) -> dict[str, Any]:
     """Write the exports of a model into `out`; returns what export.json holds.
 
     Args:
         name: a run folder or a Hub id.
         formats: of "torch", "onnx".
         int8: also ONNX with int8 weights.
+        calibration: data, in whose ranges activations are then quantised; they are quantised as they come without.
 
     Raises:
         ValueError: the model has no export, a library is missing, or an export does not give PyTorch's outputs.
     """
-    require_exportable(name, formats, int8)
+    require_exportable(name, formats, int8, calibration)
     if "onnx" in formats:
         require_onnx()
     model = exportable(open_model(name))
     out = Path(out)
+    examples = ([], []) if calibration is None else calibration_inputs(name, calibration, model, out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as aside:
-        runners, checks = _write(name, model, Path(aside), formats, int8)
-        report = _report(name, model, Path(aside), runners, checks)
+        runners, checks = _write(name, model, Path(aside), formats)
+        loss = _write_int8(name, model, Path(aside), runners, *examples) if int8 else {}
+        if int8:
+            checks[INT8] = differences(model, run_eager(model), runners[INT8])
+        report = _report(name, model, Path(aside), runners, checks) | loss
         for path in sorted(Path(aside).iterdir()):
             path.replace(out / path.name)
     model.model.config.save_pretrained(out)
@@ -70,7 +83,7 @@ def export(name: str, out: str | Path, formats: Sequence[str] = ("torch",), int8
 
 
 def _write(
-    name: str, model: Exportable, folder: Path, formats: Sequence[str], int8: bool
+    name: str, model: Exportable, folder: Path, formats: Sequence[str]
 ) -> tuple[dict[str, Runner], dict[str, list[dict[str, Any]]]]:
     """Write and check the files; how to run each, and how far each is from PyTorch."""
     # The fused attention's strides depend on the kernel that is chosen, which another machine, or gradients that are
@@ -93,11 +106,28 @@ def _write(
                 f"differs from PyTorch's by {worst['difference']:.1e}, more than {TOLERANCE:g}. Export in the other "
                 "format, or with the versions in constraints.txt."
             )
-    if int8:  # its outputs differ, which is measured, not refused
-        write_int8(folder / ONNX, folder / INT8)
-        runners[INT8] = run_onnx(folder / INT8)
-        checks[INT8] = differences(model, eager, runners[INT8])
     return runners, checks
+
+
+def _write_int8(
+    name: str,
+    model: Exportable,
+    folder: Path,
+    runners: dict[str, Runner],
+    ranges: Sequence[Inputs],
+    held_out: Sequence[Inputs],
+) -> dict[str, Any]:
+    """Write int8 from the ONNX file and add how to run it; returns what it loses."""
+    write_int8(folder / ONNX, folder / INT8, ranges)
+    runners[INT8] = run_onnx(folder / INT8)
+    loss = int8_loss(name, model, runners[ONNX], runners[INT8], held_out)
+    if not loss["largest_difference"] <= INT8_TOLERANCE:
+        raise ValueError(
+            f"{INT8} was not kept: on {loss['on']} an output differs from fp32's by {loss['largest_difference']:.2f} "
+            f"of the largest, more than {INT8_TOLERANCE:g}. Leave --int8 out, or calibrate on data like the model's."
+        )
+    how = f"in the ranges of {len(ranges)} examples" if ranges else "as they come"
+    return {"int8_loss": loss | {"activations_quantised": how}}
 
 
 def _report(
@@ -115,7 +145,7 @@ def _report(
         }
         for file in runners
     }
-    report: dict[str, Any] = {
+    return {
         "model": Path(name).name if Path(name).is_dir() else name,
         "class": type(model.model).__name__,
         "inputs": list(model.names),
@@ -130,9 +160,6 @@ def _report(
         "threads": torch.get_num_threads(),
         "versions": {package: version(package) for package in ("torch", "transformers", *_onnx_packages(runners))},
     }
-    if INT8 in runners:
-        report["int8_loss"] = int8_loss(name, model, runners[ONNX], runners[INT8])
-    return report
 
 
 def _onnx_packages(runners: dict[str, Runner]) -> tuple[str, ...]:
@@ -169,7 +196,7 @@ def table(report: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     args = export_parser().parse_args(argv)
     try:
-        report = export(args.model, args.out, args.format, args.int8)
+        report = export(args.model, args.out, args.format, args.int8, args.calibration)
     except (ValueError, OSError) as error:
         return end(EXIT_REFUSED, error)
     print(table(report))

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,15 +67,42 @@ def renamed(shape: Any, names: tuple[str, str]) -> Any:
     return Shape([name if size is None else size for size, name in zip(sizes, (*names, None, None), strict=False)])
 
 
-def write_int8(source: Path, path: Path) -> None:
-    """Weights of matrix products as int8, a scale for each column; activations are quantised as they come."""
+def write_int8(source: Path, path: Path, calibration: Sequence[Inputs] = ()) -> None:
+    """Weights of matrix products as int8, a scale for each column.
+
+    Activations are quantised as they come (dynamic) or, with `calibration`, in the ranges they have there (static).
+    """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rest = iter(calibration)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            inputs = next(self.rest, None)
+            return None if inputs is None else {name: value.numpy() for name, value in inputs.items()}
 
     model = onnx.load(source)
     del model.graph.value_info[:]  # the quantiser turns some weights round and then trips over their old shapes
+    how: dict[str, Any] = {"op_types_to_quantize": QUANTISED, "per_channel": True, "weight_type": QuantType.QInt8}
+    how["reduce_range"] = True  # 7 bits: sums of two products overflow on x86 without VNNI
     with quiet():
-        quantize_dynamic(model, path, op_types_to_quantize=QUANTISED, per_channel=True, weight_type=QuantType.QInt8)
+        if not calibration:
+            quantize_dynamic(model, path, **how)
+            return
+        weights = {weight.name for weight in model.graph.initializer if weight.data_type == onnx.TensorProto.FLOAT}
+        of_activations = [node.name for node in model.graph.node if not weights.intersection(node.input)]
+        # a product's result stays fp32: it is added to and normalised next
+        quantize_static(
+            model,
+            path,
+            Reader(),
+            activation_type=QuantType.QUInt8,
+            nodes_to_exclude=of_activations,
+            extra_options={"OpTypesToExcludeOutputQuantization": QUANTISED},
+            **how,
+        )
 
 
 def run_torch(path: Path) -> Runner:

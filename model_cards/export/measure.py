@@ -25,7 +25,7 @@ from ..folder import open_folder
 from ..report.inputs import Inputs as RunInputs
 from ..strip_paths import without_places
 from .formats import Runner
-from .model import Exportable
+from .model import Exportable, Inputs
 
 
 TASKS: dict[str, type[Task[Any, Any]]] = {
@@ -36,17 +36,23 @@ EXAMPLES = 256  # of the test split, one after the other: nothing is padded
 PADDING = -100  # between outputs of different lengths, as the Trainer has it
 
 
+def inputs_of(model: Exportable, batch: Mapping[str, Tensor]) -> Inputs:
+    """What an export takes of a batch; an attention mask that is not there says that all is real."""
+    whole = torch.ones(batch[model.names[0]].shape[:2], dtype=torch.long)
+    return {name: batch.get(name, whole) for name in model.names}
+
+
 def differences(model: Exportable, eager: Runner, exported: Runner) -> list[dict[str, Any]]:
     """At each shape of `model.checked` the largest difference, as a share of the largest output if that is above 1."""
     found = []
     for shape in model.checked:
         inputs = model.example(shape)
-        found.append({"rows": shape.rows, model.unit: shape.length or 1, "difference": apart(exported, eager, inputs)})
+        difference = apart(exported(inputs), eager(inputs))
+        found.append({"rows": shape.rows, model.unit: shape.length or 1, "difference": difference})
     return found
 
 
-def apart(exported: Runner, eager: Runner, inputs: dict[str, Tensor]) -> float:
-    expected, actual = eager(inputs), exported(inputs)
+def apart(actual: Tensor, expected: Tensor) -> float:
     if actual.shape != expected.shape:
         return float("inf")
     difference = float((actual - expected).abs().max())
@@ -70,51 +76,42 @@ def speed(model: Exportable, runners: Mapping[str, Runner]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def int8_loss(name: str, model: Exportable, full: Runner, int8: Runner) -> dict[str, Any]:
+def int8_loss(name: str, model: Exportable, full: Runner, int8: Runner, held_out: Sequence[Inputs]) -> dict[str, Any]:
     """What int8 changes: the task's metrics on its test data, or how far features turn.
 
-    `on` says what was measured on: the run's own data if its recipe is there and its data can be opened, else random
-    inputs, with the reason in `why_not_its_data`.
+    `on` says what was measured on: the data that calibration left out, the run's own data if its recipe is there and
+    its data can be opened, else random inputs, with the reason in `why_not_its_data`.
     """
     try:
         if (Path(name) / "results.json").is_file():
             return _task_loss(Path(name), model, full, int8)
-        batches = _encoder_batches(name)
+        batches = held_out or _encoder_batches(name, model)
     except (ValueError, OSError) as error:
-        batches = [model.example(shape, seed=1) for shape in (*model.checked, model.timed)]
-        return {
-            "on": "random inputs",
-            "why_not_its_data": without_places(str(error)),
-            **_turned(model, batches, full, int8),
-        }
-    return {"on": f"{len(batches)} examples of the run's data", **_turned(model, batches, full, int8)}
+        if not held_out:
+            random = [model.example(shape, seed=1) for shape in (*model.checked, model.timed)]
+            why = without_places(str(error))
+            return {"on": "random inputs", "why_not_its_data": why, **_turned(random, full, int8)}
+        batches = held_out
+    whose = "calibration data, not calibrated on" if held_out else "the run's data"
+    return {"on": f"{len(batches)} examples of {whose}", **_turned(batches, full, int8)}
 
 
-def _encoder_batches(name: str) -> list[dict[str, Tensor]]:
+def _encoder_batches(name: str, model: Exportable) -> list[Inputs]:
     """Examples of a pretraining run; ValueError where there are none to be had."""
     inputs = RunInputs(open_folder(name))
-    return [inputs.collate([example]) for example in inputs.examples(16)]
+    return [inputs_of(model, inputs.collate([example])) for example in inputs.examples(16)]
 
 
-def _turned(
-    model: Exportable, batches: Sequence[Mapping[str, Tensor]], full: Runner, int8: Runner
-) -> dict[str, float]:
+def _turned(batches: Sequence[Inputs], full: Runner, int8: Runner) -> dict[str, float]:
     """The mean cosine between outputs of both, and the largest difference relative to the largest output."""
     cosines, largest = [], 0.0
-    for batch in batches:
-        inputs = _inputs(model, batch)
+    for inputs in batches:
         expected, actual = full(inputs), int8(inputs)
         real = inputs.get("attention_mask")
         if real is None or bool(real.all()):  # outputs at padding are nobody's
             cosines.append(torch.cosine_similarity(expected, actual, dim=-1).mean())
-        largest = max(largest, apart(int8, full, inputs))
+        largest = max(largest, apart(actual, expected))
     return {"mean_cosine": round(float(torch.stack(cosines).mean()), 6), "largest_difference": largest}
-
-
-def _inputs(model: Exportable, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What an export takes of a batch; an attention mask that is not there says that all is real."""
-    whole = torch.ones_like(batch[model.names[0]], dtype=torch.long)
-    return {name: batch[name] if name in batch else whole for name in model.names}
 
 
 def _task_loss(folder: Path, model: Exportable, full: Runner, int8: Runner) -> dict[str, Any]:
@@ -136,14 +133,17 @@ def _task_loss(folder: Path, model: Exportable, full: Runner, int8: Runner) -> d
     examples = data.evaluation[split]
     count = min(EXAMPLES, len(examples))
     outputs: dict[str, Any] = {}
+    largest = 0.0
     labels: Any = None
     for number in progress(range(count), title="measuring int8", unit="example"):
         batch = data.collator([examples[number]])
         truth = batch["labels"]
         labels = truth if labels is None else nested_concat(labels, truth, PADDING)
-        inputs = _inputs(model, batch)
-        for name, runner in (("fp32", full), ("int8", int8)):
-            kept = task.preprocess_logits(runner(inputs), truth)
+        inputs = inputs_of(model, batch)
+        found = {"fp32": full(inputs), "int8": int8(inputs)}
+        largest = max(largest, apart(found["int8"], found["fp32"]))
+        for name, logits in found.items():
+            kept = task.preprocess_logits(logits, truth)
             outputs[name] = nested_concat(outputs[name], kept, PADDING) if name in outputs else kept
     metrics = {
         name: task.compute_metrics(EvalPrediction(predictions=kept.numpy(), label_ids=labels.numpy()))
@@ -156,4 +156,5 @@ def _task_loss(folder: Path, model: Exportable, full: Runner, int8: Runner) -> d
         "fp32": metrics["fp32"][main],
         "int8": metrics["int8"][main],
         "all": metrics,
+        "largest_difference": largest,
     }

@@ -7,9 +7,9 @@ from transformers import AutoModel, ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec
 from data2vec.modeling import Data2Vec2AudioForPreTraining, Data2Vec2VisionForPreTraining
 from data2vec.pretraining.arguments import resolve
 from data2vec.pretraining.evaluation.probe import teacher_encoder
-from data2vec.pretraining.run import build_model
+from data2vec.pretraining.run import build_model, main
 from data2vec.tests.modeling.tiny_data2vec2 import CONFIGS, MODELS, build, inputs, same
-from data2vec.tests.pretraining.tiny_runs import recipe
+from data2vec.tests.pretraining.tiny_runs import recipe, write_recipe
 
 
 SIZES = {"hidden_size": 20, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 28}
@@ -83,6 +83,24 @@ def test_a_recipe_names_the_folder(tmp_path):
     asked["objective"]["teacher"] = str(tmp_path / "nothing")
     with pytest.raises(ValueError, match="objective.teacher = .*nothing' cannot be opened: name the folder"):
         resolve(asked)
+
+
+@pytest.mark.parametrize("smaller", [{"num_hidden_layers": 1}, {"hidden_size": 8, "intermediate_size": 12}])
+def test_a_teacher_alone_distils_into_a_smaller_encoder(smaller, tmp_path):
+    """`--teacher FOLDER` says it all: of the recipe's own teacher nothing is left, and the student opens as ever."""
+    teacher = ViTModel(ViTConfig(image_size=8, patch_size=2, num_channels=1, **SIZES))
+    teacher.save_pretrained(tmp_path / "teacher")
+    path = write_recipe(tmp_path, "run", "vision-2", tmp_path, max_steps=2)
+    fields = [f"--model.{name}={value}" for name, value in smaller.items()]
+    assert main([str(path), "--teacher", str(tmp_path / "teacher"), *fields]) == 0
+    whole = Data2Vec2VisionForPreTraining.from_pretrained(tmp_path / "run" / "pretraining")
+    assert (whole.objective.target, whole.objective.ema_scope) == ("other_model", "frozen")
+    same(whole.teacher.model.state_dict(), teacher.state_dict(), 0.0)
+    student = AutoModel.from_pretrained(tmp_path / "run")
+    for name, value in smaller.items():
+        assert getattr(student.config, name) == value
+    states = student(torch.randn(2, 1, 8, 8)).last_hidden_state
+    assert states.shape == (2, 17, smaller.get("hidden_size", 16)) and states.isfinite().all()
 
 
 def test_what_does_not_fit_is_refused():

@@ -1,6 +1,7 @@
 """Exports as their users have them: files that run without this package's classes, at any batch size and length."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +190,43 @@ def test_a_file_that_differs_is_not_left(tmp_path, monkeypatch, capsys):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@needs_onnx
+def test_static_int8_takes_its_ranges_from_data_and_is_not_left_where_it_differs(tmp_path, monkeypatch, capsys):
+    """Only what is calibrated has scales of its own in the file; its loss is measured on what was left out."""
+    source = saved(tmp_path / "run", "vision", "v2", AutoModelForImageClassification)
+    (tmp_path / "images").mkdir()
+    for i in range(7):
+        pixels = np.random.default_rng(i).integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+    words = [str(source), str(tmp_path / "out"), "--format", "onnx", "--int8", "--calibration"]
+    assert main([*words, str(tmp_path / "images")]) == 0
+    loss = json.loads((tmp_path / "out" / "export.json").read_text())["int8_loss"]
+    assert loss["on"] == "3 examples of calibration data, not calibrated on"
+    assert loss["activations_quantised"] == "in the ranges of 4 examples" and 0 < loss["largest_difference"] < 0.1
+    operations = _operations(tmp_path / "out" / "model.int8.onnx")
+    assert "QuantizeLinear" in operations and "MatMulInteger" not in operations
+    for i in range(2, 7):
+        (tmp_path / "images" / f"{i}.png").unlink()
+    assert main([*words, str(tmp_path / "images")]) == 2
+    assert "images' has 2 usable examples: must have 3 or more" in capsys.readouterr().err
+
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(command, "INT8_TOLERANCE", 1e-9)
+    assert main([*words[:-1]]) == 2
+    message = capsys.readouterr().err
+    assert "error: model.int8.onnx was not kept: on random inputs an output differs from fp32's by 0.0" in message
+    assert "more than 1e-09. Leave --int8 out" in message and list((tmp_path / "out").iterdir()) == []
+
+
 def test_what_cannot_be_exported_is_refused_with_the_fix(tmp_path, monkeypatch, capsys):
     source = saved(tmp_path / "run", "text", "v2", AutoModel)
-    assert main([str(source), str(tmp_path / "out"), "--int8"]) == 2
-    assert "add onnx to --format" in capsys.readouterr().err
+    for words, message in (
+        (["--int8"], "add onnx to --format"),
+        (["--calibration", "x"], "calibration = 'x' is for int8: add --int8."),
+        (["--format", "onnx", "--int8", "--calibration", str(tmp_path / "none")], "none' cannot be opened: "),
+    ):
+        assert main([str(source), str(tmp_path / "out"), *words]) == 2
+        assert message in capsys.readouterr().err
     monkeypatch.setattr(export_formats, "find_spec", lambda name: None if name == "onnxruntime" else True)
     assert main([str(source), str(tmp_path / "out"), "--format", "onnx"]) == 2
     assert "needs onnxruntime: pip install 'data2vec[export]'" in capsys.readouterr().err
