@@ -92,6 +92,12 @@ COMMANDS = {
     "sweep": Command(
         "Try many settings of a recipe.", pretraining.check_sweep, "pretraining.sweep.command", pretraining.RECIPES
     ),
+    "suggest": Command(
+        "Print a recipe with settings for your own data, by a short pilot.",
+        pretraining.check_suggest,
+        "pretraining.sweep.suggest",
+        pretraining.RECIPES,
+    ),
     "split": Command(
         "Make a plain folder of each modality of a joint run.", pretraining.check_split, "pretraining.split"
     ),

@@ -48,6 +48,12 @@ is. The same command resumes an interrupted sweep."""
 SWEEP_EXAMPLE = """data2vec sweep demo_vision.yaml --output_dir runs/my_sweep --trials 20 \\
     --space '{objective.top_k_layers: {low: 1, high: 4}, learning_rate: {low: 5e-4, high: 8e-3, log: true}}'"""
 
+SUGGEST_WHAT = """Print the recipe with settings for your own data, and the reasons. A pilot, a sweep over shorter runs
+of it by successive halving, tries the layers averaged (K), the loss's beta, the share that is hidden and the teacher's
+decay, or the fields of sweep.space, and compares by a number that needs no labels. The same command resumes an
+interrupted pilot."""
+SUGGEST_EXAMPLE = "data2vec suggest demo_vision.yaml --pilot_steps 500 > my_recipe.yaml"
+
 
 def read_command(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
     """`RECIPE.yaml [--field value ...]`: the recipe as its file has it, and the words behind it.
@@ -183,15 +189,26 @@ def _recipes() -> list[str]:
 
 def read_sweep(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
     """As [`read_command`], with the section `sweep`."""
+    return _read_sweep("sweep", SWEEP_WHAT, SWEEP_EXAMPLE, sweep_fields(), argv)
+
+
+def read_suggest(argv: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """As [`read_sweep`], of `data2vec suggest`."""
+    return _read_sweep("suggest", SUGGEST_WHAT, SUGGEST_EXAMPLE, suggest_fields(), argv)
+
+
+def _read_sweep(
+    name: str, what: str, example: str, fields: list[str], argv: Sequence[str] | None
+) -> tuple[dict[str, Any], list[str]]:
     parser = command_parser(
-        "data2vec sweep",
-        SWEEP_WHAT,
-        SWEEP_EXAMPLE,
+        f"data2vec {name}",
+        what,
+        example,
         page="docs/sweeping.md",
         usage="RECIPE.yaml [--field value ...]",
         groups={
             "recipes that come with the package": _recipes(),
-            "fields of sweep": sweep_fields(),
+            "fields of sweep": fields,
             "all other fields": "those of run.py, whose --help lists them",
         },
         codes=FINE_TUNING,
@@ -203,13 +220,25 @@ def sweep_fields() -> list[str]:
     return fields_of("data2vec.pretraining.sweep.arguments", "SweepArguments")
 
 
+def suggest_fields() -> list[str]:
+    return fields_of("data2vec.pretraining.sweep.suggest", "SuggestArguments")
+
+
 def check_sweep(argv: Sequence[str]) -> None:
     """As [`check_command`], and that Optuna is installed."""
+    _check_sweep(*read_sweep(argv), sweep_fields())
 
+
+def check_suggest(argv: Sequence[str]) -> None:
+    """As [`check_sweep`], of `data2vec suggest`."""
+    _check_sweep(*read_suggest(argv), suggest_fields())
+
+
+def _check_sweep(recipe: dict[str, Any], overrides: Sequence[str], fields: list[str]) -> None:
     def names(section: str, recipe: Mapping[str, Any]) -> list[str]:
-        return sweep_fields() if section == SWEEP else field_names(section, recipe)
+        return fields if section == SWEEP else field_names(section, recipe)
 
-    check_names(*read_sweep(argv), names)
+    check_names(recipe, overrides, names)
     require_optuna()
 
 

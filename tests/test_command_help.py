@@ -22,7 +22,7 @@ from tests.finetune.encoders import encoder_folder
 
 
 SCRIPTS = {f"data2vec.finetune.{name.removesuffix('.py')}": name for name in SCRIPT_WORDS}
-TRAIN = {"pretrain": tuple(EXIT_CODES), "finetune": FINE_TUNING, "sweep": FINE_TUNING}
+TRAIN = {"pretrain": tuple(EXIT_CODES), "finetune": FINE_TUNING, "sweep": FINE_TUNING, "suggest": FINE_TUNING}
 # command, or module -> the exit codes that it documents
 CODES = {
     **{f"data2vec {name}": TRAIN.get(name, ORDINARY) for name in COMMANDS},

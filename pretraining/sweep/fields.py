@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..arguments import Run, field_names
+from ..arguments import Run, field_names, override, resolve
 from ..recipe import locate
 
 
@@ -68,13 +68,13 @@ def worth_trying(run: Run) -> dict[str, dict[str, Any]]:
         BETA: {"choices": sorted({*BETAS, float(objective.loss_beta)})},
         TAU: {"choices": decays(objective.ema_decay, objective.ema_end_decay)},
     }
-    space |= {name: _around(share) for name, share in hidden_share(objective.masking).items()}
+    space |= {name: _around(name, share, run) for name, share in hidden_share(objective.masking).items()}
     left_out = without_meaning(run)
-    return {
-        name: values
-        for name, values in space.items()
-        if name not in left_out and len(values.get("choices", "ab")) > 1 and values.get("low") != values.get("high")
-    }
+    return {name: values for name, values in space.items() if name not in left_out and _several(values)}
+
+
+def _several(values: Mapping[str, Any]) -> bool:
+    return len(values["choices"]) > 1 if "choices" in values else values["low"] < values["high"]
 
 
 def hidden_share(masking: Any, name: str = "objective.masking") -> dict[str, float]:
@@ -85,9 +85,21 @@ def hidden_share(masking: Any, name: str = "objective.masking") -> dict[str, flo
     return {} if key is None else {f"{name}.{key}": float(getattr(masking, key))}
 
 
-def _around(share: float) -> dict[str, float]:
-    """From half as much to half of what is left."""
-    return {"low": round(share / 2, 3), "high": round((1 + share) / 2, 3)}
+def _around(name: str, share: float, run: Run) -> dict[str, float]:
+    """From half as much to half of what is left, or as far as the smallest input of the run allows."""
+    bounds = {}
+    for bound, end in (("low", 0), ("high", 1)):
+        values = [round(share + (end - share) * part, 3) for part in (0.5, 0.25, 0.1)]
+        bounds[bound] = next((value for value in values if _fits(name, value, run)), share)
+    return bounds
+
+
+def _fits(name: str, value: float, run: Run) -> bool:
+    try:
+        resolve(override(run.recipe, [f"--{name}", str(value)]))
+    except ValueError:
+        return False
+    return True
 
 
 def decays(own: float, most: float) -> list[float]:
