@@ -224,7 +224,7 @@ class Sweep:
     def write_results(self, study: "optuna.Study") -> None:
         """sweep.json, and best.yaml where a trial has finished."""
         ended = ended_trials(study)
-        finished = [trial for trial in ended if trial.state.name == "COMPLETE"]
+        finished: list[Any] = [trial for trial in ended if trial.state.name == "COMPLETE"]
         best = None
         if finished:
             choose = max if self.plan.direction == "maximize" else min

@@ -45,7 +45,8 @@ def _between(low: float, value: Any, high: float) -> bool:
 
 def without_meaning(run: Run) -> dict[str, str]:
     """Fields of the objective that change nothing in this run -> why."""
-    objective, found = run.objective, {}
+    objective = run.objective
+    found: dict[str, str] = {}
     if run.modalities:
         return found
     if objective.target in ("input", "same_view"):
