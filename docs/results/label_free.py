@@ -12,14 +12,13 @@ import numpy as np
 from comparisons import Comparison
 from experiment import HERE, once, wall_seconds
 from matplotlib.figure import Figure
-from measure import accuracies
 from prepare import PREPARE
 from scipy.stats import rankdata
 from transformers import AutoModel, set_seed
 
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import parse_arguments
-from data2vec.pretraining.evaluation.probe import batches_of, extract_features
+from data2vec.pretraining.evaluation.probe import batches_of, extract_features, knn_accuracy
 from data2vec.pretraining.sweep import command as sweep
 from data2vec.pretraining.sweep.arguments import MEASURES
 
@@ -30,8 +29,6 @@ PAPER = (
     "choice by labels"
 )
 MODALITIES = {"vision": "fashion_mnist", "audio": "spoken_digits"}  # a recipe label_free_..., and its data
-ACCURACIES = ("linear", "knn", "few")  # of the frozen student on test examples, in %
-JUDGED_BY = "knn"
 WITH_LABELS = "probe/"  # of validation examples, none of which is the test's
 LOGGED = {name: way for name, way in MEASURES.items() if name != "eval_loss"}
 COMPARED = ("feature_rank_student", "rankme_student", "alpha_req_student", "lidar", "effective_rank", "loss")
@@ -70,16 +67,16 @@ def one_modality(name: str, data: Path, runs: Path) -> dict[str, Any]:
     return {
         "data": MODALITIES[name],
         "test_examples": untrained["test_examples"],
-        "untrained": {kind: untrained[kind] for kind in ACCURACIES},
+        "untrained": untrained["accuracy"],
         "recipe": own,
         "wall_seconds": round(untrained["seconds"] + sum(trial["wall_seconds"] for trial in [own, *finished]), 1),
-        **agreement(finished, untrained[JUDGED_BY]),
+        **agreement(finished, untrained["accuracy"]),
         "trials": trials,
     }
 
 
 def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, float]:
-    """Accuracies of a trial's frozen student on the test examples."""
+    """k-NN on a trial's frozen student, accuracy in % on the test examples."""
 
     def measure() -> dict[str, float]:
         asked = parse_arguments([str(folder / "recipe.yaml"), "--data.probe.path", str(probes / "test")])
@@ -93,7 +90,7 @@ def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, f
             extract_features(encoder, batches_of(split, opened.probe_collator))
             for split in (opened.probe_train, opened.probe_test)
         )
-        return {**accuracies(*train, *test, labels_per_class=10), "test_examples": len(test[1])}
+        return {"accuracy": round(100 * knn_accuracy(*train, *test), 3), "test_examples": len(test[1])}
 
     return once(folder / ("test.json" if trained else "test_untrained.json"), measure)
 
@@ -111,7 +108,7 @@ def trials_of(folder: Path, probes: Path) -> list[dict[str, Any]]:
             "state": trial["state"],
             "values": trial["values"],
             "measures": {name: round(trial["measures"][name], 5) for name in LOGGED},
-            "test": {name: test[name] for name in ACCURACIES},
+            "accuracy": test["accuracy"],
             "wall_seconds": round(wall_seconds(folder / trial["run"]) + test["seconds"], 1),
         })  # fmt: skip
     return found
@@ -123,7 +120,7 @@ def agreement(trials: list[dict[str, Any]], untrained: float) -> dict[str, Any]:
     `spearman_of_better` is among the trials above the untrained network; `regret_of_small` is the mean over sweeps of
     `SMALL_SWEEP` trials drawn from all.
     """
-    accuracy = np.array([trial["test"][JUDGED_BY] for trial in trials])
+    accuracy = np.array([trial["accuracy"] for trial in trials])
     rng = np.random.default_rng(0)
     resamples = rng.integers(len(trials), size=(RESAMPLES, len(trials)))
     small = np.argsort(rng.random((RESAMPLES, len(trials))), axis=1)[:, :SMALL_SWEEP]
@@ -210,9 +207,9 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| {title} | {' | '.join(cells)} |")
     for title, of in (
         ("the best trial", lambda part: f"{part['accuracy']['best']:.1f} | 0.0"),
-        ("the recipe", lambda part: f"{part['recipe']['test'][JUDGED_BY]:.1f} |"),
+        ("the recipe", lambda part: f"{part['recipe']['accuracy']:.1f} |"),
         ("any trial", lambda part: f"{part['accuracy']['median']:.1f} (median) | {part['regret_of_small_by_chance']}"),
-        ("untrained", lambda part: f"{part['untrained'][JUDGED_BY]:.1f} |"),
+        ("untrained", lambda part: f"{part['untrained']:.1f} |"),
     ):
         lines.append(f"| {title} |" + " |".join(f" | | {of(part)}" for part in parts.values()) + " |")
     return "\n".join(lines)
@@ -224,7 +221,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     for (modality, part), row_of_axes in zip(parts.items(), figure.subplots(len(parts), len(DRAWN)), strict=True):
         trials = [trial for trial in part["trials"] if trial["state"] == "finished"]
-        accuracy = [trial["test"][JUDGED_BY] for trial in trials]
+        accuracy = [trial["accuracy"] for trial in trials]
         shown = [trial["values"]["objective.top_k_layers"] for trial in trials]
         for axes, name in zip(row_of_axes, DRAWN, strict=True):
             row, values = part["agreement"][name], [trial["measures"][name] for trial in trials]
@@ -232,8 +229,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
             picked = next(i for i, trial in enumerate(trials) if trial["run"] == row["picks"])
             axes.scatter(values[picked], accuracy[picked], s=100, facecolors="none", edgecolors="#d1495b")
             own = part["recipe"]
-            axes.scatter(own["measures"][name], own["test"][JUDGED_BY], marker="x", color="black", s=30)
-            axes.axhline(part["untrained"][JUDGED_BY], color="#9a9a9a", linewidth=0.8, linestyle="--")
+            axes.scatter(own["measures"][name], own["accuracy"], marker="x", color="black", s=30)
+            axes.axhline(part["untrained"], color="#9a9a9a", linewidth=0.8, linestyle="--")
             low, high = row["interval"]
             axes.set_title(f"Spearman {row['spearman']:.2f} ({low:.2f} to {high:.2f})", fontsize=9, loc="left")
             less = ", less is better" if LOGGED[name] == "minimize" else ""
