@@ -78,6 +78,8 @@ class JointConfig(PreTrainedConfig):
         hidden_dropout, attention_dropout, activation_dropout, drop_path_rate: of the blocks in training.
         layer_scale_init_value (`float`): see [`Data2Vec2Config`].
         initializer_range (`float`): standard deviation of linear layers and embeddings at the start.
+        shared_front_ends (`list[list[str]]`, *optional*): modalities that read their input by the same modules, as in
+            MedCoSS: `[["xray", "pathology"], ["ct", "mr"]]`. Those of a list have one type and the same sizes.
         objective (`dict`, *optional*): the teacher's schedule, see [`EmaSchedule`].
 
     Raises:
@@ -98,6 +100,7 @@ class JointConfig(PreTrainedConfig):
     drop_path_rate: float | int = 0.0
     layer_scale_init_value: float | int = 0.0
     initializer_range: float | int = 0.02
+    shared_front_ends: list[list[str]] | None = None
     objective: dict[str, Any] | None = None
 
     objective_class: ClassVar[type[EmaSchedule]] = EmaSchedule
@@ -171,8 +174,16 @@ class JointConfig(PreTrainedConfig):
 
     def validate_joint(self) -> None:
         check_ranges(self)
-        heads = self.num_attention_heads
-        require("", self, {"num_attention_heads": (self.hidden_size % heads == 0, "a divisor of hidden_size")})
+        heads, groups = self.num_attention_heads, self.shared_front_ends or []
+        known: dict[str, Any] = self.modalities or {}
+        named = [name for group in groups for name in group]
+        apart = len(named) == len(set(named)) and known.keys() >= set(named)
+        alike = apart and all(len({known[name]["model_type"] for name in group}) == 1 for group in groups)
+        rules = {
+            "num_attention_heads": (self.hidden_size % heads == 0, "a divisor of hidden_size"),
+            "shared_front_ends": (alike, "lists of modalities of one model_type, none of them named twice"),
+        }
+        require("", self, rules)
 
 
 def own_fields(config: PreTrainedConfig) -> dict[str, Any]:

@@ -79,14 +79,26 @@ def share(parts: Mapping[str, nn.Module], paths: Mapping[str, Iterable[str]]) ->
     return shared
 
 
+def share_front_ends(parts: Mapping[str, nn.Module], groups: Iterable[list[str]]) -> nn.ModuleDict:
+    """Put a group's first part's modules, but for the blocks, into the others; returns them by that part's name."""
+    shared = nn.ModuleDict()
+    for group in groups:
+        members = {name: parts[name] for name in group if name in parts}
+        for first in list(members)[:1]:
+            own = [name for name, _ in parts[first].named_children() if name != "encoder"]
+            own += [f"encoder.{name}" for name, _ in parts[first].encoder.named_children() if name != "layers"]
+            shared[first] = share(members, dict.fromkeys(members, own))
+    return shared
+
+
 class JointTeacher(SharedOnce, Teacher):
-    """The teachers of all modalities. Those that move share their blocks, and so do those that are frozen.
+    """The teachers of all modalities. Those that move share what their students do, and so do those that are frozen.
 
     Frozen blocks are saved under the name of their first teacher. Teachers are sorted, as a saved configuration is, so
     that it is the same one when the model is read again.
     """
 
-    def __init__(self, models: Mapping[str, Data2Vec2ForPreTraining]):
+    def __init__(self, models: Mapping[str, Data2Vec2ForPreTraining], groups: Iterable[list[str]] = ()):
         super().__init__()
         paths = {name: model.base_class.shared_modules for name, model in models.items()}
         moving, frozen = (
@@ -95,6 +107,8 @@ class JointTeacher(SharedOnce, Teacher):
         )
         self.trunk = share(moving, paths)
         share(frozen, paths)
+        for teachers in (moving, frozen):
+            share_front_ends(teachers, groups)
         self.encoders = nn.ModuleDict({name: models[name].teacher for name in sorted(models)})
 
 
@@ -143,6 +157,7 @@ class JointModel(SharedOnce, JointPreTrainedModel):
         if not encoders:
             raise ValueError("modalities is empty: name at least one, with its model_type.")
         self.trunk = share(encoders, {name: encoder.shared_modules for name, encoder in encoders.items()})
+        self.front_ends = share_front_ends(encoders, config.shared_front_ends or [])
         self.encoders = nn.ModuleDict(encoders)
         self.post_init()
 
@@ -199,7 +214,7 @@ class JointForPreTraining(SharedOnce, PreTrainingMixin, JointPreTrainedModel):
             models[name] = pretraining_class(own)(own)
         # named first, so that what they share is saved under these names
         self.joint = JointModel(config, {name: model.base_model for name, model in models.items()})
-        self.teacher = JointTeacher(models)
+        self.teacher = JointTeacher(models, config.shared_front_ends or [])
         self.modalities = nn.ModuleDict(models)
         self.post_init()
         self._keys_to_ignore_on_load_unexpected = []

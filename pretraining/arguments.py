@@ -277,6 +277,9 @@ def _resolve_joint(recipe: Mapping[str, Any], parts: Mapping[str, Part]) -> Part
     """The model of all modalities."""
     trunk = {field: getattr(next(iter(parts.values())).config, field) for field in TRUNK}
     values = {"modalities": {name: own_fields(part.config) for name, part in parts.items()}}
+    values[recipe_file.SHARED_FRONT_ENDS] = recipe["model"].get(
+        recipe_file.SHARED_FRONT_ENDS, getattr(_stored(recipe), recipe_file.SHARED_FRONT_ENDS, None)
+    )
     config: Any = build_config(JointConfig, {**trunk, **values, "objective": recipe["objective"]})
     checkpoint = recipe["model"].get(recipe_file.CHECKPOINT)
     return Part(JointForPreTraining, config, checkpoint, EmaSchedule.from_dict(config.objective), None)

@@ -24,6 +24,7 @@ from .console.redact import mask_arguments
 
 Recipe = Mapping[str, Any]
 MODALITIES = "modalities"  # of a joint run: a name -> the sections of PART, and the numbers of OF_PART
+SHARED_FRONT_ENDS = "shared_front_ends"  # in the section model of a joint run, which modalities
 PART, OF_PART = ("model", "objective", "data"), ("weight", "batch_size")
 STAGES = "stages"  # modality after modality, see stages.py
 OPTIONAL = ("report", MODALITIES, STAGES)  # sections that a run can do without
@@ -211,7 +212,7 @@ def part_of(recipe: Recipe, name: str, field_names: FieldNames) -> dict[str, Any
                     f"{where}.{section}.{key} is shared by all modalities: say it in the section {section}."
                 )
         shared = {
-            key: value for key, value in recipe.get(section, {}).items() if key not in (CHECKPOINT, "model_type")
+            key: value for key, value in recipe.get(section, {}).items() if key not in (*differs, SHARED_FRONT_ENDS)
         }
         whole[section] = shared | own
     return whole

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from .data.arguments import CheckedArguments
-from .recipe import MODALITIES, STAGES
+from .recipe import MODALITIES, SHARED_FRONT_ENDS, STAGES
 
 
 @dataclass(kw_only=True)
@@ -41,5 +41,7 @@ class StagesArguments(CheckedArguments):
         """Raise a ValueError where the recipe's modalities are others."""
         known = list(recipe.get(MODALITIES, {}))
         self.require(sorted(self.order) == sorted(known), "order", f"use each of {', '.join(known) or 'none'} once")
+        alone = self.rehearsal == "none" and bool(recipe["model"].get(SHARED_FRONT_ENDS))
+        self.require(not alone, "rehearsal", f"use another with model.{SHARED_FRONT_ENDS}, or leave that out")
         for name, fields in self.training.items():
             self.require(name in known and isinstance(fields, dict), "training", f"use fields of {', '.join(known)}")

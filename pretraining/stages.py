@@ -23,7 +23,7 @@ from .checkpoints.run_files import write_text
 from .checkpoints.storage import WRITING, move_files
 from .console.redact import mask_secrets
 from .modalities.build import PretrainingData
-from .recipe import CHECKPOINT, MODALITIES, STAGES
+from .recipe import CHECKPOINT, MODALITIES, SHARED_FRONT_ENDS, STAGES
 from .stage_arguments import StagesArguments
 
 
@@ -52,6 +52,10 @@ def stages_of(recipe: Mapping[str, Any], args: StagesArguments) -> list[Stage]:
         old = args.order[:number] if args.rehearsal != "none" else []
         own[MODALITIES] = {kept: _rehearsed(parts[kept], args, base, before, kept) for kept in old}
         own[MODALITIES][name] = parts[name]
+        if groups := own["model"].get(SHARED_FRONT_ENDS):
+            there = [kept for kept in args.order if kept in own[MODALITIES]]
+            known = ([kept for kept in there if kept in group] for group in groups)
+            own["model"] = {**own["model"], SHARED_FRONT_ENDS: [group for group in known if group]}
         own["training"] |= args.training.get(name, {}) | {"output_dir": str(folders[number])}
         if before is not None:
             own["model"] = {**own["model"], CHECKPOINT: str(before)}

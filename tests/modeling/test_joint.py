@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForPreTraining
 
@@ -104,6 +105,36 @@ def test_frozen_teachers_are_read_again_whatever_the_order_of_the_modalities(tmp
             assert torch.equal(again.parts[name].teacher.state_dict()[key], value), (name, key)
 
 
+def test_shared_front_ends_are_one_whatever_the_order_and_go_on_with_one_more(tmp_path):
+    """As of X-rays, and later of pathology too; the teachers' as well. A saved configuration sorts its keys."""
+    scan = own_fields(MAKERS["image"]())
+    first = build(modalities={"xray": scan}, shared_front_ends=[["xray"]])
+    first.joint.save_pretrained(tmp_path / "first")
+    groups = {"modalities": {"xray": scan, "pathology": scan}, "shared_front_ends": [["xray", "pathology"]]}
+    model, info = JointForPreTraining.from_pretrained(
+        tmp_path / "first", config=joint_config(**groups), output_loading_info=True
+    )
+    own = "joint.encoders.pathology.encoder.extra_tokens"  # no module
+    assert {name for name in info["missing_keys"] if name.startswith("joint.")} == {own}
+    xray, pathology = (model.joint.encoders[name] for name in ("xray", "pathology"))
+    assert xray.embeddings is pathology.embeddings
+    assert torch.equal(xray.embeddings.projection.weight, first.joint.encoders["xray"].embeddings.projection.weight)
+    with torch.no_grad():
+        for weight in model.joint.parameters():
+            weight.add_(torch.rand_like(weight))
+    before = copy.deepcopy(model.teacher.state_dict())
+    model.update_teacher(0.75)
+    teachers = [model.teacher.encoders[name].embeddings.projection.weight for name in ("xray", "pathology")]
+    assert teachers[0] is teachers[1]
+    was = next(before[name] for name in before if name.endswith("embeddings.projection.weight"))
+    torch.testing.assert_close(teachers[0], 0.75 * was + 0.25 * xray.embeddings.projection.weight)
+    model.save_pretrained(tmp_path / "both")
+    again, info = AutoModelForPreTraining.from_pretrained(tmp_path / "both", output_loading_info=True)
+    assert list(again.parts) == ["pathology", "xray"] and not info["missing_keys"] and not info["unexpected_keys"]
+    assert again.joint.encoders["xray"].embeddings is again.joint.encoders["pathology"].embeddings
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
 def test_the_trunk_is_counted_once():
     joint = build()
     singles = {name: alone(joint, name).base_model for name in MAKERS}
@@ -201,6 +232,9 @@ def test_names_and_emptiness_are_refused():
             joint_config(modalities={name: own_fields(MAKERS["audio"]())})
     with pytest.raises(ValueError, match="modalities is empty"):
         JointModel(JointConfig())
+    for groups in ([["text", "audio"]], [["text", "speech"]], [["text"], ["text"]]):
+        with pytest.raises(StrictDataclassError, match="shared_front_ends = .*lists of modalities of one model_type"):
+            joint_config(shared_front_ends=groups)
 
 
 def test_the_schedule_is_one(tmp_path):

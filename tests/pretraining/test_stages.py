@@ -107,6 +107,10 @@ def test_what_each_stage_trains(sources, tmp_path):
     replayed = recipe(sources, tmp_path, rehearsal="pretext")
     second = stages_of(replayed, StagesArguments.from_dict(replayed["stages"]))[1]
     assert "target" not in second.recipe["modalities"]["text"]["objective"]
+    made["model"]["shared_front_ends"] = [["vision"], ["text"]]
+    first, second = stages_of(made, StagesArguments.from_dict(made["stages"]))
+    assert resolve(first.recipe).config.shared_front_ends == [["text"]]
+    assert second.recipe["model"]["shared_front_ends"] == [["vision"], ["text"]]
 
 
 def test_without_rehearsal_encoders_are_carried_along(sources, tmp_path, monkeypatch):
@@ -138,12 +142,14 @@ def test_without_rehearsal_encoders_are_carried_along(sources, tmp_path, monkeyp
         ({"order": ["text"]}, r"stages.order = \['text'\] is invalid: use each of text, vision once"),
         ({"rehearsal": "some"}, "stages.rehearsal = 'some' is invalid"),
         ({"buffer": 0.01, "clusters": 0.02}, "stages.buffer = 0.01 is invalid"),
+        ({"rehearsal": "none"}, "stages.rehearsal = 'none' is invalid: use another with model.shared_front_ends"),
         ({"rehearsal": "none", "mixup": True}, "stages.mixup = True is invalid"),
         ({"training": {"speech": {}}}, "stages.training = "),
     ],
 )
 def test_wrong_stages_are_refused_before_anything_is_trained(sources, tmp_path, section, words, capsys):
     made = recipe(sources, tmp_path / "run")
+    made["model"]["shared_front_ends"] = [["text"]]
     made["stages"] |= section
     assert command(made, tmp_path / "recipe.yaml") == 2
     assert re.search(words, capsys.readouterr().err)
