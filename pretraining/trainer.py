@@ -21,7 +21,7 @@ from ..modeling import Data2VecForPreTrainingOutput
 from .checkpoints.resume import find_checkpoint
 from .checkpoints.run_files import WHOLE
 from .checkpoints.signals import start_worker
-from .checkpoints.storage import WRITING, move_files
+from .checkpoints.storage import WRITING, go_back, move_files
 from .data.loader import make_loader
 from .data.streaming import StreamingBatches
 from .engine.batch_layout import BY_COST, COUNTED, STREAM, Layout
@@ -101,15 +101,21 @@ class Data2VecTrainer(UpdateTrainer):
         self._last_log: float | None = None  # begins when the first micro-batch is done: set-up is no speed
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:  # type: ignore[override]
-        """As in `Trainer`; a run that collapses and shall be restarted is trained on from its newest checkpoint."""
+        """As in `Trainer`; a run that collapses and shall be restarted goes back to an earlier checkpoint."""
         output = super().train(resume_from_checkpoint, **kwargs)
         while self.rescue is not None and self.rescue.restarting and not (self.preempted or self.diverged):
             for sums in (self._seen, *self._losses.values()):
                 sums.zero_()
             for guard in self.guards.values():
                 guard.reset()
+            self._on_all_ranks(self._go_back, Path(str(self.args.output_dir)))
             output = super().train(find_checkpoint(self.args), **kwargs)
         return output
+
+    def _go_back(self) -> None:
+        """Remove the checkpoints that a restart does not go back to."""
+        if self.args.should_save and self.rescue is not None:
+            go_back(Path(str(self.args.output_dir)), self.rescue.last_good)
 
     @property
     def collapsed(self) -> str | None:

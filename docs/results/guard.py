@@ -55,7 +55,7 @@ WRECKS: dict[str, dict[str, dict[str, Any]]] = {
     "text_v1": {"local rate x 30": {"local_rate": 30}},
 }
 WRECK_SEEDS = (0, 1)
-GUARDED = {"training.guard_patience": PATIENCE, "training.guard_start_step": 1, "training.save_steps": 10}
+GUARDED = {"training.guard_patience": PATIENCE, "training.guard_start_step": 1, "training.save_steps": 100}
 RESCUED = {"vision_v1": "rate x 10", "audio_v1": "local rate x 30"}
 RESCUES = ("lower_rate", "restart_from_checkpoint")
 VICREG = {"vicreg": [10.0, 0.4]}  # weights of variance and covariance, 25 to 1 as published

@@ -134,6 +134,13 @@ def rotate(run_folder: Path, keep: int | None, best: str | None = None) -> None:
         discard(checkpoint, run_folder / WRITING)
 
 
+def go_back(run_folder: Path, step: int) -> None:
+    """Remove the checkpoints from after a step, but for the oldest one."""
+    for checkpoint in list_checkpoints(run_folder)[1:]:
+        if step_of(checkpoint) > step:
+            discard(checkpoint, run_folder / WRITING)
+
+
 def discard(folder: Path, aside: Path) -> None:
     """Remove a folder so that a kill leaves it whole or invisible."""
     aside.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ HEALTH = {
     "effective_rank": "effective rank of targets",
     "prediction_rank": "effective rank of predictions",
     "embedding_share": "share of the embeddings that varies",
+    "embedding_rank": "effective rank of the embeddings",
     "utterance_target_std": "spread of utterance targets",
     "utterance_prediction_std": "spread of utterance predictions",
 }

@@ -22,13 +22,14 @@ REMEDIES = """The usual remedies, in the order to try them:
 
 
 # How much of a number, as first logged, must stay: what falls below is said. Runs of point clouds that learn well lose
-# half of their targets' rank, too, so a rescue waits for a quarter. The predictions' rank has no limit: it falls first
-# where images collapse, and as far in speech that has not begun to learn.
-SHARES = {"effective_rank": 0.5, "embedding_share": 0.2}
-RESCUED_SHARES = SHARES | {"effective_rank": 0.25}
+# half of their targets' rank, too, so a rescue waits for a quarter of a rank. The predictions' rank has no limit: it
+# falls first where images collapse, and as far in speech that has not begun to learn.
+SHARES = {"effective_rank": 0.5, "embedding_share": 0.2, "embedding_rank": 0.5}
+RESCUED_SHARES = SHARES | {"effective_rank": 0.25, "embedding_rank": 0.25}
 LOST = {
     "effective_rank": "The targets use ever fewer directions",
     "embedding_share": "The local encoder makes ever more the same of every input",
+    "embedding_rank": "The local encoder uses ever fewer directions",
 }
 
 
@@ -140,7 +141,7 @@ class CollapseGuard(TrainerCallback):
             f"logs in a row since step {self.unhealthy_since}."
         )
         self.strikes = 0
-        refused = None if self.rescue is None else self.rescue.attempt(why, control)
+        refused = None if self.rescue is None else self.rescue.attempt(why, self.unhealthy_since, control)
         if self.rescue is not None and refused is None:
             return
         said = [why, *([refused] if refused else []), "The run was stopped; nothing was saved since then."]

@@ -1,5 +1,9 @@
 """What `training.on_collapse` asks for: a run that collapses goes on at a lower rate, or restarts from a checkpoint.
 
+A restart goes back to the newest checkpoint from the first half of the updates before the collapse, or to the oldest:
+when a number falls below its limit, what was saved shortly before is damaged, too. Later checkpoints are removed. So
+that there is one, the first update is saved.
+
 A rescue is a row of the log, `{"rescues": how many so far}`, and the schedule's base rates. Checkpoints hold both, so
 a run that is continued knows of it. A restart lowers the rate, too: the same data and masks would collapse again.
 """
@@ -30,12 +34,14 @@ class Rescue(TrainerCallback):
     Attributes:
         count: rescues of the run so far.
         restarting: the training was stopped to be restarted.
+        last_good: the update up to which checkpoints are restarted from.
     """
 
     def __init__(self, trainer: Any, how: str):
         self.trainer, self.how = trainer, how
         self.count = 0
         self.restarting = self._saved = False
+        self.last_good = 0
         self._last = 0  # logs since the last rescue
 
     @property
@@ -43,16 +49,17 @@ class Rescue(TrainerCallback):
         """Whether a rescue was so lately that nothing can be said of it."""
         return self.how == LOWER_RATE and self.count > 0 and self._last < GRACE
 
-    def attempt(self, why: str, control: TrainerControl) -> str | None:
-        """Rescue the run; returns why that cannot be, `None` where it was done."""
+    def attempt(self, why: str, since: int, control: TrainerControl) -> str | None:
+        """Rescue the run, which fell at the update `since`; returns why that cannot be, `None` where it was done."""
         if self.count >= MOST:
             return f"{self.count} rescues did not help."
         if self.how == RESTART and not self._saved:
-            return "There is no checkpoint to restart from: a smaller training.save_steps writes one earlier."
+            return "There is no checkpoint to restart from."
         self.count += 1
         if self.how == RESTART:
             self.restarting = control.should_training_stop = True
-            logger.warning(f"{why} The run restarts from its newest checkpoint, which is from before.")
+            self.last_good = since // 2
+            logger.warning(f"{why} The run goes back to update {self.last_good}, or the nearest checkpoint.")
         else:
             self._lower(1)
             logger.warning(f"{why} The run goes on.")
@@ -94,6 +101,11 @@ class Rescue(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self._last += "loss" in (logs or {})
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_save |= self.how == RESTART and state.global_step == 1
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._saved = True

@@ -269,8 +269,18 @@ class TestCollapse:
         assert all(torch.equal(one[name], other[name]) for name in one)
         assert [row["step"] for row in again.state.log_history if "rescues" in row] == [rescued]
 
+    def test_a_restart_goes_back_to_before_the_fall(self, tmp_path, monkeypatch):
+        """Here to the first update, as nothing else was saved; what is saved later is of the new course."""
+        monkeypatch.setitem(callbacks.RESCUED_SHARES, "effective_rank", 0.5)
+        settings = {"learning_rate": 0.1, "warmup_steps": 80, "max_steps": 40, "logging_steps": 5, "save_steps": 1000}
+        trainer = make_trainer(tmp_path, **settings, guard_patience=2, on_collapse="restart_from_checkpoint")
+        trainer.train()
+        log = trainer.state.log_history
+        assert [row["step"] for row in log if "rescues" in row] == [1] and trainer.collapsed is None
+        assert min(row["effective_rank"] for row in log if "loss" in row) > 0.5 * log[0]["effective_rank"]
+
     def test_a_rescue_that_cannot_be_stops_the_run(self, tmp_path):
-        """No checkpoint yet; or as many rescues as there may be."""
+        """No checkpoint; or as many rescues as there may be."""
         trainer = make_trainer(tmp_path, guard_patience=1, on_collapse="restart_from_checkpoint")
         guard, control, healthy = trainer.guards[""], TrainerControl(), {"target_std": 0.9, "effective_rank": 40.0}
         log = [healthy, healthy | {"effective_rank": 9.0}]

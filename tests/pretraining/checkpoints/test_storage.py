@@ -23,6 +23,7 @@ from data2vec.pretraining.checkpoints.storage import (
     claimed,
     damage,
     exit_code,
+    go_back,
     is_write_error,
     list_checkpoints,
     move_files,
@@ -30,6 +31,7 @@ from data2vec.pretraining.checkpoints.storage import (
     read_manifest,
     recover,
     rotate,
+    step_of,
     storage_error,
 )
 
@@ -169,6 +171,15 @@ def test_checkpoints_are_found_whatever_the_folder_is_called(tmp_path, name):
     (run / "checkpoint-11").write_text("a file")
     assert [path.name for path in list_checkpoints(run)] == ["checkpoint-9", "checkpoint-10"]
     assert recover(run) == run / "checkpoint-10"
+
+
+def test_going_back_keeps_what_is_from_before_or_the_oldest(tmp_path):
+    for step in (20, 100, 30):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    go_back(tmp_path, 30)
+    assert [step_of(path) for path in list_checkpoints(tmp_path)] == [20, 30]
+    go_back(tmp_path, 7)
+    assert [step_of(path) for path in list_checkpoints(tmp_path)] == [20]
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
