@@ -107,4 +107,4 @@ def decays(own: float, most: float) -> list[float]:
     """A teacher that moves `FASTER` times as fast, as the recipe's, and a third as fast; none is slower than at the
     end of its schedule."""
     every = {round(1 - (1 - own) * FASTER, 10), own, round(1 - (1 - own) / FASTER, 10)}
-    return sorted(decay for decay in every if 0 <= decay <= max(own, most) and decay < 1)
+    return sorted(decay for decay in every if 0 <= decay <= max(own, most))

@@ -105,7 +105,7 @@ class Pilot:
         self.steps = self._steps()
         self.shorter = self.run.training.max_steps / self.steps  # how many times shorter a pilot is
         self.recipe = self._shortened()
-        self.base: Run = resolve({name: part for name, part in self.recipe.items() if name != SWEEP})
+        self.base: Run = resolve(self.recipe)
         self.space = asked.space or worth_trying(self.base)
         if not self.space:
             raise ValueError("suggest finds no field to try in this recipe: name some in sweep.space.")
@@ -175,7 +175,7 @@ class Pilot:
         recipe = dict(self.full)
         for name, value in changed.items():
             if isinstance(value, float):
-                value = round(value, 3 if abs(value) > 0.01 else 6)
+                value = float(f"{value:.6g}")
             path = recipe_file.locate(name, self.full, field_names)
             was = before[name]
             if ".".join(path) == TAU and self.shorter > 1:

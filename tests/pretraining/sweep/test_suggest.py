@@ -54,7 +54,7 @@ def test_what_is_printed_is_the_recipe_of_the_best_trial_and_is_trained(tmp_path
     printed = yaml.safe_load(text)
     assert printed["objective"]["top_k_layers"] == best["values"]["objective.top_k_layers"]
     assert printed["objective"]["loss_beta"] == best["values"]["objective.loss_beta"]
-    assert printed["objective"]["masking"]["prob"] == pytest.approx(best["values"]["objective.masking.prob"], abs=6e-4)
+    assert printed["objective"]["masking"]["prob"] == pytest.approx(best["values"]["objective.masking.prob"], rel=1e-5)
     moves = (1 - best["values"]["objective.ema_decay"]) / 2
     assert 1 - printed["objective"]["ema_decay"] == pytest.approx(moves)
     for section in ("model", "data", "training"):
