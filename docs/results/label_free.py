@@ -29,10 +29,12 @@ PAPER = (
     "choice by labels"
 )
 MODALITIES = {"vision": "fashion_mnist", "audio": "spoken_digits"}  # a recipe label_free_..., and its data
-WITH_LABELS = "probe/"  # of validation examples, none of which is the test's
-LOGGED = {name: way for name, way in MEASURES.items() if name != "eval_loss"}
+WITH_LABELS = "knn_validation"  # k-NN on the frozen student, of examples none of which is the test's
+ORDERED_BY = {WITH_LABELS: "maximize"} | {
+    name: way for name, way in MEASURES.items() if name != "eval_loss" and not name.startswith("probe/")
+}
 COMPARED = ("feature_rank_student", "rankme_student", "alpha_req_student", "lidar", "effective_rank", "loss")
-DRAWN = ("probe/knn_student", "feature_rank_student", "alpha_req_student", "lidar")
+DRAWN = (WITH_LABELS, "feature_rank_student", "alpha_req_student", "lidar")
 RESAMPLES, SMALL_SWEEP = 5000, 8  # of the bootstrap; trials of a small sweep drawn from all
 
 
@@ -55,7 +57,7 @@ def one_modality(name: str, data: Path, runs: Path) -> dict[str, Any]:
     folder = runs / f"label_free_{name}"
     fields = {
         "data.sources": json.dumps([{"path": prepared.source}]),
-        "data.probe.path": str(prepared.probes / "online"),
+        "data.probe.path": str(prepared.probes / "test"),
         "output_dir": str(folder),
     }
     words = (word for field, value in fields.items() for word in (f"--{field}", value))
@@ -63,7 +65,7 @@ def one_modality(name: str, data: Path, runs: Path) -> dict[str, Any]:
         raise SystemExit(code)
     own, *trials = trials_of(folder, prepared.probes)
     finished = [trial for trial in trials if trial["state"] == "finished"]
-    untrained = measured(folder / own["run"], prepared.probes, trained=False)
+    untrained = measured(folder / own["run"], prepared.probes / "test", trained=False)
     return {
         "data": MODALITIES[name],
         "test_examples": untrained["test_examples"],
@@ -75,11 +77,11 @@ def one_modality(name: str, data: Path, runs: Path) -> dict[str, Any]:
     }
 
 
-def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, float]:
-    """k-NN on a trial's frozen student, accuracy in % on the test examples."""
+def measured(folder: Path, probe: Path, *, trained: bool = True) -> dict[str, float]:
+    """k-NN on a trial's frozen student, accuracy in % on the test examples of a probe."""
 
     def measure() -> dict[str, float]:
-        asked = parse_arguments([str(folder / "recipe.yaml"), "--data.probe.path", str(probes / "test")])
+        asked = parse_arguments([str(folder / "recipe.yaml"), "--data.probe.path", str(probe)])
         opened = run.open_data(asked)
         if trained:
             encoder = AutoModel.from_pretrained(folder)
@@ -92,7 +94,7 @@ def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, f
         )
         return {"accuracy": round(100 * knn_accuracy(*train, *test), 3), "test_examples": len(test[1])}
 
-    return once(folder / ("test.json" if trained else "test_untrained.json"), measure)
+    return once(folder / f"{probe.name}{'' if trained else '_untrained'}.json", measure)
 
 
 def trials_of(folder: Path, probes: Path) -> list[dict[str, Any]]:
@@ -102,14 +104,15 @@ def trials_of(folder: Path, probes: Path) -> list[dict[str, Any]]:
         if trial["state"] != "finished":
             found.append({name: trial[name] for name in ("run", "state", "message", "values")})
             continue
-        test = measured(folder / trial["run"], probes)
+        validation, test = (measured(folder / trial["run"], probes / name) for name in ("online", "test"))
+        measures = trial["measures"] | {WITH_LABELS: validation["accuracy"]}
         found.append({
             "run": trial["run"],
             "state": trial["state"],
             "values": trial["values"],
-            "measures": {name: round(trial["measures"][name], 5) for name in LOGGED},
+            "measures": {name: round(measures[name], 5) for name in ORDERED_BY},
             "accuracy": test["accuracy"],
-            "wall_seconds": round(wall_seconds(folder / trial["run"]) + test["seconds"], 1),
+            "wall_seconds": round(wall_seconds(folder / trial["run"]) + validation["seconds"] + test["seconds"], 1),
         })  # fmt: skip
     return found
 
@@ -126,7 +129,7 @@ def agreement(trials: list[dict[str, Any]], untrained: float) -> dict[str, Any]:
     small = np.argsort(rng.random((RESAMPLES, len(trials))), axis=1)[:, :SMALL_SWEEP]
     better = accuracy > untrained
     found = {}
-    for name, way in LOGGED.items():
+    for name, way in ORDERED_BY.items():
         values = (1 if way == "maximize" else -1) * np.array([trial["measures"][name] for trial in trials])
         picked = int(values.argmax())
         again = [spearman(values[rows], accuracy[rows]) for rows in resamples]
@@ -161,11 +164,11 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 def trusted(modalities: dict[str, Any]) -> str | None:
     """The measure without labels whose order agrees in every modality, its interval above 0, and most in the worse."""
-    rows = {name: [part["agreement"][name] for part in modalities.values()] for name in LOGGED}
+    rows = {name: [part["agreement"][name] for part in modalities.values()] for name in ORDERED_BY}
     agree = {
         name: min(row["spearman"] for row in of_name)
         for name, of_name in rows.items()
-        if not name.startswith(WITH_LABELS) and all(row["interval"][0] > 0 for row in of_name)
+        if name != WITH_LABELS and all(row["interval"][0] > 0 for row in of_name)
     }
     return max(agree, key=agree.__getitem__, default=None)
 
@@ -196,14 +199,14 @@ def table(found: dict[str, Any]) -> str:
         for name, part in parts.items()
     ]
     lines = [f"| measure | {' | '.join(heads)} |", "| --- |" + " --: |" * 4 * len(parts)]
-    for name in LOGGED:
+    for name in ORDERED_BY:
         cells = []
         for part in parts.values():
             row = part["agreement"][name]
             low, high = row["interval"]
             cells.append(f"{row['spearman']:.2f} ({low:.2f} to {high:.2f}) | {row['spearman_of_better']:.2f}")
             cells.append(f"{row['accuracy']:.1f} | {row['regret_of_small']:.1f}")
-        title = f"`{name}`, with labels" if name.startswith(WITH_LABELS) else f"`{name}`"
+        title = f"`{name}`, with labels" if name == WITH_LABELS else f"`{name}`"
         lines.append(f"| {title} | {' | '.join(cells)} |")
     for title, of in (
         ("the best trial", lambda part: f"{part['accuracy']['best']:.1f} | 0.0"),
@@ -233,8 +236,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
             axes.axhline(part["untrained"], color="#9a9a9a", linewidth=0.8, linestyle="--")
             low, high = row["interval"]
             axes.set_title(f"Spearman {row['spearman']:.2f} ({low:.2f} to {high:.2f})", fontsize=9, loc="left")
-            less = ", less is better" if LOGGED[name] == "minimize" else ""
-            axes.set_xlabel(name + (" (labels)" if name.startswith(WITH_LABELS) else less), fontsize=9)
+            less = ", less is better" if ORDERED_BY[name] == "minimize" else ""
+            axes.set_xlabel(name + (" (labels)" if name == WITH_LABELS else less), fontsize=9)
             axes.grid(alpha=0.3)
         row_of_axes[0].set_ylabel(f"{modality}: test accuracy, k-NN, %", fontsize=9)
     figure.colorbar(points, ax=figure.axes, label="K", shrink=0.7, ticks=[1, 2, 3, 4])
