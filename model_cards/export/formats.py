@@ -75,7 +75,7 @@ def write_int8(source: Path, path: Path, calibration: Sequence[Inputs] = ()) -> 
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.rest = iter(calibration)
 
