@@ -211,7 +211,10 @@ def table(found: dict[str, Any]) -> str:
     for title, of in (
         ("the best trial", lambda part: f"{part['accuracy']['best']:.1f} | 0.0"),
         ("the recipe", lambda part: f"{part['recipe']['accuracy']:.1f} |"),
-        ("any trial", lambda part: f"{part['accuracy']['median']:.1f} (median) | {part['regret_of_small_by_chance']}"),
+        (
+            "any trial",
+            lambda part: f"{part['accuracy']['median']:.1f} (median) | {part['regret_of_small_by_chance']:.1f}",
+        ),
         ("untrained", lambda part: f"{part['untrained']:.1f} |"),
     ):
         lines.append(f"| {title} |" + " |".join(f" | | {of(part)}" for part in parts.values()) + " |")
