@@ -1,6 +1,5 @@
 """The pictures of the claim `knows`: for each question the score over the layers, and what training gains."""
 
-from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from textwrap import fill
@@ -17,13 +16,14 @@ from pictures import ARM_COLOURS, COLOURS
 ACROSS = 4
 STYLES = {"data2vec 1": ":", "data2vec 2.0": "-"}
 INK = "#333333"
-NO_NETWORK = (0, (1, 3))
+FLOORS = {"without a network": (0, (5, 2)), "nothing known": (0, (1, 2))}  # straight lines
 # what each picture shows, said of data/knows.json
 SAID = {
-    "audio": "What each layer knows of speech",
-    "images": "What each layer knows of images",
-    "text": "What each layer knows of letters",
+    "audio": "Speech: training teaches who speaks, how high and what; layer 0, the front end, knows most of it",
+    "images": "Images: colour and position are there untrained; training adds class, rotation and spatial frequency",
+    "text": "Letters: data2vec 1 learns where in its word a letter stands; not casing, not the order of words",
 }
+LOWEST, HIGHEST, SPAN = -10.0, 101.0, 15.0  # of the axis of scores, and the least that it shows
 TRAINING = {"untrained": 0, "student at 25 %": 25, "student at 50 %": 50, "student": 100}
 
 
@@ -41,23 +41,29 @@ def draw_modality(name: str, modality: dict[str, Any], path: Path) -> None:
         for system in systems:
             for encoder, colour in COLOURS.items():
                 _curve(axes, _tests(system, encoder, question), colour, STYLES[_family(system)])
-        for score in (max(about["without"].values()), about["nothing known"]):
-            axes.axhline(score, color=INK, linewidth=0.9, linestyle=NO_NETWORK)
+        floors = (max(about["without"].values()), about["nothing known"])
+        for score, style in zip(floors, FLOORS.values(), strict=True):
+            axes.axhline(score, color=INK, linewidth=0.8, linestyle=style)
         metric = "R², in %" if about["metric"] == "R2" else "accuracy, in %"
         axes.set_title(f"{question}", loc="left", fontsize=10, fontweight="bold")
         axes.set_ylabel(metric, fontsize=8)
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -10.0), min(high, 101.0))
+        more = max(SPAN - (high - low), 0) / 2
+        axes.set_ylim(max(low - more, LOWEST), min(high + more, HIGHEST))
     for axes in panels[: len(questions)]:
         axes.set_xlabel("layer", fontsize=8)
-    _gains(panels[len(questions)], questions, list(systems)[-1])
+    gains = {_family(system): {name: gained(system, name) for name in questions} for system in systems}
+    most = max(gains, key=lambda family: sum(of[-1] for of in gains[family].values()))
+    _training(panels[len(questions)], most, gains[most])
     for axes in panels[len(questions) + 1 :]:
         axes.set_visible(False)
-    figure.suptitle(fill(SAID[name], 100), x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.suptitle(fill(SAID[name], 24 * across), x=0.01, ha="left", fontsize=13, fontweight="bold")
     lines = [Line2D([], [], color=colour, label=encoder) for encoder, colour in COLOURS.items()]
     lines += [Line2D([], [], color=INK, linestyle=style, label=family) for family, style in STYLES.items()]
-    lines.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=NO_NETWORK, label="no network, nothing known"))
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False, fontsize=8.5)
+    lines += [Line2D([], [], color=INK, linewidth=0.8, linestyle=style, label=said) for said, style in FLOORS.items()]
+    figure.legend(
+        handles=lines, loc="outside lower center", ncols=len(lines), frameon=False, fontsize=8, columnspacing=1.2
+    )
     figure.savefig(path, dpi=110)
 
 
@@ -77,16 +83,19 @@ def _curve(axes: Axes, scores: np.ndarray, colour: str, style: str) -> None:
     axes.set_xticks(layers)
 
 
-def _gains(axes: Axes, questions: Sequence[str], system: dict[str, Any]) -> None:
-    """Of the student of a system, at each question's best layer: points above the untrained network."""
+def gained(system: dict[str, Any], question: str) -> np.ndarray:
+    """Points of the student above the untrained network, at the best layer of each, in the order of `TRAINING`."""
+    of_encoders = [[best(seed["encoders"][encoder][question])[1] for seed in system["seeds"]] for encoder in TRAINING]
+    scores = np.mean(of_encoders, axis=1)
+    return scores - scores[0]
+
+
+def _training(axes: Axes, family: str, gains: dict[str, np.ndarray]) -> None:
+    """The gains of the family whose student gains most, over its training."""
     ends = []
-    for question, colour in zip(questions, ARM_COLOURS[1:], strict=False):
-        scores = [
-            np.mean([best(seed["encoders"][encoder][question])[1] for seed in system["seeds"]]) for encoder in TRAINING
-        ]
-        gains = np.subtract(scores, scores[0])
-        axes.plot(list(TRAINING.values()), gains, color=colour, linewidth=1.6, marker="o", markersize=3)
-        ends.append((float(gains[-1]), question, colour))
+    for (question, of_question), colour in zip(gains.items(), ARM_COLOURS[1:], strict=False):
+        axes.plot(list(TRAINING.values()), of_question, color=colour, linewidth=1.6, marker="o", markersize=3)
+        ends.append((float(of_question[-1]), question, colour))
     low, high = axes.get_ylim()
     apart, at = (high - low) / 14, -np.inf
     for gain, question, colour in sorted(ends):
@@ -94,6 +103,6 @@ def _gains(axes: Axes, questions: Sequence[str], system: dict[str, Any]) -> None
         axes.text(104, at, question, color=colour, fontsize=7.5, va="center")
     axes.set_xlim(-4, 175)
     axes.set_xticks([0, 50, 100])
-    axes.set_title(f"training, {_family(system)}", loc="left", fontsize=10, fontweight="bold")
+    axes.set_title(f"training, {family}", loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel("updates, in %", fontsize=8)
     axes.set_ylabel("points above untrained", fontsize=8)
