@@ -4,11 +4,12 @@
 
 Two processes on the CPU (gloo), told what `accelerate launch --config_file pretraining/launch/ENGINE.yaml` tells them,
 against one process that accumulates the same micro-batches. The recipe is a tiny data2vec 2.0 on scikit-learn's digits
-with LayerDrop, so that every engine has to drop the same layers; without dropout and noise, whose random numbers are
-each rank's own.
+with LayerDrop, so that every engine has to drop the same layers, and that of a joint run on digits and prose; without
+dropout and noise, whose random numbers are each rank's own.
 """
 
 import argparse
+import copy
 import json
 import os
 import socket
@@ -35,6 +36,7 @@ SETTINGS: dict[str, list[str]] = {  # what is compared with one process
     "fp32, accumulation 1": [],
     "fp32, accumulation 2": ["--gradient_accumulation_steps", "2"],
     "bf16, accumulation 1": ["--bf16", "true"],
+    "joint, accumulation 1": [],
 }
 RECIPE: dict[str, Any] = {
     "model": {
@@ -59,6 +61,27 @@ RECIPE: dict[str, Any] = {
         "probe_steps": 3,
     },
 }  # fmt: skip
+
+SCHEDULE = ("ema_decay", "ema_end_decay", "ema_anneal_steps")
+
+
+def joint_recipe() -> dict[str, Any]:
+    """The same trunk and schedule for digits and prose."""
+    found: dict[str, Any] = copy.deepcopy(RECIPE)
+    image = {section: found.pop(section) for section in ("model", "objective", "data")}
+    image["model"] |= {"num_prenet_layers": 0}
+    image["model"].pop("layerdrop")  # has no place in a trunk
+    text = {
+        "model": {"model_type": "data2vec2-text", "vocab_size": 261, "max_position_embeddings": 34},
+        "objective": image["objective"] | {"masking": {"method": "random", "prob": 0.4}},
+        "data": {"sources": [{"path": "builtin:python-docs"}], "tokenizer": "builtin:byte-bpe", "block_size": 32},
+    }
+    text["objective"] = {name: value for name, value in text["objective"].items() if name not in SCHEDULE}
+    own = ("model_type", "image_size", "patch_size", "num_channels", "num_prenet_layers")
+    trunk = {name: image["model"].pop(name) for name in list(image["model"]) if name not in own}
+    schedule = {name: image["objective"].pop(name) for name in SCHEDULE}
+    model = {"model_type": "data2vec2-joint", **trunk}
+    return found | {"model": model, "objective": schedule, "modalities": {"image": image, "text": text}}
 
 
 def on_cpu(engine: str) -> list[str]:
@@ -135,8 +158,9 @@ def _run(words: list[str]) -> None:
 
 
 def logged(name: str, folder: Path) -> list[float]:
+    """The numbers of this name, in a joint run of all modalities."""
     state = json.loads((folder / "trainer_state.json").read_text())
-    return [log[name] for log in state["log_history"] if name in log]
+    return [value for log in state["log_history"] for key, value in log.items() if key.endswith(name)]
 
 
 def differences(reference: Path, folder: Path) -> dict[str, float]:
@@ -167,13 +191,13 @@ def main() -> None:
         print("| engine, 2 processes | setting | loss | probe | student | teacher |")
         print("| --- | --- | --- | --- | --- | --- |")
     for number, setting in enumerate(arguments.settings):
-        fields = SETTINGS[setting]
+        fields, recipe = SETTINGS[setting], joint_recipe() if setting.startswith("joint") else RECIPE
         steps = "4" if "accumulation 2" in setting else "2"
         reference = folder / f"one-{number}"
-        launch("single_cpu", reference, *fields, "--gradient_accumulation_steps", steps, processes=1)
+        launch("single_cpu", reference, *fields, "--gradient_accumulation_steps", steps, processes=1, recipe=recipe)
         for engine in arguments.engines:
             target = folder / f"{engine}-{number}"
-            launch(engine, target, *fields)
+            launch(engine, target, *fields, recipe=recipe)
             found = differences(reference, target)
             if arguments.json:
                 print(json.dumps({"engine": engine, "setting": setting, **found}), flush=True)

@@ -88,6 +88,13 @@ def test_every_engine_in_bf16(engine, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", *ZERO])
+def test_a_joint_run_on_every_engine(engine, tmp_path):
+    setting = "joint, accumulation 1"
+    assert_close(compared([engine], [setting], tmp_path)[engine, setting])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["fsdp2", "deepspeed_zero2", "deepspeed_zero3"])
 def test_resume_is_bit_identical(engine, tmp_path):
     compared([engine], [ONE_STEP], tmp_path)
