@@ -22,7 +22,7 @@ from data2vec.pretraining.evaluation.probe import batches_of, extract_features, 
 from data2vec.pretraining.monitoring.callbacks import SHARES, CollapseGuard
 
 
-CLAIM = "The guard sees every wreck and no healthy run, and a lower rate rescues"
+CLAIM = "The guard sees every wreck and no healthy run, and going back to a lower rate rescues"
 PAPER = "not there; fairseq's issue 5239: the local encoder had collapsed, loss and variances looked good"
 SIGNALS = (
     *("effective_rank", "prediction_rank", "embedding_share", "embedding_rank"),
