@@ -23,7 +23,7 @@ from data2vec.pretraining.sweep import command as sweep
 from data2vec.pretraining.sweep.arguments import MEASURES
 
 
-CLAIM = "A choice without labels agrees with one by labels"
+CLAIM = "Among settings that all suit the recipe, a choice without labels agrees with one by labels"
 PAPER = (
     "not in the data2vec papers; RankMe (2210.02885), alpha-ReQ (NeurIPS 2022) and LiDAR (2312.04000): close to the "
     "choice by labels"

@@ -19,6 +19,7 @@ from transformers import AutoModel, set_seed
 
 from data2vec.pretraining import run
 from data2vec.pretraining.arguments import parse_arguments
+from data2vec.pretraining.evaluation.label_free import rankme
 from data2vec.pretraining.evaluation.probe import batches_of, extract_features
 from data2vec.pretraining.sweep import command as sweep
 
@@ -91,13 +92,6 @@ def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, f
         return {**accuracies(*train, *test, labels_per_class=10), "rankme_student": rankme(train[0])}
 
     return once(folder / ("test.json" if trained else "test_untrained.json"), measure)
-
-
-def rankme(features: np.ndarray) -> float:
-    """exp(entropy of the singular values), of features that are not centred: as published, arXiv 2210.02885."""
-    singular = np.linalg.svd(features.astype(np.float64), compute_uv=False)
-    share = singular / singular.sum() + 1e-7
-    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def trials_of(folder: Path, probes: Path) -> list[dict[str, Any]]:

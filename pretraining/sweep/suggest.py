@@ -204,6 +204,10 @@ class Pilot:
             lines.append(f"Tried and kept: {', '.join(kept)}.")
         if not self.asked.space:
             lines += [f"Not tried: {name}, as {why}." for name, why in without_meaning(self.run).items()]
+        if measure in DIRECTIONS:
+            lines.append(
+                "No measure without labels is reliable alone: compare both before a long run (docs/sweeping.md)."
+            )
         return [*lines, f"All trials: {self.base.folder / RESULTS}"]
 
     def _reason(self, name: str, trials: Sequence[Mapping[str, Any]]) -> str:
