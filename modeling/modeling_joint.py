@@ -5,7 +5,7 @@ positions, prenet, extra tokens, masks, decoder and loss are its own. A batch is
 of the modality's own model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from itertools import chain
 from typing import Any
@@ -79,14 +79,20 @@ def share(parts: Mapping[str, nn.Module], paths: Mapping[str, Iterable[str]]) ->
     return shared
 
 
-def share_front_ends(parts: Mapping[str, nn.Module], groups: Iterable[list[str]]) -> nn.ModuleDict:
-    """Put a group's first part's modules, but for the blocks, into the others; returns them by that part's name."""
+def share_front_ends(parts: Mapping[str, nn.Module], groups: Sequence[list[str]]) -> nn.ModuleDict:
+    """Put a group's first part's modules, but for the blocks, into the others; returns them by that part's name.
+
+    Parts without blocks, teachers that are none or another model, stay as they are.
+    """
     shared = nn.ModuleDict()
     for group in groups:
-        members = {name: parts[name] for name in group if name in parts}
-        for first in list(members)[:1]:
-            own = [name for name, _ in parts[first].named_children() if name != "encoder"]
-            own += [f"encoder.{name}" for name, _ in parts[first].encoder.named_children() if name != "layers"]
+        members = {name: parts[name] for name in group if hasattr(parts.get(name), "encoder")}
+        if members:
+            first, part = next(iter(members.items()))
+            own = [name for name, _ in part.named_children() if name != "encoder"]
+            own += [
+                f"encoder.{name}" for name, _ in part.get_submodule("encoder").named_children() if name != "layers"
+            ]
             shared[first] = share(members, dict.fromkeys(members, own))
     return shared
 
@@ -98,7 +104,7 @@ class JointTeacher(SharedOnce, Teacher):
     that it is the same one when the model is read again.
     """
 
-    def __init__(self, models: Mapping[str, Data2Vec2ForPreTraining], groups: Iterable[list[str]] = ()):
+    def __init__(self, models: Mapping[str, Data2Vec2ForPreTraining], groups: Sequence[list[str]] = ()):
         super().__init__()
         paths = {name: model.base_class.shared_modules for name, model in models.items()}
         moving, frozen = (

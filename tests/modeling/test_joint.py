@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoModelForPreTraining
 
 from data2vec.modeling import JointConfig, JointForPreTraining, JointModel
 from data2vec.modeling.configuration_joint import own_fields
+from data2vec.modeling.configuration_medcoss import MedCossImageConfig
 from data2vec.modeling.modeling_joint import pretraining_class
 from tests.modeling.tiny_joint import MAKERS, SCHEDULE, inputs_of, joint_config
 
@@ -133,6 +134,22 @@ def test_shared_front_ends_are_one_whatever_the_order_and_go_on_with_one_more(tm
     assert list(again.parts) == ["pathology", "xray"] and not info["missing_keys"] and not info["unexpected_keys"]
     assert again.joint.encoders["xray"].embeddings is again.joint.encoders["pathology"].embeddings
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "objective", [{}, {"target": "same_view", "ema_scope": "frozen", "cls_loss_weight": 0.0}], ids=["pixels", "frozen"]
+)
+def test_modalities_without_a_moving_teacher_share_their_front_end(objective, tmp_path):
+    """As MedCoSS does: pixels have no teacher, a rehearsed modality has a frozen one."""
+    trunk = {"hidden_size": 32, "num_hidden_layers": 8, "num_attention_heads": 4, "intermediate_size": 64}
+    scan = own_fields(MedCossImageConfig(**trunk, image_size=32))
+    modalities = {"xray": scan | {"objective": scan["objective"] | objective}, "pathology": scan}
+    config = JointConfig(**trunk, modalities=modalities, shared_front_ends=[["xray", "pathology"]])
+    model = JointForPreTraining(config)
+    assert model.parts["xray"].base_model.embeddings is model.parts["pathology"].base_model.embeddings
+    model.save_pretrained(tmp_path)
+    _, info = AutoModelForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
 
 
 def test_the_trunk_is_counted_once():
