@@ -76,17 +76,19 @@ def ending(work: Callable[[], int]) -> int:
         return end(ended, error)
 
 
-def parse_recipe(argv: Sequence[str] | None) -> dict[str, Any]:
-    """`RECIPE.yaml [--field value ...]` as sections, with `sweep` among them.
+def parse_recipe(
+    argv: Sequence[str] | None, read: Callable[..., Any] = read_sweep, of_sweep: Callable[[], list[str]] = sweep_fields
+) -> dict[str, Any]:
+    """`RECIPE.yaml [--field value ...]` as sections, with `sweep` among them, whose fields are `of_sweep`.
 
     Raises:
         ValueError: an unknown field; the message names the fix.
         FileNotFoundError: no such recipe.
     """
-    recipe, overrides = read_sweep(argv)
+    recipe, overrides = read(argv)
 
     def fields_of(section: str, recipe: Mapping[str, Any]) -> Collection[str]:
-        return sweep_fields() if section == SWEEP else field_names(section, recipe)
+        return of_sweep() if section == SWEEP else field_names(section, recipe)
 
     return recipe_file.override(recipe, overrides, fields_of)
 

@@ -25,7 +25,7 @@ from data2vec.pretraining.command_line import SWEEP, read_suggest, suggest_field
 from data2vec.pretraining.console.redact import mask_secrets
 from data2vec.pretraining.evaluation.label_free import DIRECTIONS
 from data2vec.pretraining.sweep.arguments import MEASURES, REDUCTION, SweepArguments
-from data2vec.pretraining.sweep.command import RESULTS, ending, search
+from data2vec.pretraining.sweep.command import RESULTS, ending, parse_recipe, search
 from data2vec.pretraining.sweep.fields import FASTER, TAU, own_values, without_meaning, worth_trying
 
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def suggest(argv: Sequence[str] | None) -> int:
-    recipe = parse_recipe(argv)
+    recipe = parse_recipe(argv, read_suggest, suggest_fields)  # the section sweep may be missing
     asked = SuggestArguments.from_dict(recipe.pop(SWEEP, None) or {})
     asked.require(asked.include_recipe, "include_recipe", "what is suggested is compared with the recipe")
     pilot = Pilot(recipe, asked)
@@ -73,16 +73,6 @@ def suggest(argv: Sequence[str] | None) -> int:
     write_text(sweep.folder / SUGGESTED, text)
     print(text, end="")
     return 0
-
-
-def parse_recipe(argv: Sequence[str] | None) -> dict[str, Any]:
-    """As a sweep's, whose section may be missing."""
-    recipe, overrides = read_suggest(argv)
-
-    def fields_of(section: str, recipe: Mapping[str, Any]) -> Collection[str]:
-        return suggest_fields() if section == SWEEP else field_names(section, recipe)
-
-    return recipe_file.override(recipe, overrides, fields_of)
 
 
 class Pilot:
