@@ -8,17 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from agreement import SMALL_SWEEP, agreement, trial_features
 from comparisons import Comparison
 from experiment import HERE, once, wall_seconds
 from matplotlib.figure import Figure
 from prepare import PREPARE
-from scipy.stats import rankdata
-from transformers import AutoModel, set_seed
 
-from data2vec.pretraining import run
-from data2vec.pretraining.arguments import parse_arguments
-from data2vec.pretraining.evaluation.probe import batches_of, extract_features, knn_accuracy
+from data2vec.pretraining.evaluation.probe import knn_accuracy
 from data2vec.pretraining.sweep import command as sweep
 from data2vec.pretraining.sweep.arguments import MEASURES
 
@@ -35,7 +31,6 @@ ORDERED_BY = {WITH_LABELS: "maximize"} | {
 }
 COMPARED = ("feature_rank_student", "rankme_student", "alpha_req_student", "lidar", "effective_rank", "loss")
 DRAWN = (WITH_LABELS, "feature_rank_student", "alpha_req_student", "lidar")
-RESAMPLES, SMALL_SWEEP = 5000, 8  # of the bootstrap; trials of a small sweep drawn from all
 
 
 def evaluate(data: Path, runs: Path) -> dict[str, Any]:
@@ -72,7 +67,7 @@ def one_modality(name: str, data: Path, runs: Path) -> dict[str, Any]:
         "untrained": untrained["accuracy"],
         "recipe": own,
         "wall_seconds": round(untrained["seconds"] + sum(trial["wall_seconds"] for trial in [own, *finished]), 1),
-        **agreement(finished, untrained["accuracy"]),
+        **agreement(finished, [trial["accuracy"] for trial in finished], untrained["accuracy"], ORDERED_BY),
         "trials": trials,
     }
 
@@ -81,17 +76,7 @@ def measured(folder: Path, probe: Path, *, trained: bool = True) -> dict[str, fl
     """k-NN on a trial's frozen student, accuracy in % on the test examples of a probe."""
 
     def measure() -> dict[str, float]:
-        asked = parse_arguments([str(folder / "recipe.yaml"), "--data.probe.path", str(probe)])
-        opened = run.open_data(asked)
-        if trained:
-            encoder = AutoModel.from_pretrained(folder)
-        else:
-            set_seed(asked.training.seed)
-            encoder = asked.model_class(asked.config).base_model
-        train, test = (
-            extract_features(encoder, batches_of(split, opened.probe_collator))
-            for split in (opened.probe_train, opened.probe_test)
-        )
+        train, test = trial_features(folder, probe, trained=trained)
         return {"accuracy": round(100 * knn_accuracy(*train, *test), 3), "test_examples": len(test[1])}
 
     return once(folder / f"{probe.name}{'' if trained else '_untrained'}.json", measure)
@@ -115,51 +100,6 @@ def trials_of(folder: Path, probes: Path) -> list[dict[str, Any]]:
             "wall_seconds": round(wall_seconds(folder / trial["run"]) + validation["seconds"] + test["seconds"], 1),
         })  # fmt: skip
     return found
-
-
-def agreement(trials: list[dict[str, Any]], untrained: float) -> dict[str, Any]:
-    """How each measure orders the trials and what it would have chosen, beside their accuracy on test examples.
-
-    `spearman_of_better` is among the trials above the untrained network; `regret_of_small` is the mean over sweeps of
-    `SMALL_SWEEP` trials drawn from all.
-    """
-    accuracy = np.array([trial["accuracy"] for trial in trials])
-    rng = np.random.default_rng(0)
-    resamples = rng.integers(len(trials), size=(RESAMPLES, len(trials)))
-    small = np.argsort(rng.random((RESAMPLES, len(trials))), axis=1)[:, :SMALL_SWEEP]
-    better = accuracy > untrained
-    found = {}
-    for name, way in ORDERED_BY.items():
-        values = (1 if way == "maximize" else -1) * np.array([trial["measures"][name] for trial in trials])
-        picked = int(values.argmax())
-        again = [spearman(values[rows], accuracy[rows]) for rows in resamples]
-        of_small = accuracy[small[np.arange(len(small)), values[small].argmax(1)]]
-        found[name] = {
-            "spearman": round(spearman(values, accuracy), 3),
-            "interval": [round(float(bound), 3) for bound in np.percentile(again, (2.5, 97.5))],
-            "spearman_of_better": round(spearman(values[better], accuracy[better]), 3),
-            "picks": trials[picked]["run"],
-            "accuracy": float(accuracy[picked]),
-            "regret": round(float(accuracy.max() - accuracy[picked]), 3),
-            "regret_of_small": round(float((accuracy[small].max(1) - of_small).mean()), 3),
-        }
-    chance = (accuracy[small].max(1) - accuracy[small].mean(1)).mean()
-    fields = {name: np.array([trial["values"][name] for trial in trials]) for name in trials[0]["values"]}
-    return {
-        "finished": len(trials),
-        "better_than_untrained": int(better.sum()),
-        "accuracy": {"best": float(accuracy.max()), "median": float(np.median(accuracy))},
-        "regret_of_small_by_chance": round(float(chance), 3),
-        "fields": {name: round(spearman(drawn, accuracy), 3) for name, drawn in fields.items()},
-        "agreement": found,
-    }
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """NaN-free: 0 where one of them is constant."""
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
 def trusted(modalities: dict[str, Any]) -> str | None:

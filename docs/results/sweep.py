@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from agreement import SMALL_SWEEP, agreement, trial_features
 from comparisons import Comparison
 from experiment import HERE, once, wall_seconds
 from matplotlib.figure import Figure
 from measure import accuracies
 from prepare import PREPARE
-from scipy.stats import rankdata
-from transformers import AutoModel, set_seed
 
-from data2vec.pretraining import run
-from data2vec.pretraining.arguments import parse_arguments
 from data2vec.pretraining.evaluation.label_free import rankme
-from data2vec.pretraining.evaluation.probe import batches_of, extract_features
 from data2vec.pretraining.sweep import command as sweep
 
 
@@ -30,21 +26,20 @@ DATASET = "fashion_mnist"
 ACCURACIES = ("linear", "knn", "few")  # of the frozen student on test images, in %
 JUDGED_BY = "knn"
 TEST_IMAGES = 2000
-# measure -> 1 where more is better, -1 where less is; the first has labels, of images that are none of the test's
+# measure -> which way is better; the first has labels, of images that are none of the test's
 MEASURES = {
-    "probe/knn_student": 1,
-    "probe/knn_teacher": 1,
-    "feature_rank_student": 1,
-    "feature_rank_teacher": 1,
-    "rankme_student": 1,
-    "effective_rank": 1,
-    "position_std": 1,
-    "target_std": 1,
-    "prediction_std": 1,
-    "loss": -1,
+    "probe/knn_student": "maximize",
+    "probe/knn_teacher": "maximize",
+    "feature_rank_student": "maximize",
+    "feature_rank_teacher": "maximize",
+    "rankme_student": "maximize",
+    "effective_rank": "maximize",
+    "position_std": "maximize",
+    "target_std": "maximize",
+    "prediction_std": "maximize",
+    "loss": "minimize",
 }
 DRAWN = ("probe/knn_student", "feature_rank_student", "rankme_student", "effective_rank", "prediction_std", "loss")
-RESAMPLES, SMALL_SWEEP = 5000, 8  # of the bootstrap; trials of a small sweep drawn from all
 
 
 def evaluate(data: Path, runs: Path) -> dict[str, Any]:
@@ -62,7 +57,8 @@ def evaluate(data: Path, runs: Path) -> dict[str, Any]:
     trials = trials_of(folder, prepared.probes)
     finished = [trial for trial in trials if trial["state"] == "finished"]
     untrained = measured(folder / finished[0]["run"], prepared.probes, trained=False)
-    results = agreement(finished, untrained[JUDGED_BY])
+    accuracies_found = [trial["test"][JUDGED_BY] for trial in finished]
+    results = agreement(finished, accuracies_found, untrained[JUDGED_BY], MEASURES)
     return {
         "claim": CLAIM,
         "paper": PAPER,
@@ -78,17 +74,7 @@ def measured(folder: Path, probes: Path, *, trained: bool = True) -> dict[str, f
     """Accuracies of a trial's frozen student on the test images, and RankMe."""
 
     def measure() -> dict[str, float]:
-        asked = parse_arguments([str(folder / "recipe.yaml"), "--data.probe.path", str(probes / "test")])
-        opened = run.open_data(asked)
-        if trained:
-            encoder = AutoModel.from_pretrained(folder)
-        else:
-            set_seed(asked.training.seed)
-            encoder = asked.model_class(asked.config).base_model
-        train, test = (
-            extract_features(encoder, batches_of(split, opened.probe_collator))
-            for split in (opened.probe_train, opened.probe_test)
-        )
+        train, test = trial_features(folder, probes / "test", trained=trained)
         return {**accuracies(*train, *test, labels_per_class=10), "rankme_student": rankme(train[0])}
 
     return once(folder / ("test.json" if trained else "test_untrained.json"), measure)
@@ -112,54 +98,6 @@ def trials_of(folder: Path, probes: Path) -> list[dict[str, Any]]:
             "wall_seconds": round(wall_seconds(folder / trial["run"]) + test["seconds"], 1),
         })  # fmt: skip
     return found
-
-
-def agreement(trials: list[dict[str, Any]], untrained: float) -> dict[str, Any]:
-    """How each measure orders the trials and what it would have chosen, beside their accuracy on test images.
-
-    `spearman_of_better` is among the trials above the untrained network; `regret_of_small` is the mean over sweeps of
-    `SMALL_SWEEP` trials drawn from all; `moves_with` the field that a measure follows most.
-    """
-    accuracy = np.array([trial["test"][JUDGED_BY] for trial in trials])
-    fields = {name: np.array([trial["values"][name] for trial in trials]) for name in trials[0]["values"]}
-    rng = np.random.default_rng(0)
-    resamples = rng.integers(len(trials), size=(RESAMPLES, len(trials)))
-    small = np.argsort(rng.random((RESAMPLES, len(trials))), axis=1)[:, :SMALL_SWEEP]
-    better = accuracy > untrained
-    found = {}
-    for name, sign in MEASURES.items():
-        values = sign * np.array([trial["measures"][name] for trial in trials])
-        picked = int(values.argmax())
-        again = [spearman(values[rows], accuracy[rows]) for rows in resamples]
-        of_small = accuracy[small[np.arange(len(small)), values[small].argmax(1)]]
-        moves_with = {field: spearman(values * sign, drawn) for field, drawn in fields.items()}
-        strongest = max(moves_with, key=lambda field: abs(moves_with[field]))
-        found[name] = {
-            "spearman": round(spearman(values, accuracy), 3),
-            "interval": [round(float(bound), 3) for bound in np.percentile(again, (2.5, 97.5))],
-            "spearman_of_better": round(spearman(values[better], accuracy[better]), 3),
-            "picks": trials[picked]["run"],
-            "accuracy": float(accuracy[picked]),
-            "regret": round(float(accuracy.max() - accuracy[picked]), 3),
-            "regret_of_small": round(float((accuracy[small].max(1) - of_small).mean()), 3),
-            "moves_with": {strongest: round(moves_with[strongest], 3)},
-        }
-    chance = (accuracy[small].max(1) - accuracy[small].mean(1)).mean()
-    return {
-        "finished": len(trials),
-        "better_than_untrained": int(better.sum()),
-        "accuracy": {"best": float(accuracy.max()), "median": float(np.median(accuracy))},
-        "regret_of_small_by_chance": round(float(chance), 3),
-        "fields": {name: round(spearman(drawn, accuracy), 3) for name, drawn in fields.items()},
-        "agreement": found,
-    }
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """NaN-free: 0 where one of them is constant."""
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
 def compared(results: dict[str, Any]) -> list[Comparison]:
