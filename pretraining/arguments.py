@@ -278,11 +278,24 @@ def _resolve_joint(recipe: Mapping[str, Any], parts: Mapping[str, Part]) -> Part
     trunk = {field: getattr(next(iter(parts.values())).config, field) for field in TRUNK}
     values = {"modalities": {name: own_fields(part.config) for name, part in parts.items()}}
     values[recipe_file.SHARED_FRONT_ENDS] = recipe["model"].get(
-        recipe_file.SHARED_FRONT_ENDS, getattr(_stored(recipe), recipe_file.SHARED_FRONT_ENDS, None)
+        recipe_file.SHARED_FRONT_ENDS, _shared_before(_stored(recipe), parts)
     )
     config: Any = build_config(JointConfig, {**trunk, **values, "objective": recipe["objective"]})
     checkpoint = recipe["model"].get(recipe_file.CHECKPOINT)
     return Part(JointForPreTraining, config, checkpoint, EmaSchedule.from_dict(config.objective), None)
+
+
+def _shared_before(stored: Any, parts: Mapping[str, Part]) -> list[list[str]] | None:
+    """The front ends that modalities of this run shared in the model that it starts from.
+
+    Raises:
+        ValueError: one that others go on with is named after a modality that this run does not have.
+    """
+    groups = getattr(stored, recipe_file.SHARED_FRONT_ENDS, None) or []
+    for first, *others in groups:
+        if first not in parts and (left := [name for name in others if name in parts]):
+            raise ValueError(f"modalities.{left[0]} shares the front end of {first}, which must be in the run, too.")
+    return [group for group in ([name for name in group if name in parts] for group in groups) if group] or None
 
 
 def _check_lengths(objective: EmaSchedule, training: PretrainingArguments) -> None:

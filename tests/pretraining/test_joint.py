@@ -21,7 +21,9 @@ from transformers import (
 from data2vec.model_cards.render import render
 from data2vec.modeling import (
     Data2Vec2TextForPreTraining,
+    JointConfig,
     JointForPreTraining,
+    JointModel,
     UniversalTextConfig,
     UniversalVisionConfig,
 )
@@ -234,6 +236,22 @@ def test_it_starts_from_a_joint_run(finished, fields):
     assert all(torch.equal(t, before.trunk.state_dict()[name]) for name, t in model.joint.trunk.state_dict().items())
     words = model.joint.encoders["text"].embeddings.word_embeddings.weight
     assert torch.equal(words, before.encoders["text"].embeddings.word_embeddings.weight)
+
+
+def test_it_goes_on_with_a_front_end_that_was_shared(fields, tmp_path):
+    config = resolve(fields).config
+    modalities = {"text": config.modalities["text"], "letters": config.modalities["text"]}
+    shared = {**config.to_dict(), "modalities": modalities, "shared_front_ends": [["text", "letters"]]}
+    before = JointModel(JointConfig.from_dict(shared))
+    before.save_pretrained(tmp_path / "before")
+    fields["model"] = {"model_name_or_path": str(tmp_path / "before")}
+    text = fields["modalities"]["text"]
+    run = resolve(fields | {"modalities": {"text": text}})
+    assert run.config.shared_front_ends == [["text"]]
+    words = build_model(run)[0].joint.encoders["text"].embeddings.word_embeddings.weight
+    assert torch.equal(words, before.encoders["letters"].embeddings.word_embeddings.weight)
+    with pytest.raises(ValueError, match="modalities.letters shares the front end of text, which must be in the run"):
+        resolve(fields | {"modalities": {"letters": text}})
 
 
 @pytest.mark.parametrize("together", [False, True])
