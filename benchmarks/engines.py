@@ -66,7 +66,7 @@ SCHEDULE = ("ema_decay", "ema_end_decay", "ema_anneal_steps")
 
 
 def joint_recipe() -> dict[str, Any]:
-    """The same trunk and schedule for digits and prose."""
+    """The same trunk and schedule for digits and prose, which take turns about equally often."""
     found: dict[str, Any] = copy.deepcopy(RECIPE)
     image = {section: found.pop(section) for section in ("model", "objective", "data")}
     image["model"] |= {"num_prenet_layers": 0}
@@ -80,8 +80,12 @@ def joint_recipe() -> dict[str, Any]:
     own = ("model_type", "image_size", "patch_size", "num_channels", "num_prenet_layers")
     trunk = {name: image["model"].pop(name) for name in list(image["model"]) if name not in own}
     schedule = {name: image["objective"].pop(name) for name in SCHEDULE}
-    model = {"model_type": "data2vec2-joint", **trunk}
-    return found | {"model": model, "objective": schedule, "modalities": {"image": image, "text": text}}
+    modalities = {"image": image | {"weight": 1.0}, "text": text | {"weight": 1.0}}
+    return found | {
+        "model": {"model_type": "data2vec2-joint", **trunk},
+        "objective": schedule,
+        "modalities": modalities,
+    }
 
 
 def on_cpu(engine: str) -> list[str]:

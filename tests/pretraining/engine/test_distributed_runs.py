@@ -92,6 +92,8 @@ def test_every_engine_in_bf16(engine, tmp_path):
 def test_a_joint_run_on_every_engine(engine, tmp_path):
     setting = "joint, accumulation 1"
     assert_close(compared([engine], [setting], tmp_path)[engine, setting])
+    log = json.loads((tmp_path / f"{engine}-0" / "trainer_state.json").read_text())["log_history"]
+    assert {"image/loss", "text/loss"} <= {name for row in log for name in row}, "each had its turn"
 
 
 @pytest.mark.slow
