@@ -157,7 +157,8 @@ def test_wrong_stages_are_refused_before_anything_is_trained(sources, tmp_path, 
 
 
 def test_reports_then_volumes(tmp_path):
-    """MedCoSS from files to stages: masked words, masked voxels, distillation of both kinds, a damaged file."""
+    """MedCoSS from files to stages: masked words, masked voxels of two kinds by one front end, distillation of both,
+    a damaged file."""
     (tmp_path / "ct").mkdir()
     for number in range(12):
         np.save(tmp_path / "ct" / f"{number}.npy", np.random.default_rng(number).normal(size=(5, 10, 11)))
@@ -168,8 +169,13 @@ def test_reports_then_volumes(tmp_path):
     trunk |= {"layer_norm_first": True, "layer_scale_init_value": 0.1, "hidden_dropout": 0.0, "drop_path_rate": 0.1}
     volumes = volume_config().to_dict()
     reports = {"model_type": "medcoss-text", "vocab_size": 261, "pad_token_id": 1, "mask_token_id": 260}
+    scans = {
+        "model": {name: volumes[name] for name in ("model_type", "image_size", "patch_size", "num_positions")},
+        "objective": {"top_k_layers": 2, "decoder": volumes["objective"]["decoder"]},
+        "data": {"sources": [{"path": str(tmp_path / "ct")}], "max_bad_share": 0.2},
+    }
     made: dict[str, Any] = {
-        "model": trunk,
+        "model": trunk | {"shared_front_ends": [["ct", "mr"]]},
         "objective": {"ema_anneal_steps": 2},
         "modalities": {
             "text": {
@@ -178,13 +184,10 @@ def test_reports_then_volumes(tmp_path):
                 "data": {"sources": [{"path": str(tmp_path / "reports.txt")}], "tokenizer": "builtin:byte-bpe"}
                 | {"block_size": 24, "pack": False, "whole_words": True},
             },
-            "ct": {
-                "model": {name: volumes[name] for name in ("model_type", "image_size", "patch_size", "num_positions")},
-                "objective": {"top_k_layers": 2, "decoder": volumes["objective"]["decoder"]},
-                "data": {"sources": [{"path": str(tmp_path / "ct")}], "max_bad_share": 0.2},
-            },
+            "ct": scans,
+            "mr": scans,
         },
-        "stages": {"order": ["ct", "text"], "buffer": 0.5, "clusters": 0.1, "mixup": True},
+        "stages": {"order": ["ct", "text", "mr"], "buffer": 0.5, "clusters": 0.1, "mixup": True},
         "training": recipe(tmp_path, tmp_path / "run")["training"] | {"max_steps": 3, "save_steps": 3},
     }
     assert command(made, tmp_path / "recipe.yaml") == 0
@@ -193,7 +196,9 @@ def test_reports_then_volumes(tmp_path):
     assert any("text/loss" in row for row in log)
     kept = json.loads((tmp_path / "run" / BUFFERS / "ct" / PROVENANCE).read_text())
     assert kept["examples"] == 12 and kept["kept"] == len(kept["rows"]) <= 6
-    encoder = JointModel.from_pretrained(tmp_path / "run" / "2_text", modality="ct")
+    whole = JointModel.from_pretrained(tmp_path / "run" / "3_mr")
+    encoder = whole.encoders["ct"]
+    assert encoder.embeddings is whole.encoders["mr"].embeddings
     assert encoder(torch.randn(1, 1, 4, 9, 10)).last_hidden_state.shape == (1, 13, 24)
 
 
