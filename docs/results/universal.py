@@ -12,10 +12,9 @@ from typing import Any
 
 import joint
 from comparisons import Comparison
-from trunks import SETS, TrunkRun, compare_arms, draw_arms, table_of, together, trained, untrained
+from trunks import SEEDS, SETS, TrunkRun, compare_arms, draw_arms, table_of, together, trained, untrained
 
 
-SEEDS = (0,)  # six trainings; another seed adds its rows
 CLAIM = "Front ends of a modality's own learn more in the same time than one projection for all"
 PAPER = "Perceiver and Perceiver IO read any input so, at full size; data2vec was not trained on it"
 UPDATES = {"audio": 1550, "image": 1000, "text": 1000}  # in the time of joint.UPDATES with a front end
