@@ -32,11 +32,13 @@ from data2vec.pretraining.run import main as pretrain
 
 LAUNCH = Path(__file__).resolve().parents[1] / "pretraining" / "launch"
 ENGINES = ("ddp", "fsdp2", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3")
+CHOSEN = "{{method: {}, candidates: 4, of: {{method: block, prob: 0.6, length: 2, inverse: true}}}}"
 SETTINGS: dict[str, list[str]] = {  # what is compared with one process
     "fp32, accumulation 1": [],
     "fp32, accumulation 2": ["--gradient_accumulation_steps", "2"],
     "bf16, accumulation 1": ["--bf16", "true"],
     "joint, accumulation 1": [],
+    **{f"masks by {how}": ["--objective.masking", CHOSEN.format(how)] for how in ("attention", "variance", "error")},
 }
 RECIPE: dict[str, Any] = {
     "model": {

@@ -71,10 +71,13 @@ def test_two_processes_are_killed(tmp_path, sources, undisturbed):
     assert not differences(undisturbed, tmp_path / "run")
 
 
-def test_masks_that_depend_on_weights_are_chosen_alike(tmp_path, sources):
-    """By the teacher's attention; two loader workers run ahead of the updates."""
-    launch, fields = how("2 workers, accumulation 2")
-    masking = "{method: attention, candidates: 4, of: {method: block, prob: 0.5, length: 2}}"
+@pytest.mark.parametrize(
+    ("way", "method"), [("2 workers, accumulation 2", "attention"), ("2 processes, accumulation 2", "error")]
+)
+def test_masks_that_depend_on_weights_are_chosen_alike(tmp_path, sources, way, method):
+    """By what the teacher attends to, with loader workers that run ahead of the updates; by the student's error."""
+    launch, fields = how(way)
+    masking = f"{{method: {method}, candidates: 4, of: {{method: block, prob: 0.5, length: 2}}}}"
     launch |= {"overrides": ["--objective.masking", masking]}
     one = write_recipe(tmp_path, "one", "audio-2", sources, **fields)
     finish(one, **launch)

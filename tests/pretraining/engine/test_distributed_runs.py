@@ -68,6 +68,19 @@ def test_zero2_gives_what_one_process_gives(tmp_path):
     assert_close(compared(["deepspeed_zero2"], [ONE_STEP], tmp_path)["deepspeed_zero2", ONE_STEP])
 
 
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [
+        pytest.param(engine, how, marks=[] if (engine, how) == ("ddp", "error") else pytest.mark.slow)
+        for engine in ("ddp", "fsdp2")
+        for how in ("attention", "variance", "error")
+    ],
+)
+def test_masks_are_chosen_as_in_one_process(engine, how, tmp_path):
+    setting = f"masks by {how}"
+    assert_close(compared([engine], [setting], tmp_path)[engine, setting])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2", *ZERO])
 def test_every_engine_with_accumulation(engine, tmp_path):
