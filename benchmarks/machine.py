@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from data2vec.pretraining.monitoring.run_summary import has_bf16_products
+
 
 Clock = Callable[[], float]  # seconds
 
@@ -98,14 +100,7 @@ def _name() -> str:
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
-    return f"{model}, {_bf16_unit()}"
-
-
-def _bf16_unit() -> str:
-    """Without matrix units bf16 products are slower than fp32 ones, and nothing in bf16 can be fast."""
-    if not hasattr(torch.cpu, "_is_amx_tile_supported"):
-        return "AMX unknown"
-    return "with AMX" if torch.cpu._is_amx_tile_supported() else "without AMX: bf16 is slow"
+    return f"{model}, " + ("with bf16 products" if has_bf16_products() else "without bf16 products: bf16 is slow")
 
 
 def _versions() -> str:

@@ -13,6 +13,7 @@ from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from .console.redact import mask_secrets
+from .engine.launch_check import uses_deepspeed
 from .engine.schedules import SCHEDULES
 from .recipe import typed
 
@@ -64,6 +65,8 @@ class SharedArguments(TrainingArguments):
             if getattr(self, name) is False:  # how YAML reads `no`
                 setattr(self, name, "no")
         self._check_values()
+        if (self.bf16 or self.bf16_full_eval) and not (torch.accelerator.is_available() or uses_deepspeed(self)):
+            self.use_cpu = True  # or `transformers` takes bf16 for an oversight; DeepSpeed does not run with it
         chosen = self.accelerator_config is not None
         own = self.lr_scheduler_type if self.lr_scheduler_type in SCHEDULES else None
         if own is not None:  # `transformers` knows its own schedules only

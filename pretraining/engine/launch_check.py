@@ -25,7 +25,7 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None, config
         ValueError: names the setting, what would happen and the fix.
     """
     said = os.environ if environment is None else environment
-    deepspeed = _is_true(said, "ACCELERATE_USE_DEEPSPEED") or bool(args.deepspeed)
+    deepspeed = uses_deepspeed(args, said)
     fsdp = _is_true(said, "ACCELERATE_USE_FSDP") or bool(args.fsdp)
     processes = int(said.get("WORLD_SIZE", 1))
 
@@ -90,6 +90,11 @@ def _check_rescue(args: Any, sharded: str | None) -> None:
         raise ValueError(f"training.on_collapse = {how!r} must be 'stop' with {what}, which sets its own rate.")
     if how == "restart_from_checkpoint" and sharded:
         raise ValueError(f"training.on_collapse = {how!r} must be 'lower_rate' or 'stop' with {sharded}.")
+
+
+def uses_deepspeed(args: Any, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the arguments or the launcher ask for DeepSpeed."""
+    return _is_true(environment, "ACCELERATE_USE_DEEPSPEED") or bool(args.deepspeed)
 
 
 def leaves_unused(args: Any, config: Any) -> str | None:

@@ -1,12 +1,15 @@
 """What a run is about to do, said before its first step, and how long it will take, said soon after."""
 
+import platform
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
+SLOW_BF16 = "but this processor has no bf16 products, so bf16 is several times slower than fp32: remove bf16"
 UNTIMED, TIMED = 3, 10  # steps: the first ones are slower than the rest
 
 
@@ -63,8 +66,17 @@ def describe_model(model: Any) -> str:
 
 def describe_device(args: TrainingArguments) -> str:
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
+    if precision == "bf16" and args.device.type == "cpu" and not has_bf16_products():
+        precision = f"bf16, {SLOW_BF16}"
     processes = "1 process" if args.world_size == 1 else f"{args.world_size} processes"
     return f"{args.device.type}, {processes}, {precision}"
+
+
+def has_bf16_products() -> bool:
+    """Whether this processor multiplies in bf16; others, with AVX-512 alone too, convert to fp32 and back."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def duration(seconds: float) -> str:

@@ -261,6 +261,20 @@ def test_no_is_a_strategy():
     assert parse_arguments(["demo_vision.yaml", "--save_strategy", "no"]).training.save_strategy == "no"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_bf16_without_a_gpu_needs_no_other_field(monkeypatch, tmp_path, there):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: there)
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: False)
+    asked = ["demo_vision.yaml", "--bf16", "true", "--output_dir", str(tmp_path)]
+    if there:  # but one that has no bf16, of which `transformers` says so
+        with pytest.raises(ValueError, match="training: Your setup doesn't support bf16/gpu"):
+            parse_arguments(asked)
+    else:
+        training = parse_arguments(asked).training
+        assert training.bf16 and training.use_cpu and training.device.type == "cpu"
+    assert not parse_arguments(asked[:1] + asked[3:]).training.use_cpu
+
+
 def test_help_reads_well(capsys):
     with pytest.raises(SystemExit) as done:
         main(["--help"])

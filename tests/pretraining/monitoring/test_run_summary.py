@@ -1,10 +1,20 @@
 """What a person reads in front of a run and soon after: sizes, device, steps, time left."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from data2vec.pretraining.monitoring.run_summary import TIMED, UNTIMED, RunSummary, duration
+from data2vec.pretraining.monitoring import run_summary
+from data2vec.pretraining.monitoring.run_summary import (
+    SLOW_BF16,
+    TIMED,
+    UNTIMED,
+    RunSummary,
+    describe_device,
+    duration,
+)
 from tests.pretraining.test_trainer import make_trainer
 
 
@@ -20,6 +30,22 @@ def test_it_says_what_is_trained_and_how_long_it_takes(tmp_path, capsys):
     assert lines["device"] == "cpu, 1 process, fp32" and lines["folder"] == str(tmp_path / "run")
     assert lines["steps"].startswith(f"{UNTIMED + TIMED + 2} (")
     assert re.search(r"^[\d.e-]+ s per step: about \d+ s to go$", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("device", "products", "words"),
+    [
+        ("cpu", True, "cpu, 1 process, bf16"),
+        ("cpu", False, f"cpu, 1 process, bf16, {SLOW_BF16}"),
+        ("cuda", False, "cuda, 1 process, bf16"),
+    ],
+)
+def test_bf16_that_is_slow_says_so(monkeypatch, device, products, words):
+    monkeypatch.setattr(run_summary.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: products)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    args = SimpleNamespace(bf16=True, fp16=False, world_size=1, device=torch.device(device))
+    assert describe_device(args) == words
 
 
 @pytest.mark.parametrize(
