@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from data2vec.tests.pretraining import rescue_runs
 from tests.warm import warm_python
 
 
@@ -127,3 +128,28 @@ def test_resume_is_bit_identical(engine, tmp_path):
     states = [json.loads((run / "trainer_state.json").read_text()) for run in (straight, resumed)]
     losses = [[log["loss"] for log in state["log_history"] if "loss" in log] for state in states]
     assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["lower_rate", "restart_from_checkpoint"])
+def test_a_collapse_is_rescued_on_all_ranks_alike(how, tmp_path):
+    assert rescue_runs.run(how, tmp_path) == [0, 0]
+    one, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    restarted = how == "restart_from_checkpoint"
+    assert one["from"] == other["from"] and ("checkpoint-" in one["from"]) == restarted
+    for found in (one, other):
+        rows = [row for row in found["log"] if "loss" in row]
+        (rescued,) = [row["step"] for row in found["log"] if "rescues" in row]
+        assert found["collapsed"] is None and rows[-1]["step"] == 40
+        if restarted:
+            assert found["from"].endswith(f"checkpoint-{rescued}")
+        for row in rows:
+            rate = (row["step"] - 1) / 800 * (0.1 if row["step"] > rescued else 1)
+            assert row["learning_rate"] == pytest.approx(rate)
+    watched = ("step", "loss", "learning_rate", "effective_rank", "rescues")
+    logs = [
+        [{name: row.get(name) for name in watched} for row in of["log"] if "train_loss" not in row]
+        for of in (one, other)
+    ]
+    assert logs[0] == logs[1]
+    assert all(torch.equal(one["weights"][name], other["weights"][name]) for name in one["weights"])
