@@ -77,6 +77,11 @@ COMMANDS = {
         FINETUNE_RECIPES,
     ),
     "embed": Command("Write the features of any layer to a parquet file.", finetune.check_embed, "finetune.embed"),
+    "show": Command(
+        "Draw attention, features and nearest neighbours of examples.",
+        model_cards.check_show,
+        "model_cards.show.command",
+    ),
     "report": Command(
         "Show a run, or two side by side, on one page.", model_cards.check_report, "model_cards.report.command"
     ),

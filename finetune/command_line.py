@@ -17,6 +17,7 @@ from .normalisation import CASES, PUNCTUATION
 SECTIONS = ("model", "data", "task", "training")
 MODEL_FIELDS = ("model_name_or_path", "from_scratch", "original_padding")
 TASK_NAME = "task.name"
+DATA = "a folder, file or dataset, or fields of a source: '{path: my_photos.csv, label_column: species}'"
 ARGUMENTS = ("data2vec.finetune.training_arguments", "FineTuneArguments")
 
 
@@ -106,7 +107,7 @@ def embed_parser() -> argparse.ArgumentParser:
         usage="MODEL DATA [options] [--field value ...]",
     )
     parser.add_argument("model", metavar="MODEL", help="a run folder, or a model on the Hub")
-    parser.add_argument("data", metavar="DATA", help="a folder, file or dataset")
+    parser.add_argument("data", metavar="DATA", help=DATA)
     parser.add_argument("--layer", default="last", help="last, average, all, or a number (default: last)")
     parser.add_argument("--output", type=Path, default=Path("features.parquet"), help="default: features.parquet")
     parser.add_argument("--per_token", action="store_true", help="a vector for every token instead of their mean")
@@ -117,7 +118,22 @@ def embed_parser() -> argparse.ArgumentParser:
 def check_embed(argv: Sequence[str]) -> None:
     given, _ = embed_parser().parse_known_args(argv)
     require_hub_name(given.model)
-    require_data(given.data)
+    require_data(source_of(given.data)["path"])
+
+
+def source_of(data: str) -> dict[str, Any]:
+    """DATA of a command line as the fields of a source.
+
+    Raises:
+        ValueError: a mapping without a path.
+    """
+    if not data.startswith("{"):
+        return {"path": data}
+    source = recipe_file.parse_yaml(data, "DATA")
+    if not isinstance(source.get("path"), str):
+        raise ValueError(f"DATA = {data} has no path: use '{{path: my_photos, split: test}}'.")
+    found: dict[str, Any] = source
+    return found
 
 
 def ngram_parser() -> argparse.ArgumentParser:

@@ -6,22 +6,80 @@ A row has `row` (its number in the data), `name` (of its file, where it has one)
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets.arrow_writer import ParquetWriter
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from ..pretraining.console.libraries import quiet_libraries
-from ..pretraining.evaluation.probe import Layer
+from ..pretraining.data.modality import Modality
+from ..pretraining.evaluation.probe import Collate, Layer
 from ..pretraining.recipe import CHECKPOINT, as_arguments, override, parse_yaml
-from .arguments import field_names, resolve
-from .command_line import SECTIONS, embed_parser
+from .arguments import FineTuneRun, field_names, resolve
+from .command_line import SECTIONS, embed_parser, source_of
+from .examples import Examples
 from .probe.arguments import Probe
 from .probe.features import PART, Part, compute_part
 from .probe.runner import check_layer, open_examples, open_modality, pretrained_encoder
 from .runner import command
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An encoder on its device, and the examples that it is to read."""
+
+    run: FineTuneRun
+    modality: Modality[Any]
+    examples: Examples
+    classes: tuple[str, ...]  # none where nothing is labelled
+    encoder: PreTrainedModel
+
+    @property
+    def collate(self) -> Collate:
+        return self.modality.collator(None, self.run.training.seed)
+
+    def features(self, indices: Sequence[int], pooled: bool) -> Part:
+        """Of some examples, of the layer that `task.layer` names; see [`compute_part`]."""
+        size = self.run.training.per_device_eval_batch_size
+        layer = self.run.task.layer
+        return compute_part(self.encoder, self.examples, indices, self.collate, self.modality, size, layer, pooled)
+
+
+def open_frozen(
+    model: str,
+    data: Mapping[str, Any],
+    task: Mapping[str, Any],
+    folder: Path,
+    words: Sequence[str],
+    batch_size: int = 32,
+    **options: Any,
+) -> Frozen:
+    """Open an encoder and data by the fields of a probe's recipe.
+
+    Args:
+        words: `--field value` pairs for the recipe.
+        options: of the encoder's `from_pretrained`.
+
+    Raises:
+        ValueError: the model, the data or a field is refused; the message names the fix.
+    """
+    recipe = {
+        "model": {CHECKPOINT: model},
+        "data": dict(data),
+        "task": {"probes": [], **task},
+        "training": {"output_dir": str(folder), "per_device_eval_batch_size": batch_size, "report_to": "none"},
+    }
+    run = resolve(override(recipe, words, field_names(Probe)), Probe)
+    check_layer(run)
+    modality = open_modality(run)
+    splits, classes = open_examples(run, modality)
+    encoder = pretrained_encoder(run, **options)
+    encoder.to(run.training.device)  # type: ignore[arg-type]
+    return Frozen(run, modality, splits["train"], classes, encoder)
 
 
 def embed(
@@ -63,19 +121,9 @@ def _write(
     words: Sequence[str],
 ) -> Path:
     """As [`embed`], with `words` as on a command line."""
-    recipe = {
-        "model": {CHECKPOINT: model},
-        "data": {"train": source},
-        "task": {"probes": [], "layer": "last" if layer is None else layer, "per_step": per_token},
-        "training": {"output_dir": str(output.parent), "per_device_eval_batch_size": batch_size, "report_to": "none"},
-    }
-    run = resolve(override(recipe, words, field_names(Probe)), Probe)
-    check_layer(run)
-    modality = open_modality(run)
-    splits, classes = open_examples(run, modality)
-    examples, encoder = splits["train"], pretrained_encoder(run)
-    encoder.to(run.training.device)  # type: ignore[arg-type]
-    collate = modality.collator(None, run.training.seed)
+    task = {"layer": "last" if layer is None else layer, "per_step": per_token}
+    frozen = open_frozen(model, {"train": source}, task, output.parent, words, batch_size)
+    examples = frozen.examples
     partial = output.with_name(f".{output.name}.{os.getpid()}")
     output.parent.mkdir(parents=True, exist_ok=True)
     writer: Any = None
@@ -83,10 +131,7 @@ def _write(
         with tqdm(total=len(examples), desc="features", unit="example") as bar:
             for start in range(0, len(examples), PART):
                 indices = range(start, min(start + PART, len(examples)))
-                part = compute_part(
-                    encoder, examples, indices, collate, modality, batch_size, run.task.layer, not per_token
-                )
-                columns, features = _columns(part, classes)
+                columns, features = _columns(frozen.features(indices, pooled=not per_token), frozen.classes)
                 writer = writer or ParquetWriter(features=features, path=str(partial))
                 writer.write_batch(columns)
                 bar.update(len(indices))
@@ -116,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     layer = parse_yaml(given.layer, "--layer")
 
     def write() -> None:
-        path = _write(given.model, {"path": given.data}, layer, given.output, given.per_token, given.batch_size, words)
+        source = source_of(given.data)
+        path = _write(given.model, source, layer, given.output, given.per_token, given.batch_size, words)
         print(f"{path} holds the features.")
 
     return command(write)

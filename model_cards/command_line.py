@@ -12,8 +12,9 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
+from ..finetune.command_line import DATA, source_of
 from ..pretraining.console.help import command_parser
-from ..pretraining.data.hub_names import require_hub_name
+from ..pretraining.data.hub_names import require_data, require_hub_name
 from .folder import open_folder, require_finished
 
 
@@ -119,6 +120,40 @@ def require_method(method: MapMethod) -> None:
     """Raises ValueError where the map's method is not installed."""
     if method == "umap" and find_spec("umap") is None:
         raise ValueError("--map umap is invalid: umap-learn is not installed. pip install umap-learn, or use pca.")
+
+
+# ---- show ----
+
+
+def show_parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "data2vec show",
+        "Draw what a frozen encoder makes of data: of images, its attention and the features of patches as colours; "
+        "of sounds, spectrograms with the features as colours; with --neighbours, which examples have the most "
+        "similar features (text: as a list). Other --field value pairs are those of a probe's recipe, such as "
+        "--weights teacher, --max_examples 2000 or --seed 1 for other examples.",
+        "data2vec show runs/my_vision my_photos --num 8\n"
+        "data2vec show runs/my_speech '{path: my_clips.csv, label_column: word}' --neighbours 5 --output words.png",
+        page="docs/pictures.md",
+        usage="MODEL DATA [options] [--field value ...]",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a run folder, or a model on the Hub")
+    parser.add_argument("data", metavar="DATA", help=DATA)
+    parser.add_argument("--num", type=int, default=6, help="examples that are shown (default: 6)")
+    parser.add_argument("--neighbours", type=int, metavar="K", help="show the K nearest neighbours of each")
+    parser.add_argument("--layer", default="last", help="last, average, or a number (default: last)")
+    parser.add_argument("--output", type=Path, help="default: picture.png, or neighbours.png or neighbours.txt")
+    return parser
+
+
+def check_show(argv: Sequence[str]) -> None:
+    given, _ = show_parser().parse_known_args(argv)
+    for name in ("num", "neighbours"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value} is invalid: use 1 or more.")
+    require_hub_name(given.model)
+    require_data(source_of(given.data)["path"])
 
 
 # ---- export ----

@@ -27,7 +27,7 @@ ROOMS = {
     "modeling": ["", "convert"],
     "pretraining": ["console", "engine", "data", "modalities", "checkpoints", "monitoring", "evaluation", "", "sweep"],
     "finetune": ["", "probe", "audio", "ctc", "image", "points", "text", "video"],
-    "model_cards": ["", "report", "card", "export", "hub", "space"],
+    "model_cards": ["", "report", "show", "card", "export", "hub", "space"],
 }
 # Files of a layer that stand apart from their room's floor: read by its rooms, or commands on top of them.
 BELOW = {"pretraining/recipe.py", "pretraining/shared_arguments.py"}

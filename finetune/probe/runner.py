@@ -113,13 +113,16 @@ def check_layer(run: FineTuneRun) -> None:
         run.task.refuse("layer", f"the encoder has layers 0 to {blocks}")
 
 
-def pretrained_encoder(run: FineTuneRun) -> PreTrainedModel:
+def pretrained_encoder(run: FineTuneRun, **options: Any) -> PreTrainedModel:
     """The student, or the teacher where `task.weights` asks for it, in fp32 and in eval mode.
+
+    Args:
+        options: of `from_pretrained`.
 
     Raises:
         ValueError: the checkpoint has no teacher.
     """
-    how: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+    how: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, **options}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.training.seed)  # a pooler that no checkpoint has would differ in every process
         if run.task.weights == "student":

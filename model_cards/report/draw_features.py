@@ -69,8 +69,18 @@ def feature_colours(inputs: Inputs, example: Masked) -> np.ndarray:
     batch = {name: values.to(encoder.device) for name, values in example.batch.items()}
     with torch.no_grad():
         hidden, real = hidden_layers(encoder, batch)
-    features = hidden["last"][0][real[0]].float().cpu().numpy()
-    return (255 * shares(PCA(3).fit_transform(features))).astype(np.uint8)
+    return principal_colours(hidden["last"][0][real[0]].float().cpu().numpy())
+
+
+def principal_colours(features: np.ndarray, cut: float = 0.0) -> np.ndarray:
+    """Features (parts, dim) as colours (parts, 3) uint8: each of the first three principal components is a channel.
+
+    Args:
+        cut: percent of a channel's values at each end that share its darkest and its brightest.
+    """
+    components = PCA(3, svd_solver="full").fit_transform(features)
+    low, high = np.percentile(components, (cut, 100 - cut), axis=0)
+    return (255 * shares(np.clip(components, low, high))).astype(np.uint8)
 
 
 def shares(values: np.ndarray) -> np.ndarray:

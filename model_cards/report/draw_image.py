@@ -1,7 +1,7 @@
 """Images: hidden patches, and where the encoder looks."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -51,10 +51,14 @@ class ImageDrawing:
 
 def _pixels(inputs: Inputs, example: Masked) -> tuple[np.ndarray, int]:
     """The image before normalisation, (height, width, 3) uint8, and how often a pixel is repeated to be seen."""
-    modality = inputs.modality
-    values = example.batch["pixel_values"][0].numpy() * modality.std + modality.mean  # (channels, height, width)
-    image = (np.clip(values, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
-    return np.broadcast_to(image, (*image.shape[:2], 3)), max(1, round(SIDE / max(image.shape[:2])))
+    image = image_of(inputs.modality, example.batch["pixel_values"][0].numpy())
+    return image, max(1, round(SIDE / max(image.shape[:2])))
+
+
+def image_of(modality: Any, values: np.ndarray) -> np.ndarray:
+    """What an encoder reads (channels, height, width) as the image before normalisation, (height, width, 3) uint8."""
+    image = (np.clip(values * modality.std + modality.mean, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def enlarged(pixels: np.ndarray, repeat: int) -> np.ndarray:
