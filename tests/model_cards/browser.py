@@ -17,7 +17,7 @@ from typing import Any, Self
 
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PHONE, LAPTOP = (390, 844), (1366, 768)
+PHONE, LAPTOP = (375, 812), (1366, 768)
 PATIENCE = 120  # seconds that an answer may take on a busy machine
 
 
