@@ -1,5 +1,5 @@
-"""Input that needs no download: `builtin:digits`, `builtin:python-docs`, `builtin:espeak-digits`, `builtin:shapes`,
-`builtin:figures`.
+"""Input that needs no download: `builtin:digits`, `builtin:python-docs`, `builtin:print`, `builtin:espeak-digits`,
+`builtin:shapes`, `builtin:figures`.
 
 Each is a `datasets.DatasetDict` with the splits train, validation and test, so that it goes the way of any other
 source. What takes seconds to make is kept in `$DATA2VEC_CACHE` (default: ~/.cache/data2vec).
@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -31,7 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ..console.libraries import save_to_disk
-from . import builtin_figures, builtin_shapes
+from . import builtin_figures, builtin_print, builtin_shapes
 
 
 def load_builtin(name: str, config: str | None = None, split: str = "train") -> datasets.Dataset:
@@ -63,7 +62,7 @@ def digits(config: str | None) -> datasets.DatasetDict:
 def _digits() -> datasets.Dataset:
     data = load_digits()
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)  # (images, 8, 8)
-    rows = {"image": [_png(image) for image in pixels], "label": data.target.tolist()}
+    rows = {"image": [Image.fromarray(image) for image in pixels], "label": data.target.tolist()}
     names = [str(digit) for digit in range(10)]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
     return datasets.Dataset.from_dict(rows, features=features)
@@ -98,6 +97,17 @@ def python_docs(config: str | None) -> datasets.DatasetDict:
     if config is None:
         return prose
     return _cached(f"python-docs-spelling-{of_version}", lambda folder: save_to_disk(_spelling(prose), str(folder)))
+
+
+def printed_lines(config: str | None) -> datasets.DatasetDict:
+    """What `python_docs` holds, printed: a grey image of 11 x 144 pixels per line of 24 characters, see `builtin_print`.
+
+    With name "spelling" its labelled phrases, printed; without, lines of its prose, in the same splits.
+    """
+    texts = python_docs(config)
+    made_by = hashlib.sha256(Path(builtin_print.__file__).read_bytes()).hexdigest()[:8]
+    name = f"print-{config or 'prose'}-{made_by}-{platform.python_version()}"
+    return _cached(name, lambda folder: save_to_disk(builtin_print.printed(texts), str(folder)))
 
 
 def espeak_digits(config: str | None) -> datasets.DatasetDict:
@@ -167,6 +177,7 @@ class Builtin:
 BUILTIN = {
     "digits": Builtin(digits, "cc-by-4.0 (UCI, as scikit-learn has it)"),
     "python-docs": Builtin(python_docs, "PSF licence (documentation of Python)"),
+    "print": Builtin(printed_lines, "PSF licence (documentation of Python), in Pillow's font"),
     "espeak-digits": Builtin(espeak_digits, "synthesised with eSpeak NG"),
     "shapes": Builtin(solids, "made by the data2vec package"),
     "figures": Builtin(stick_figures, "made by the data2vec package"),
@@ -197,12 +208,6 @@ def _cached(name: str, make: Callable[[Path], None]) -> datasets.DatasetDict:
 def _no_config(name: str, config: str | None) -> None:
     if config is not None:
         raise ValueError(f"builtin:{name} has no configurations: drop name = {config!r}.")
-
-
-def _png(pixels: np.ndarray) -> dict[str, bytes | None]:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return {"bytes": file.getvalue(), "path": None}
 
 
 def _labelled(part: datasets.Dataset) -> np.ndarray:
