@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-MODALITY ?= vision
+MODALITY ?= print
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ ACCELERATE := $(BIN)/accelerate
 # One process, on the GPU where there is one. Said in full, or accelerate warns about each default it picks.
 LAUNCH := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-MODALITIES := vision text audio points joint stages
+MODALITIES := print vision text audio points joint stages
 ifeq ($(filter $(MODALITY),$(MODALITIES)),)
 $(error MODALITY=$(MODALITY) is not one of: $(MODALITIES). Say e.g. `make demo MODALITY=text`)
 endif
@@ -24,8 +24,9 @@ endif
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo                 pretrain on data that needs no download, then say what was learned (vision)"
-	@echo "make demo MODALITY=text   the same on text; MODALITY=audio: on synthesised speech; points: on solids"
+	@echo "make demo                 pretrain on data that needs no download, then say what was learned"
+	@echo "                          (images of printed lines)"
+	@echo "make demo MODALITY=text   the same on text; vision: on digits; audio: synthesised speech; points: solids"
 	@echo "make demo MODALITY=joint  digits, letters and solids on one trunk; MODALITY=stages: one after the other"
 	@echo "make demo ARGS='--field value'   override single fields of the recipe"
 	@echo "make install              set up $(VENV), which the other targets do when needed"

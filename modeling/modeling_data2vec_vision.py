@@ -73,7 +73,7 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
     `use_mean_pooling=False`, so that the encoder has the final norm that the head reads.
 
     Raises:
-        ValueError: `config.objective` is invalid.
+        ValueError: `config.objective` is invalid, or a size is not one number.
     """
 
     default_objective = {
@@ -94,6 +94,12 @@ class Data2VecVisionForPreTraining(PreTrainingMixin, Data2VecVisionPreTrainedMod
     _no_split_modules = ["Data2VecVisionLayer", "Data2VecVisionTeacherLayer"]
 
     def __init__(self, config: Data2VecVisionConfig):
+        for name in ("image_size", "patch_size"):  # the stock encoder takes pairs, and fails on its first batch
+            if not isinstance(getattr(config, name), int):
+                raise ValueError(
+                    f"{name} = {getattr(config, name)} is invalid: data2vec-vision reads squares only. "
+                    "Use one number, or model_type data2vec2-vision."
+                )
         config.use_mask_token = True
         config.use_mean_pooling = False
         super().__init__(config)

@@ -100,7 +100,7 @@ def python_docs(config: str | None) -> datasets.DatasetDict:
 
 
 def printed_lines(config: str | None) -> datasets.DatasetDict:
-    """What `python_docs` holds, printed: a grey image of 11 x 144 pixels per line of 24 characters, see `builtin_print`.
+    """What `python_docs` holds, printed: a grey image of 11 x 144 pixels per line of 24 characters (`builtin_print`).
 
     With name "spelling" its labelled phrases, printed; without, lines of its prose, in the same splits.
     """

@@ -280,6 +280,11 @@ def test_configuration_that_cannot_pretrain_is_refused():
     for value in (2, -0.5, float("nan")):
         with pytest.raises(ValueError, match=f"drop_path_rate = {value}: must be at least 0 and below 1"):
             build("vision", drop_path_rate=value)
+    for name, value in (("image_size", [4, 8]), ("patch_size", [2, 4])):
+        with pytest.raises(ValueError, match=f"{name} = .* squares only. Use one number, or model_type data2vec2"):
+            config = vision_config()
+            setattr(config, name, value)
+            Data2VecVisionForPreTraining(config)
     with pytest.raises(ValueError, match="hidden_dropout_prob = inf"):
         build("text", hidden_dropout_prob=float("inf"))
     with pytest.raises(ValueError, match="layerdrop = 1"):

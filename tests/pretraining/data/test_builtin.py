@@ -46,6 +46,24 @@ def test_python_docs_are_english_prose_in_disjoint_splits():
     assert letters / len(everything) > 0.9
 
 
+def test_print_holds_the_prose_and_the_phrases_as_images():
+    """A cell of 11 x 6 pixels is the image of its character, but for its edges; splits and labels are the texts'."""
+    phrases, printed = (load_builtin(name, "spelling", "validation") for name in ("python-docs", "print"))
+    assert printed["label"][:] == phrases["label"][:] and printed.features["label"] == phrases.features["label"]
+    cells = {}
+    for text, image in zip(phrases["text"][:50], printed[:50]["image"], strict=True):
+        pixels = np.asarray(image)
+        assert pixels.shape == (11, 144) and pixels.dtype == np.uint8
+        for character, cell in zip(text.ljust(24), np.split(pixels, 24, axis=1), strict=True):
+            inner = cell[:, 1:5]  # letters may reach into the next cell by a pixel
+            np.testing.assert_array_equal(inner, cells.setdefault(character, inner))
+    assert len({cell.tobytes() for cell in cells.values()}) == len(cells) > 20, "every letter looks different"
+    assert (cells[" "] == 255).all()
+    prose = load_builtin("python-docs", split="test")["text"]
+    lines = load_builtin("print", split="test")
+    assert len(lines) == sum(len(" ".join(text.split())) // 24 for text in prose) and lines.column_names == ["image"]
+
+
 def test_what_takes_long_is_made_once_and_nothing_half_made_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA2VEC_CACHE", str(tmp_path))
     made = []
