@@ -100,10 +100,11 @@ def image_figure(frozen: Frozen, indices: Sequence[int]) -> Figure:
     grid = modality.grid  # type: ignore[attr-defined]
     maps = [heated(image, seen.reshape(grid)) for image, seen in zip(pixels, attention, strict=True)]
     colours = [patches.reshape(*grid, 3) for patches in colours_of(features)]
-    columns = min(len(indices), ACROSS)
+    high, wide = pixels[0].shape[:2]
+    columns = min(len(indices), max(1, round(ACROSS * min(1, 3 * high / wide))))  # fewer of those that are wide
     bands = -(-len(indices) // columns)
-    side = WIDTH / (columns + 0.3)
-    drawn = Figure(figsize=(WIDTH, bands * (3.05 * side + 0.25)), layout="constrained", facecolor="white")
+    height = WIDTH / (columns + 0.3) * high / wide
+    drawn = Figure(figsize=(WIDTH, bands * (3.05 * height + 0.3)), layout="constrained", facecolor="white")
     drawn.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr, call-arg]
     axes = drawn.subplots(3 * bands, columns, squeeze=False)
     for axis in axes.flat:
@@ -111,10 +112,11 @@ def image_figure(frozen: Frozen, indices: Sequence[int]) -> Figure:
     for number, index in enumerate(indices):
         band, column = divmod(number, columns)
         for row, shown in enumerate((pixels[number], maps[number], colours[number])):
-            axes[3 * band + row, column].imshow(shown, interpolation="nearest")
+            axes[3 * band + row, column].imshow(shown, interpolation="nearest", extent=(0, wide, high, 0))
         axes[3 * band, column].set_title(title_of(frozen, index, 14), fontsize=9, color=INK, pad=3)
+    beside = {} if height > 0.6 else {"rotation": 0, "ha": "right", "va": "center"}
     for row, called in enumerate(("image", "attention", "features") * bands):
-        axes[row, 0].set_ylabel(called, fontsize=9, color=INK)
+        axes[row, 0].set_ylabel(called, fontsize=9, color=INK, **beside)
     return drawn
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from data2vec.cli import main
 from data2vec.finetune.embed import open_frozen
@@ -53,6 +54,19 @@ def test_pictures_of_every_modality(modality, family, data, opened, tmp_path, ca
     else:
         with Image.open(tmp_path / "neighbours.png") as picture:
             assert picture.width == 880 and picture.height > 200
+
+
+def test_wide_images_are_drawn_wide(opened, tmp_path):
+    """Lines of print: a strip each, one below the other."""
+    encoder, source = opened("vision", "v2", images)
+    config, processor = AutoConfig.from_pretrained(encoder), AutoImageProcessor.from_pretrained(encoder)
+    config.image_size = [config.patch_size, 16 * config.patch_size]
+    AutoModel.from_config(config).save_pretrained(encoder)
+    processor.size = {"height": config.image_size[0], "width": config.image_size[1]}
+    processor.save_pretrained(encoder)
+    assert main(["show", encoder, source, "--num", "4", "--layer", "1"]) == 0
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width == 880 and picture.height < 500  # squares of this width would take 1,200
 
 
 @pytest.mark.parametrize("family", ["v1", "v2"])
