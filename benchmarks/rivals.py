@@ -148,7 +148,8 @@ def picture(arms: dict[str, Any], file: Path) -> None:
     panel.set_yticks(rows, [arms[name]["title"] for name in names])
     panel.set_xlabel("test accuracy, %")
     panel.margins(x=0.1)
-    panel.legend(loc="lower right")
+    panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
 
