@@ -300,10 +300,10 @@ def test_commands_of_the_page_are_targets(page: str) -> None:
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("modality", ["vision", "text", "audio", "points", "joint", "stages"])
+@pytest.mark.parametrize("modality", ["print", "vision", "text", "audio", "points", "joint", "stages"])
 def test_demo_launches_its_recipe(modality: str) -> None:
     recipe = f"pretraining/recipes/demo_{modality}.yaml"
-    default = [] if modality == "vision" else [f"MODALITY={modality}"]
+    default = [] if modality == "print" else [f"MODALITY={modality}"]
     result = make("demo", *default, "ARGS=--max_steps 3")
     assert re.search(rf"accelerate launch .*pretraining/run.py {recipe} --max_steps 3$", result.stdout, re.MULTILINE)
     assert (ROOT / recipe).is_file()

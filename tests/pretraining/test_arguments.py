@@ -41,7 +41,7 @@ CLASSES = {
     "sv": SvData2VecForPreTraining,
     "av": AvData2VecForPreTraining,
 }
-SETS = {"audioset": "audio", "streams": "sv"}  # recipes by the name of their data -> modality
+SETS = {"audioset": "audio", "streams": "sv", "print": "vision_v2"}  # recipes by the name of their data -> modality
 BASES = [name.replace("_v2", "") + "_base" + "_v2" * name.endswith("_v2") for name in CLASSES]
 CLASSES |= dict.fromkeys(("joint", "medcoss", "stages"), JointForPreTraining)  # with its modalities' defaults
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
