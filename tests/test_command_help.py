@@ -213,7 +213,7 @@ def test_the_example_is_that_of_the_page(script):
         ),
         (
             ["--model.model_type", "data2vec2-vision"],
-            "fields are those of data2vec-vision: use one of demo_vision_v2",
+            "fields are those of data2vec-vision: use one of demo_print.yaml, demo_vision_v2",
         ),
         (["--model_type=data2vec2-text"], "use one of demo_text_v2.yaml, text_base_v2.yaml"),
         (["--model.model_type", "data2vec-visoin"], "data2vec-audio, data2vec-text, data2vec-vision, data2vec2-audio"),
