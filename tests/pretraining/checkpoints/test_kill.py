@@ -72,7 +72,11 @@ def test_two_processes_are_killed(tmp_path, sources, undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("way", "method"), [("2 workers, accumulation 2", "attention"), ("2 processes, accumulation 2", "error")]
+    ("way", "method"),
+    [
+        ("2 workers, accumulation 2", "attention"),
+        pytest.param("2 processes, accumulation 2", "error", marks=pytest.mark.slow),
+    ],
 )
 def test_masks_that_depend_on_weights_are_chosen_alike(tmp_path, sources, way, method):
     """By what the teacher attends to, with loader workers that run ahead of the updates; by the student's error."""
