@@ -37,7 +37,7 @@ from data2vec.pretraining.checkpoints.storage import WRITING, StorageError, clai
 from data2vec.pretraining.console.help import EXIT_COLLAPSED, EXIT_DIVERGED, EXIT_PREEMPTED, EXIT_REFUSED, end
 from data2vec.pretraining.console.libraries import new_weights, quiet_libraries
 from data2vec.pretraining.engine.launch_check import check_launch
-from data2vec.pretraining.evaluation.online_probe import ProbeCallback
+from data2vec.pretraining.evaluation.online_probe import ProbeCallback, fitted_and_measured
 from data2vec.pretraining.evaluation.probe import teacher_encoder
 from data2vec.pretraining.evaluation.report import write_report
 from data2vec.pretraining.modalities.build import BadExample, PretrainingData, build_data
@@ -174,7 +174,7 @@ def pretrain(
     trainer.identity = identity(run)
     probes: dict[str, Any] = {name: part for name, part in data.parts.items() if part.probe_train is not None}
     for name, part in probes.items() if args.probe_steps else ():
-        probe: Any = (part.probe_train, part.probe_test, part.probe_collator)
+        probe: Any = (*fitted_and_measured(part.probe_train, part.probe_validation, args.seed), part.probe_collator)
         how: dict[str, Any] = {"probe_steps": args.probe_steps, "svm": run.parts[name].data.probe.svm}
         trainer.add_callback(ProbeCallback(trainer, *probe, **how, clock=trainer.clock, modality=name))
     health = Health(run.folder, data.skipped)

@@ -95,6 +95,7 @@ class Experiment:
         values = {
             "data.sources": [{"path": self.prepared.source}],
             "data.probe.path": str(self.prepared.probes / probe),
+            "data.probe.validation_split": "test",  # of "online": of training examples, as all of it
             "training.output_dir": str(self.folder),
             "training.seed": self.seed,
             **{field: value for field, value in self.fields.items() if "." in field},

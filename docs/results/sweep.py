@@ -49,6 +49,7 @@ def evaluate(data: Path, runs: Path) -> dict[str, Any]:
     fields = {
         "data.sources": json.dumps([{"path": prepared.source}]),
         "data.probe.path": str(prepared.probes / "online"),
+        "data.probe.validation_split": "test",  # of the training examples, as all of that probe
         "output_dir": str(folder),
     }
     words = (word for name, value in fields.items() for word in (f"--{name}", value))

@@ -54,6 +54,7 @@ class TrunkRun(Experiment):
             ready = prepared(of, self.data, self.runs)
             values[f"modalities.{name}.data.sources"] = [{"path": ready.source}]
             values[f"modalities.{name}.data.probe.path"] = str(ready.probes / probe)
+            values[f"modalities.{name}.data.probe.validation_split"] = "test"  # as in experiment.py
         values |= {name: value for name, value in self.fields.items() if not name.startswith(absent)}
         return override(found, [word for name, value in values.items() for word in (f"--{name}", yaml_word(value))])
 

@@ -71,6 +71,7 @@ def _encoder(facts: Facts) -> Iterator[EvalResult]:
                 name = f"accuracy, {how.get(key, METRIC_NAMES[key])}"
                 yield _result(facts, task, probe, split, "accuracy", name, row["accuracy"])
         return
+    split = str(probe.get("validation_split") or probe.get("train_split", "train"))
     last = facts.logged("probe/knn_student")[-1:]
     for value in last:
         yield _result(facts, task, probe, split, "accuracy", "accuracy, k-NN during the run", value)

@@ -53,7 +53,7 @@ def _source(role: str, source: Mapping[str, Any], words: CardFields, licence: st
     name = " ".join([place(source["path"]), *([str(source["name"])] if source.get("name") else [])])
     chosen = [f"{way} {_value(source[way])}" for way in ("keep", "drop", "weight") if source.get(way)]
     split = source.get("split") or " / ".join(
-        str(source[key]) for key in ("train_split", "test_split") if key in source
+        str(source[key]) for key in ("train_split", "validation_split", "test_split") if source.get(key)
     )
     kind, _, called = str(source["path"]).partition(":")
     builtin = BUILTIN.get(called) if kind == "builtin" else None

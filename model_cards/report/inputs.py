@@ -123,7 +123,7 @@ class Inputs:
             raise ValueError("No labelled set is configured: add `probe: {path: ...}` to the recipe's section data.")
         numbered, names = load_labelled(probe, self.modality)
         parts = []
-        for rows in numbered:
+        for rows in (numbered[probe.train_split], numbered[probe.test_split]):
             if len(rows) > most:
                 rows = rows.select(np.sort(np.random.default_rng(self.seed).permutation(len(rows))[:most]))
             prepared = self.modality.prepare(rows, packed=False)

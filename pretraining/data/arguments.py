@@ -122,7 +122,11 @@ class ProbeArguments(CheckedArguments):
     )
     name: str | None = field(default=None, metadata={"help": "configuration of a Hugging Face dataset"})
     train_split: str = field(default="train", metadata={"help": "split for fitting the probe"})
-    test_split: str = field(default="test", metadata={"help": "split for measuring its accuracy"})
+    validation_split: str | None = field(
+        default=None,
+        metadata={"help": "split for its accuracy during training; null: a fifth of train_split, held out"},
+    )
+    test_split: str = field(default="test", metadata={"help": "split for its accuracy in the report"})
     column: str | None = field(default=None, metadata={"help": "as in sources"})
     columns: dict[str, str] | None = field(default=None, metadata={"help": "as in sources"})
     label_column: str = field(default="label", metadata={"help": "column with the class labels"})
@@ -133,8 +137,9 @@ class ProbeArguments(CheckedArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        differ = self.test_split != self.train_split
-        self.require(differ, "test_split", "use another split than train_split, or the probe is tested on what it saw")
+        for name in ("validation_split", "test_split"):
+            differ = getattr(self, name) != self.train_split
+            self.require(differ, name, "use another split than train_split, or the probe is tested on what it saw")
 
     def source(self, split: str) -> Source:
         return Source(path=self.path, name=self.name, split=split, column=self.column, columns=self.columns)

@@ -6,16 +6,43 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import broadcast_object_list
+from torch.utils.data import Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..engine.distributed import EngineTrainer
 from ..monitoring.clock import TrainingClock
 from ..monitoring.logs import prefix_of
-from .probe import Collate, Example, batches_of, extract_features, knn_accuracy, subset, svm_accuracy, teacher_encoder
+from .probe import (
+    VALIDATION_SHARE,
+    Collate,
+    Example,
+    batches_of,
+    extract_features,
+    knn_accuracy,
+    subset,
+    svm_accuracy,
+    teacher_encoder,
+)
 
 
 SCORE = "probe/"  # what the names of scores begin with
 MOST_EXAMPLES = 2000  # of each split; they are read once and kept
+
+
+def fitted_and_measured(
+    train: Sequence[Example], validation: Sequence[Example] | None, seed: int
+) -> tuple[Sequence[Example], Sequence[Example]]:
+    """What the online probe is fitted to and measured on; without validation examples it holds out a fifth of `train`.
+
+    What is chosen by its curve, a setting or when to stop, is then chosen without the test examples.
+    """
+    if validation is not None:
+        return train, validation
+    held_out, drawn = round(VALIDATION_SHARE * len(train)), np.random.default_rng(seed).permutation(len(train))
+    examples: Any = train
+    fitted: Any = Subset(examples, np.sort(drawn[held_out:]).tolist())
+    measured: Any = Subset(examples, np.sort(drawn[:held_out]).tolist())
+    return fitted, measured
 
 
 class ProbeCallback(TrainerCallback):
@@ -27,7 +54,7 @@ class ProbeCallback(TrainerCallback):
 
     Args:
         trainer: whose `log` is called; its model has a `base_model` and a `teacher`.
-        train, test: labelled examples, as `collate` takes them (without masks).
+        train, validation: labelled examples, as `collate` takes them (without masks).
         probe_steps: how often, 1 or more.
         svm: also a linear support vector machine.
         clock: the trainer's, which stands while this measures.
@@ -38,7 +65,7 @@ class ProbeCallback(TrainerCallback):
         self,
         trainer: EngineTrainer,
         train: Sequence[Example],
-        test: Sequence[Example],
+        validation: Sequence[Example],
         collate: Collate,
         *,
         probe_steps: int,
@@ -48,7 +75,7 @@ class ProbeCallback(TrainerCallback):
     ):
         self.trainer, self.collate, self.probe_steps, self.clock = trainer, collate, probe_steps, clock
         self.svm, self.modality, self.prefix = svm, modality, prefix_of(modality) + SCORE
-        self.splits = {"train": train, "test": test}
+        self.splits = {"train": train, "validation": validation}
         self.last_step = -1
 
     @cached_property
@@ -86,10 +113,10 @@ class ProbeCallback(TrainerCallback):
         scores: dict[str, float] = {}
         model = model.parts[self.modality]
         for name, encoder in (("student", model.base_model), ("teacher", teacher_encoder(model))):
-            train, test = self._features(encoder, "train"), self._features(encoder, "test")
-            scores[f"{self.prefix}knn_{name}"] = knn_accuracy(*train, *test)
+            train, held_out = self._features(encoder, "train"), self._features(encoder, "validation")
+            scores[f"{self.prefix}knn_{name}"] = knn_accuracy(*train, *held_out)
             if self.svm:
-                scores[f"{self.prefix}svm_{name}"] = svm_accuracy(*train, *test)
+                scores[f"{self.prefix}svm_{name}"] = svm_accuracy(*train, *held_out)
         # logging clears the flag: the step's own log, due after this callback, would be lost
         should_log = control.should_log
         self.trainer.log(scores)

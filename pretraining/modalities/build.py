@@ -68,7 +68,7 @@ class PretrainingData:
         collator: examples -> batch with masks.
         processor: to be saved beside the weights.
         eval_dataset, eval_batch_sampler: held-out examples, always with the same masks in the same batches, or None.
-        probe_train, probe_test: labelled examples without augmentation, or None.
+        probe_train, probe_validation, probe_test: labelled examples without augmentation, or None.
         probe_collator: labelled examples -> batch without masks, with labels (batch,) long.
         label_names: the classes of the probe, by number.
     """
@@ -80,6 +80,7 @@ class PretrainingData:
     eval_dataset: PretrainingDataset | None = None
     eval_batch_sampler: FixedBatches | None = None
     probe_train: PretrainingDataset | None = None
+    probe_validation: PretrainingDataset | None = None
     probe_test: PretrainingDataset | None = None
     probe_collator: Callable[[Sequence[dict[str, Any]]], Any] | None = None
     label_names: tuple[str, ...] = ()
@@ -237,31 +238,39 @@ def _say_what_is_lost(source: Source, dataset: AnyDataset, modality: Modality[An
 
 def _with_probe(data: PretrainingData, probe: ProbeArguments, modality: Modality[Any], seed: int) -> PretrainingData:
     """Adds the labelled sets: read without augmentation, never filtered by length, every bad file an error."""
-    splits, names = load_labelled(probe, modality)
-    train, test = (
-        PretrainingDataset([modality.prepare(rows, packed=False)], modality, seed=seed, augment=False, filtered=False)
-        for rows in splits
+    numbered, names = load_labelled(probe, modality)
+    splits = {
+        part: PretrainingDataset(
+            [modality.prepare(rows, packed=False)], modality, seed=seed, augment=False, filtered=False
+        )
+        for part, rows in numbered.items()
+    }
+    return replace(
+        data,
+        probe_train=splits[probe.train_split],
+        probe_validation=None if probe.validation_split is None else splits[probe.validation_split],
+        probe_test=splits[probe.test_split],
+        probe_collator=modality.collator(None, seed),
+        label_names=names,
     )
-    collator = modality.collator(None, seed)
-    return replace(data, probe_train=train, probe_test=test, probe_collator=collator, label_names=names)
 
 
-def load_labelled(probe: ProbeArguments, modality: Modality[Any]) -> tuple[list[datasets.Dataset], tuple[str, ...]]:
-    """The training and the test rows of a probe, their labels as numbers of the same classes, and the classes' names.
+def load_labelled(
+    probe: ProbeArguments, modality: Modality[Any]
+) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
+    """The rows of each split of a probe, their labels as numbers of the same classes, and the classes' names.
 
     Raises:
         ValueError: a row has no label, or one that the training rows do not have; see [`number_labels`].
     """
     options = {"label_column": probe.label_column, **modality.source_options}
-    splits = {
-        f"split {part!r}": load_source(probe.source(part), modality.kind, **options)
-        for part in (probe.train_split, probe.test_split)
-    }
+    parts = filter(None, (probe.train_split, probe.validation_split, probe.test_split))
+    splits = {part: load_source(probe.source(part), modality.kind, **options) for part in dict.fromkeys(parts)}
     labels = number_labels(splits)
     labels.refuse_bad("data.probe")
-    numbered = []
+    numbered = {}
     for part, rows in splits.items():
         if getattr(rows.features[LABEL], "names", None) != list(labels.names):
             rows = rows.remove_columns(LABEL).add_column(LABEL, labels.numbers[part])
-        numbered.append(rows)
+        numbered[part] = rows
     return numbered, labels.names

@@ -285,6 +285,10 @@ def test_a_recipes_dicts_become_arguments():
             {"sources": [{"path": "a"}], "probe": {"path": "b", "test_split": "train"}},
             "data.probe.test_split = 'train'",
         ),
+        (
+            {"sources": [{"path": "a"}], "probe": {"path": "b", "validation_split": "train"}},
+            "data.probe.validation_split = 'train'",
+        ),
         ({"sources": [{"path": "a"}, {"path": "b"}], "streaming": True}, "streaming.*weight: 1.0"),
         ({"sources": [{"path": "a"}], "shuffle_buffer": 0}, "data.shuffle_buffer = 0"),
         ({"sources": [{"path": "a"}], "num_proc": 0}, "data.num_proc = 0"),

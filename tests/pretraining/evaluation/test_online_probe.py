@@ -11,7 +11,7 @@ from transformers import Data2VecVisionConfig, TrainerControl, TrainerState, Tra
 from data2vec.modeling import Data2VecVisionForPreTraining
 from data2vec.pretraining.engine.distributed import EngineTrainer
 from data2vec.pretraining.evaluation import online_probe, probe
-from data2vec.pretraining.evaluation.online_probe import ProbeCallback
+from data2vec.pretraining.evaluation.online_probe import ProbeCallback, fitted_and_measured
 from data2vec.pretraining.monitoring.clock import TrainingClock
 from tests.pretraining.evaluation.pattern_images import collate
 
@@ -60,6 +60,15 @@ def train(folder, steps=7, probed=True):
         trainer.add_callback(ProbeCallback(trainer, *data, collate, probe_steps=3, clock=TrainingClock()))
     trainer.train()
     return trainer, data
+
+
+def test_it_is_fitted_to_and_measured_on_examples_that_are_not_the_tests():
+    train, validation = images(17, seed=1), images(5, seed=2)
+    assert fitted_and_measured(train, validation, seed=0) == (train, validation)
+    drawn = [[part.indices for part in fitted_and_measured(train, None, seed)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    fitted, measured = drawn[0]
+    assert len(measured) == 3 and sorted(fitted + measured) == list(range(17))
 
 
 def logged(trainer, key):

@@ -180,6 +180,7 @@ def test_a_probe_has_every_labelled_example_without_masks(folders, modality):
     probe = {"path": str(folders / modality)}
     data = build(modality, folders, probe=probe, **({"min_seconds": 0.7} if modality == "audio" else {}))
     assert (len(data.probe_train), len(data.probe_test)) == (17, 6)  # no length filter applies
+    assert data.probe_validation is None
     assert data.label_names == ("x", "y", "z")
     for dataset in (data.probe_train, data.probe_test):
         loader = DataLoader(dataset, batch_size=4, collate_fn=data.probe_collator)
@@ -192,12 +193,14 @@ def test_a_probe_has_every_labelled_example_without_masks(folders, modality):
 
 
 def test_labels_of_a_dataset_are_its_own_classes():
-    args = ImageDataArguments(sources=[{"path": "builtin:digits"}], probe={"path": "builtin:digits"})
+    args = ImageDataArguments(
+        sources=[{"path": "builtin:digits"}], probe={"path": "builtin:digits", "validation_split": "test"}
+    )
     config = Data2VecVisionConfig(**TINY, image_size=8, patch_size=2, num_channels=1)
     objective = ObjectiveConfig.from_dict({"masking": {"method": "beit_block", "min_patches": 2}})
     data = build_data(args, config=config, objective=objective, seed=0, batch_size=64)
     assert data.label_names == tuple("0123456789") and len(data.probe_test) == 597
-    assert data.probe_test[5]["pixel_values"].shape == (1, 8, 8)
+    assert data.probe_test[5]["pixel_values"].shape == (1, 8, 8) and len(data.probe_validation) == 597
 
 
 @pytest.mark.parametrize(
