@@ -152,8 +152,9 @@ def sound_figure(frozen: Frozen, indices: Sequence[int]) -> Figure:
 def neighbours_figure(frozen: Frozen, queries: Sequence[int], found: np.ndarray, cosines: np.ndarray) -> Figure:
     """A row of each query: itself, and its nearest neighbours with their cosines."""
     columns = found.shape[1] + 1
-    width = WIDTH / columns
-    drawn = Figure(figsize=(WIDTH, len(queries) * (width + 0.25)), layout="constrained", facecolor="white")
+    high, wide = thumbnail(frozen, queries[0]).shape[:2] if isinstance(frozen.modality, ImageData) else (1, 1)
+    height = WIDTH / columns * high / wide + 0.25
+    drawn = Figure(figsize=(WIDTH, len(queries) * height), layout="constrained", facecolor="white")
     for row, query in enumerate(queries):
         for column, index in enumerate([query, *found[query]]):
             axis = drawn.add_subplot(len(queries), columns, row * columns + column + 1)

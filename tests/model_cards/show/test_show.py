@@ -67,6 +67,9 @@ def test_wide_images_are_drawn_wide(opened, tmp_path):
     assert main(["show", encoder, source, "--num", "4", "--layer", "1"]) == 0
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.width == 880 and picture.height < 500  # squares of this width would take 1,200
+    assert main(["show", encoder, source, "--num", "4", "--neighbours", "1"]) == 0
+    with Image.open(tmp_path / "neighbours.png") as picture:
+        assert picture.width == 880 and picture.height < 300  # four rows of squares would take 1,900
 
 
 @pytest.mark.parametrize("family", ["v1", "v2"])
