@@ -1,7 +1,8 @@
 """Features of a frozen encoder as one parquet file: `data2vec embed MODEL DATA`, `data2vec.embed(model, data)`.
 
-A row has `row` (its number in the data), `name` (of its file, where it has one), `label` (where there are any) and
-`features`, a vector, or one a token; with `layer="all"`, a column a layer, `layer_0` being the first block's input.
+A row has `row` (its number in the data), `name` (of its file, where it has one), `label` (where there are any: a
+class, or a float64 number) and `features`, a vector, or one a token; with `layer="all"`, a column a layer, `layer_0`
+being the first block's input.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from datasets.arrow_writer import ParquetWriter
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -35,7 +37,7 @@ class Frozen:
     run: FineTuneRun
     modality: Modality[Any]
     examples: Examples
-    classes: tuple[str, ...]  # none where nothing is labelled
+    classes: tuple[str, ...]  # none where nothing is labelled, or with numbers
     encoder: PreTrainedModel
 
     @property
@@ -148,6 +150,8 @@ def _columns(part: Part, classes: Sequence[str]) -> tuple[dict[str, Any], datase
     features: dict[str, Any] = {"row": datasets.Value("int64"), "name": datasets.Value("string")}
     if classes:
         columns["label"], features["label"] = part.labels, datasets.ClassLabel(names=list(classes))
+    elif part.labels.dtype == np.float64:
+        columns["label"], features["label"] = part.labels, datasets.Value("float64")
     for name, rows in part.layers.items():
         column = "features" if len(part.layers) == 1 else name
         vector = datasets.List(datasets.Value("float32"), length=rows[0].shape[-1])

@@ -31,7 +31,7 @@ PICTURES = {
     "report_pictures/masks.png": "What the student does not see: inputs whole, and with what their masks hide",
     "report_pictures/features.png": "Map of the frozen features, coloured by label",
     "report_pictures/attention.png": "How much each part of the input is looked at",
-    "report_pictures/layers.png": "Accuracy by layer",
+    "report_pictures/layers.png": "Probes of each layer",
     "report_pictures/confusion.png": "What each class is taken for",
     "report_pictures/errors.png": "Utterances by their word error rate",
     "report_pictures/values.png": "Predictions over labels",

@@ -15,7 +15,7 @@ from data2vec.cli import main
 from data2vec.pretraining.recipe import as_arguments
 from data2vec.pretraining.trainer import Data2VecTrainer, PretrainingArguments
 from tests.finetune.encoders import encoder_folder
-from tests.finetune.test_run_probe import images, sounds, texts
+from tests.finetune.test_run_probe import brightness, images, sounds, texts
 from tests.modeling.tiny_data2vec2 import vision_config
 from tests.test_task_pages import photos
 
@@ -114,6 +114,14 @@ def test_embed_writes_what_the_encoder_gives(modality, family, data, tmp_path, m
         assert np.allclose(vector, np.mean(tokens, axis=0), atol=1e-5)
     if modality != "text":
         assert all(name.endswith((".png", ".wav")) for name in opened["name"])
+
+
+def test_embed_keeps_numbers(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    encoder, source = encoder_folder(tmp_path / "encoder", "vision", "v1"), brightness(tmp_path / "data", 5, 0)
+    found = pandas.read_parquet(data2vec.embed(encoder, source, output=tmp_path / "numbers.parquet"))
+    assert found["label"].dtype == np.float64
+    assert found["label"].tolist() == pandas.read_csv(source["path"])["level"].tolist()
 
 
 def test_embed_refuses_in_a_line(tmp_path, capsys):

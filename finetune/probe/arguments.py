@@ -67,8 +67,9 @@ class ProbeTask(TaskArguments):
     probes: list[Kind] = field(
         default_factory=lambda: ["knn", "linear", "few_labels"],
         metadata={
-            "help": "classifiers on the features; none writes features only, and needs no labels. mlp is the small "
-            "network on frames of emotion2vec's evaluation, see mlp.py; the others read the mean over time"
+            "help": "what is fitted to the features; none writes features only, and needs no labels. few_labels and "
+            "mlp are for classes: the default leaves few_labels out for numbers. mlp is the small network on frames "
+            "of emotion2vec's evaluation, see mlp.py; the others read the mean over time"
         },
     )
     neighbours: int = field(default=10, metadata={"help": "k of the k-NN"})

@@ -2,8 +2,9 @@
 
     features/pretrained/train/manifest.json, 00000.parquet, 00001.parquet, ...
 
-A row has `id` (the number of the row it was computed from), `name` (of its file, where it has one), `label` (-1 where
-there is none) and one column a layer: a vector, or a list of one vector per time step. In safetensors, which hold
+A row has `id` (the number of the row it was computed from), `name` (of its file, where it has one), `label` (an int64
+class, -1 where there is none, or a float64 number) and one column a layer: a vector, or a list of one vector per time
+step. In safetensors, which hold
 tensors only, vectors follow each other; with one per time step, `steps` says how many belong to whom.
 
 A file is there whole or not at all, and is not computed again: an interrupted job continues where it stopped, and
@@ -43,7 +44,8 @@ class Part:
     """The features of some examples.
 
     Attributes:
-        ids, labels: (examples,) int64.
+        ids: (examples,) int64.
+        labels: (examples,) int64 classes, -1 where there are none, or float64 numbers.
         names: of the examples' files, "" where there is none.
         layers: name of the layer -> an array an example, (dim,) or (time, dim) float32.
     """
@@ -198,10 +200,15 @@ def compute_part(
     layers, _ = extract_layers(encoder, batches, layer=layer, pooled=pooled)
     return Part(
         ids=examples.kept[np.asarray(indices)],
-        labels=np.array([int(example.get("labels", -1)) for example in read], dtype=np.int64),
+        labels=np.array([example.get("labels", -1) for example in read]),
         names=[path_of(examples.row(i), modality.kind.column) or "" for i in indices],
         layers={name: [rows[i] for i in np.argsort(order)] for name, rows in layers.items()},
     )
+
+
+def fingerprint_of_labels(labels: np.ndarray | None) -> str | None:
+    """Features that were written beside other labels are not mixed with these."""
+    return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()[:16]
 
 
 def fingerprint(encoder: PreTrainedModel) -> str:

@@ -1,36 +1,23 @@
-"""What does each layer know? Classifiers on the features of every layer, and curves over few labels.
+"""What does each layer know? Probes of the features of every layer, and curves over few labels.
 
 `sources` are what is compared: an encoder's layers, those of untrained networks of the same shape, raw features. A
-source is one or more networks, each a dict of layers; accuracies of several networks, and of folds, are averaged.
+source is one or more networks, each a dict of layers; scores of several networks are averaged.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
-from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from ...pretraining.evaluation.probe import Features, TooFewExamples, few_label_accuracy, knn_accuracy, linear_probe
+from ...pretraining.evaluation.probe import TooFewExamples, few_label_accuracy
 from .arguments import ProbeTask
-from .mlp import Frames, mlp_probe
+from .kinds import Pair, ProbeLabels, Scores, kind_of, means, pooled
 
 
-Rows: TypeAlias = Features | Frames  # (examples, dim), or of every example (time, dim)
-Pair = tuple[Rows, Rows]  # of the training and of the test examples
 Network = Mapping[str, Pair]  # by layer
-
-
-@dataclass(frozen=True)
-class ProbeLabels:
-    """Class numbers (examples,) of the training and of the test examples, and the classes' names."""
-
-    train: np.ndarray
-    test: np.ndarray
-    names: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -42,70 +29,30 @@ class Fold:
 
 
 def probe_layers(
-    networks: Sequence[Network],
-    labels: ProbeLabels,
+    folds: Sequence[tuple[Sequence[Network], ProbeLabels]],
     args: ProbeTask,
     seed: int,
     title: str,
     device: torch.device | str = "cpu",
-) -> dict[str, dict[str, float]]:
-    """Accuracies of each layer, 0 to 1: {layer: {"knn", "linear", "mlp", "validation"}}, the mean over networks.
+) -> dict[str, Scores]:
+    """Scores of each layer, 1.0 at best, the mean over networks: {layer: {"knn", "linear", "validation", ...}}.
 
-    `validation` is the accuracy on the fifth of the training examples that chose the linear probe's penalty or,
-    without that probe, the epoch of `mlp`, which also gives `mlp_unweighted_accuracy` and `mlp_weighted_f1` and is
-    trained on `device`.
+    What they are depends on the labels, see [`kinds.LabelKind`]; `mlp` is trained on `device`.
     """
-    found: dict[str, list[dict[str, float]]] = {layer: [] for layer in networks[0]}
-    with tqdm(total=len(networks) * len(found), desc=f"probing {title}", unit="layer") as bar:
-        for network in networks:
-            for layer, pair in network.items():
-                scores: dict[str, float] = {}
-                train, test = _pooled(pair)
-                if "knn" in args.probes:
-                    scores["knn"] = knn_accuracy(train, labels.train, test, labels.test, args.neighbours)
-                if "linear" in args.probes:
-                    probe = linear_probe(train, labels.train, test, labels.test, seed)
-                    scores |= {"linear": probe.accuracy, "validation": probe.validation_accuracy}
-                if "mlp" in args.probes:
-                    train, test = _frames(pair)
-                    mlp = mlp_probe(train, labels.train, test, labels.test, len(labels.names), seed, device)
-                    scores |= {
-                        "mlp": mlp.accuracy,
-                        "mlp_unweighted_accuracy": mlp.unweighted_accuracy,
-                        "mlp_weighted_f1": mlp.weighted_f1,
-                    }
-                    scores.setdefault("validation", mlp.validation_accuracy)
-                found[layer].append(scores)
+    kind, networks = kind_of(folds[0][1].names), range(len(folds[0][0]))
+    layers = list(folds[0][0][0])
+    found: dict[str, list[Scores]] = {layer: [] for layer in layers}
+    with tqdm(total=len(networks) * len(layers), desc=f"probing {title}", unit="layer") as bar:
+        for number in networks:
+            for layer in layers:
+                of_folds = [(of[number][layer], labels) for of, labels in folds]
+                found[layer].append(kind.scores(of_folds, args, seed, device))
                 bar.update()
-    return {layer: _means(scores) for layer, scores in found.items()}
-
-
-def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
-
-
-def _pooled(pair: Pair) -> tuple[Features, Features]:
-    """The mean over time steps of each example."""
-    train, test = (
-        rows if isinstance(rows, np.ndarray | sparse.csr_matrix) else np.stack([row.mean(0) for row in rows])
-        for rows in pair
-    )
-    return train, test
-
-
-def _frames(pair: Pair) -> tuple[Frames, Frames]:
-    """Time steps of each example; features without them, whose scales are arbitrary, as one standardised step each."""
-    train: Any
-    test: Any
-    train, test = (rows.toarray() if isinstance(rows, sparse.csr_matrix) else rows for rows in pair)
-    if isinstance(train, np.ndarray):
-        scaler = StandardScaler().fit(train)
-        train, test = list(scaler.transform(train)), list(scaler.transform(test))
-    return train, test
+    return {layer: means(scores) for layer, scores in found.items()}
 
 
 def best_layer(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """The layer with the best validation accuracy; where nothing was validated, the last one."""
+    """The layer with the best validation score; where nothing was validated, the last one."""
     layers = list(scores)
     return max(layers, key=lambda layer: scores[layer].get("validation", float(layers.index(layer))))
 
@@ -123,7 +70,7 @@ def few_label_curve(
             scores = [
                 few_label_accuracy(train, labels.train, test, labels.test, number, args.draws, seed)
                 for networks, labels in folds
-                for train, test in (_pooled(network[layer]) for network in networks)
+                for train, test in (pooled(network[layer]) for network in networks)
             ]
         except TooFewExamples as error:
             names = folds[0][1].names
@@ -142,15 +89,14 @@ def few_label_curve(
 def probe_everything(
     folds: Sequence[Fold], args: ProbeTask, seed: int, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
-    """{source: {"layers": ..., "best": layer, "few_labels": {layer: curve}}} of every source, the mean over folds.
+    """{source: {"layers": ..., "best": layer, "few_labels": {layer: curve}}} of every source.
 
     Few labels are given to the best layer and to the last one.
     """
     results = {}
     for name in folds[0].sources:
         of_folds = [(fold.sources[name], fold.labels) for fold in folds]
-        scores = [probe_layers(networks, labels, args, seed, name, device) for networks, labels in of_folds]
-        layers = {layer: _means([one[layer] for one in scores]) for layer in scores[0]}
+        layers = probe_layers(of_folds, args, seed, name, device)
         best = best_layer(layers)
         results[name] = {"networks": len(folds[0].sources[name]), "layers": layers, "best": best}
         if "few_labels" in args.probes:

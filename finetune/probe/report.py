@@ -7,13 +7,23 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ...pretraining.evaluation.plots import INK, KINDS, draw_few_labels, draw_layers, layer_name, legend_below
+from ...pretraining.evaluation.probe_metrics import METRICS, ProbeMetric
 from ...pretraining.evaluation.report_text import markdown_table, percent, templates
 from .arguments import ProbeTask
 
 
+FURTHER = {
+    "unweighted_accuracy": "unweighted accuracy",
+    "weighted_f1": "weighted F1",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
+
+
 def describe(folder: Path, results: Mapping[str, Any], task: ProbeTask) -> None:
     """Write report.md and the pictures that it shows."""
-    probed = results["probed"]
+    probed, metric = results["probed"], METRICS[results["metric"]]
+    baseline = results.get("majority", 0.0)
     kinds: dict[str, str] = {kind: called for kind, (called, _) in KINDS.items() if kind in task.probes}
     curves = {
         name if layer == "raw" else f"{name}, {layer_name(layer)}": curve
@@ -23,24 +33,25 @@ def describe(folder: Path, results: Mapping[str, Any], task: ProbeTask) -> None:
     if kinds:
         figure = Figure(figsize=(8.5, 4.8), layout="constrained")
         axes = figure.add_subplot()
-        draw_layers(axes, {name: source["layers"] for name, source in probed.items()})
-        axes.axhline(100 * results["majority"], color=INK, linewidth=1, linestyle=":", label="most frequent class")
-        axes.set_ylim(bottom=0)
-        legend_below(axes, ncols=4, gap=0.15)
+        draw_layers(axes, {name: source["layers"] for name, source in probed.items()}, metric)
+        axes.axhline(metric.scale * baseline, color=INK, linewidth=1, linestyle=":", label=metric.baseline)
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        legend_below(axes, gap=0.15)
         figure.savefig(folder / "layers.png", dpi=120)
     if curves:
         figure = Figure(figsize=(8.5, 4.8), layout="constrained")
         draw_few_labels(figure.add_subplot(), curves)
         figure.savefig(folder / "few_labels.png", dpi=120)
     text = TEMPLATES.get_template("report.md.jinja").render(
-        **results,
+        **{**results, "metric": metric},
+        baseline=baseline,
         task=task,
         kinds=kinds,
         kind=next(iter(kinds), None),
         pretrained=probed["pretrained"],
-        layers=_layers_table(probed, kinds),
-        raw=_raw_table(probed, kinds),
-        mlp=_mlp_table(probed) if "mlp" in kinds else "",
+        layers=_layers_table(probed, kinds, metric),
+        raw=_raw_table(probed, kinds, metric),
+        further=_further_table(probed, kinds, metric),
         few_labels=_few_labels_table(curves, task),
         reasons={
             number: point["not_possible"]
@@ -52,29 +63,34 @@ def describe(folder: Path, results: Mapping[str, Any], task: ProbeTask) -> None:
     (folder / "report.md").write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
-def _layers_table(probed: Mapping[str, Any], kinds: Mapping[str, str]) -> str:
+def _layers_table(probed: Mapping[str, Any], kinds: Mapping[str, str], metric: ProbeMetric) -> str:
     """A row a layer, a column a source and a kind of probe."""
     sources = {name: source["layers"] for name, source in probed.items() if "raw" not in source["layers"]}
     heads = ["layer", *(f"{name}, {called}" for name in sources for called in kinds.values())]
     rows = [
-        [layer_name(layer), *(percent(layers[layer][kind]) for layers in sources.values() for kind in kinds)]
+        [layer_name(layer), *(metric.written(layers[layer][kind]) for layers in sources.values() for kind in kinds)]
         for layer in probed["pretrained"]["layers"]
     ]
     return markdown_table(heads, rows)
 
 
-def _raw_table(probed: Mapping[str, Any], kinds: Mapping[str, str]) -> str:
+def _raw_table(probed: Mapping[str, Any], kinds: Mapping[str, str], metric: ProbeMetric) -> str:
     raw = {name: source["layers"]["raw"] for name, source in probed.items() if "raw" in source["layers"]}
-    rows = [[name, *(percent(scores[kind]) for kind in kinds)] for name, scores in raw.items()]
+    rows = [[name, *(metric.written(scores[kind]) for kind in kinds)] for name, scores in raw.items()]
     return markdown_table(["raw features", *kinds.values()], rows) if rows else ""
 
 
-def _mlp_table(probed: Mapping[str, Any]) -> str:
-    """A row a source, at its best layer."""
+def _further_table(probed: Mapping[str, Any], kinds: Mapping[str, str], metric: ProbeMetric) -> str:
+    """What was measured beside the metric: a row a source, at its best layer."""
     scores = {name: source["layers"][source["best"]] for name, source in probed.items()}
-    names = {"mlp": "accuracy", "mlp_unweighted_accuracy": "unweighted accuracy", "mlp_weighted_f1": "weighted F1"}
-    rows = [[name, *(percent(score[key]) for key in names)] for name, score in scores.items()]
-    return markdown_table(["features", *names.values()], rows)
+    further = {
+        f"{kind}_{key}": f"{called}: {name}"
+        for kind, called in kinds.items()
+        for key, name in FURTHER.items()
+        if f"{kind}_{key}" in scores["pretrained"]
+    }
+    rows = [[name, *(metric.written(score[key]) for key in further)] for name, score in scores.items()]
+    return markdown_table(["features", *further.values()], rows) if further else ""
 
 
 def _few_labels_table(curves: Mapping[str, Any], task: ProbeTask) -> str:

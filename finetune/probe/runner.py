@@ -1,8 +1,8 @@
 """A probe from its recipe to its folder.
 
     features/ENCODER/SPLIT/    feature files, see features.py; ENCODER is pretrained, untrained0, ...
-    results.json, report.md    what the classifiers found
-    layers.png                 accuracy over depth
+    results.json, report.md    what the probes found
+    layers.png                 accuracy, or R² of numbers, over depth
     few_labels.png             accuracy over labels per class
 
 Started again, an interrupted probe computes the feature files that are missing, and a finished one says so.
@@ -29,7 +29,7 @@ from transformers import (
 
 from ...pretraining.checkpoints.run_files import WHOLE
 from ...pretraining.checkpoints.run_folder import check_same_recipe, identity_of, write_run_files
-from ...pretraining.data.labels import number_labels
+from ...pretraining.data.labels import holds_decimals, number_labels, read_numbers
 from ...pretraining.data.modality import Modality
 from ...pretraining.data.sources import load_source, open_source
 from ...pretraining.evaluation.probe import teacher_encoder, untrained_encoder
@@ -41,8 +41,9 @@ from ..command_line import SECTIONS
 from ..examples import Examples
 from ..runner import FREE, RESULTS
 from .arguments import ProbeData, ProbeTask
-from .features import FeatureFolder, fingerprint, write_features
-from .layers import Fold, Network, ProbeLabels, Rows, probe_everything
+from .features import FeatureFolder, fingerprint, fingerprint_of_labels, write_features
+from .kinds import ProbeLabels, Rows, kind_of
+from .layers import Fold, Network, probe_everything
 from .report import describe
 
 
@@ -67,6 +68,9 @@ def probe(run: FineTuneRun) -> dict[str, Any]:
     modality = open_modality(run)
     with run.training.main_process_first(desc="opening the data"):
         splits, names = open_examples(run, modality)
+        if args.probes:
+            labels = {split: np.asarray(examples.labels) for split, examples in splits.items()}
+            args.probes = kind_of(names).probes(args, "probes" in run.recipe["task"], labels)
         groups = None if run.data.group_column is None else group_of_each(run, modality, splits["train"])
     seed = run.training.seed
     encoders = {"pretrained": pretrained_encoder(run)}
@@ -162,7 +166,10 @@ def open_modality(run: FineTuneRun) -> Modality[Any]:
 
 
 def open_examples(run: FineTuneRun, modality: Modality[Any]) -> tuple[dict[str, Examples], tuple[str, ...]]:
-    """The examples of every split that the recipe names, and the classes' names (none where nothing is labelled)."""
+    """The examples of every split that the recipe names, and the classes' names.
+
+    There are none where nothing is labelled, and where the labels are numbers: floats, or text with decimals.
+    """
     data: ProbeData = run.data
     sources = {"train": data.train, "test": data.test}
     given = {split: source for split, source in sources.items() if source is not None}
@@ -180,7 +187,8 @@ def open_examples(run: FineTuneRun, modality: Modality[Any]) -> tuple[dict[str, 
         )
         for split, source in given.items()
     }
-    labels = number_labels(rows) if labelled else None
+    read = read_numbers if labelled and holds_decimals(rows["train"]) else number_labels
+    labels = read(rows) if labelled else None
     examples = {}
     for split, dataset in rows.items():
         numbers = None if labels is None else labels.numbers[split]
@@ -254,7 +262,8 @@ def _features(
     found: Found = []
     for split, examples in splits.items():
         path = run.folder / "features" / name / split
-        folder = FeatureFolder(path, args.format, {**made_from, "examples": len(examples)})
+        of_split = {"examples": len(examples), "labels": fingerprint_of_labels(examples.labels)}
+        folder = FeatureFolder(path, args.format, {**made_from, **of_split})
         parts = write_features(
             encoder,
             examples,
@@ -303,7 +312,8 @@ def _probe(
             sources |= {name: [{"raw": pair}] for name, pair in raw.items()}
         folds.append(Fold(sources, ProbeLabels(labels[train], labels[test], results["classes"])))
     tested = np.concatenate([fold.labels.test for fold in folds])
-    results["majority"] = float(np.bincount(tested).max() / len(tested))
+    kind = kind_of(results["classes"])
+    results |= {"metric": kind.metric, **kind.nothing_known(tested)}
     results["probed"] = probe_everything(folds, run.task, run.training.seed, run.training.device)
     describe(Path(run.folder), results, run.task)
 

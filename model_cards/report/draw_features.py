@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
 from ...finetune.probe.arguments import ProbeTask
-from ...finetune.probe.layers import ProbeLabels, probe_layers
+from ...finetune.probe.kinds import ProbeLabels
+from ...finetune.probe.layers import probe_layers
 from ...pretraining.evaluation.plots import COLOURS, draw_layers, finish, legend_below
 from ...pretraining.evaluation.probe import (
     batches_of,
@@ -23,6 +24,7 @@ from ...pretraining.evaluation.probe import (
     hidden_layers,
     untrained_encoder,
 )
+from ...pretraining.evaluation.probe_metrics import METRICS, ProbeMetric
 from ..command_line import MapMethod
 from .figures import ReportFigure, figure
 from .inputs import Example, Inputs, Labelled, Masked
@@ -134,10 +136,11 @@ def _short(name: str, most: int = 16) -> str:
 Scores = dict[str, dict[str, dict[str, float]]]  # source -> layer -> {"knn", "linear"}
 
 
-def scores_of_probe(results: Mapping[str, Any]) -> Scores:
-    """Accuracy by layer from what finetune/run_probe.py wrote."""
+def scores_of_probe(results: Mapping[str, Any]) -> tuple[Scores, ProbeMetric]:
+    """Scores by layer from what finetune/run_probe.py wrote, at first of classes only."""
     layers = {name: source["layers"] for name, source in results["probed"].items()}
-    return {name: found for name, found in layers.items() if "raw" not in found}
+    metric = METRICS[results.get("metric", "accuracy")]
+    return {name: found for name, found in layers.items() if "raw" not in found}, metric
 
 
 def probe_all_layers(inputs: Inputs, encoder: PreTrainedModel, labelled: Labelled) -> Scores:
@@ -155,13 +158,14 @@ def probe_all_layers(inputs: Inputs, encoder: PreTrainedModel, labelled: Labelle
             for examples in (labelled.train, labelled.test)
         )
         layers = {layer: (np.stack(train[layer]), np.stack(test[layer])) for layer in train}
+        labels = ProbeLabels(train_y, test_y, labelled.names)
         task = ProbeTask(probes=["knn", "linear"], neighbours=min(10, len(train_y)))
-        scores[name] = probe_layers([layers], ProbeLabels(train_y, test_y, labelled.names), task, inputs.seed, name)
+        scores[name] = probe_layers([([layers], labels)], task, inputs.seed, name)
     return scores
 
 
-def layers_figure(scores: Scores, name: str) -> ReportFigure:
-    """Accuracy over depth: a colour a source, a line a kind of probe."""
+def layers_figure(scores: Scores, name: str, metric: ProbeMetric) -> ReportFigure:
+    """Scores over depth: a colour a source, a line a kind of probe."""
     drawn = Figure(figsize=(4.6, 3.4), layout="constrained")
-    draw_layers(drawn.add_subplot(), scores)
-    return figure(name, drawn, "Frozen features, averaged over time.", "Accuracy of classifiers on each layer.")
+    draw_layers(drawn.add_subplot(), scores, metric)
+    return figure(name, drawn, "Frozen features, averaged over time.", f"{metric.called} of probes of each layer.")

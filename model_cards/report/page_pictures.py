@@ -1,4 +1,4 @@
-"""Sections that need the run's data and weights: masks, map of features, attention, accuracy by layer."""
+"""Sections that need the run's data and weights: masks, map of features, attention, probes of each layer."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ...pretraining.console.progress import progress
 from ...pretraining.data.modality import Registry
+from ...pretraining.evaluation.probe_metrics import METRICS
 from ...pretraining.modalities.audio import AudioData
 from ...pretraining.modalities.av_speech import AvSpeechData
 from ...pretraining.modalities.image import ImageData
@@ -127,18 +128,18 @@ class RunPictures:
     def layers(self) -> Column:
         words = []
         if self.compute_layers:
-            scores = probe_all_layers(self.inputs, self.encoder, self.labelled)
+            scores, metric = probe_all_layers(self.inputs, self.encoder, self.labelled), METRICS["accuracy"]
             words = [
                 f"Computed for this page on {len(self.labelled.train)} training and {len(self.labelled.test)} test "
                 "examples of data.probe. Untrained: the same network with random weights."
             ]
         elif self.folder.probe is not None:
             path, results = self.folder.probe
-            scores = scores_of_probe(results)
+            scores, metric = scores_of_probe(results)
             words = [f"From {path}."]
         else:
             raise ValueError(
-                "Accuracy by layer was not measured: add --layers to this command, which probes data.probe now, or "
+                "Layers were not probed: add --layers to this command, which probes data.probe now, or "
                 "run `data2vec probe` with its output_dir in this folder."
             )
         kinds = {"linear": "linear probe", "knn": "k-NN"}
@@ -146,21 +147,18 @@ class RunPictures:
         rows = [
             [
                 layer.replace("_", " "),
-                *(_percent(scores[source].get(layer, {}).get(kind)) for source in scores for kind in kinds),
+                *(metric.written(scores[source].get(layer, {}).get(kind)) for source in scores for kind in kinds),
             ]
             for layer in next(iter(scores.values()))
         ]
-        table = Table("Accuracy in %, by layer", ["", *heads], rows)
-        return Column(words=words, groups=[Group("", [layers_figure(scores, f"{self.prefix}layers")])], tables=[table])
+        table = Table(f"{metric.heading}, by layer", ["", *heads], rows)
+        drawn = layers_figure(scores, f"{self.prefix}layers", metric)
+        return Column(words=words, groups=[Group("", [drawn])], tables=[table])
 
 
 def _short(name: str) -> str:
     """A file's name with its folder's, which may be its class."""
     return "/".join(Path(name).parts[-2:])
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
 
 
 # key -> title, intro, what a run shows
@@ -183,8 +181,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[RunPictures], Column]]] = {
         RunPictures.attention,
     ),
     "layers": (
-        "Accuracy by layer",
-        "What simple classifiers make of each layer's frozen features.",
+        "Probes of each layer",
+        "What simple probes make of each layer's frozen features.",
         RunPictures.layers,
     ),
 }

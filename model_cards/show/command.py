@@ -96,7 +96,7 @@ def _listed(frozen: Frozen, queries: Sequence[int], found: np.ndarray, cosines: 
     def words(index: int) -> str:
         ids = frozen.examples[index]["input_ids"]
         text = frozen.modality.processor.decode(ids, skip_special_tokens=True)
-        label = f"[{title_of(frozen, index)}] " if frozen.classes else ""
+        label = f"[{title_of(frozen, index)}] " if frozen.examples.labels is not None else ""
         return label + textwrap.shorten(text, SHOWN, placeholder=" …")
 
     lines = []

@@ -80,8 +80,9 @@ def agreement(labels: np.ndarray, found: np.ndarray) -> tuple[float, float]:
 
 def title_of(frozen: Frozen, index: int, most: int = 18) -> str:
     """The label of an example, or the name of its file."""
-    if frozen.classes and frozen.examples.labels is not None:
-        name = frozen.classes[int(frozen.examples.labels[index])]
+    labels = frozen.examples.labels
+    if labels is not None:
+        name = frozen.classes[labels[index]] if frozen.classes else f"{labels[index]:g}"
     else:
         name = Path(path_of(frozen.examples.row(index), frozen.modality.kind.column) or f"row {index}").stem
     return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
@@ -164,7 +165,7 @@ def neighbours_figure(frozen: Frozen, queries: Sequence[int], found: np.ndarray,
             said = title if column == 0 else f"{title}  {cosines[query, column - 1]:.2f}"
             axis.set_title(said, fontsize=8.5, color=INK, pad=3, fontweight="normal" if column else "bold")
             labels = frozen.examples.labels
-            if column and labels is not None and labels[index] == labels[query]:
+            if column and frozen.classes and labels is not None and labels[index] == labels[query]:
                 axis.spines[:].set(visible=True, color=SAME, linewidth=2.5)
     return drawn
 

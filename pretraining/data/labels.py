@@ -2,10 +2,12 @@
 
 None, "", NaN, and -1 in a ClassLabel column    no label
 text                                            the class of that name
-3, 3.0 and "3"                                  the class "3": whole numbers go by their digits
+3, 3.0 and "3"                                  the class "3": whole numbers go by their digits, but where numbers can
+                                                be predicted (text, probes), a column of floats holds numbers
 -1 in any other column                          the class "-1" if train has it, otherwise no label
 0.5, inf, a list                                not a class
-text, all of it numbers, one with decimals      no classes, but numbers, as in a csv file
+text, nine in ten of the values numbers, some   no classes, but numbers, as in a csv file; a value that is none, such
+with decimals                                   as "n/a", is a bad label
 """
 
 import math
@@ -23,6 +25,7 @@ from .sources import LABEL
 
 NO_LABEL, UNKNOWN_LABEL = "no label", "unknown label"  # problems of a `BadExample`
 SHOWN = 10  # classes named in a message
+NUMBERS_SHARE = 0.9  # of the different values of a text column, from which on it holds numbers
 Found = TypeVar("Found")
 
 
@@ -178,12 +181,12 @@ def read_numbers(splits: Mapping[str, datasets.Dataset]) -> Labels:
 
 
 def holds_decimals(rows: datasets.Dataset) -> bool:
-    """Whether the labels are floats, or the text of numbers of which one has decimals, as in a csv file."""
+    """Whether the labels are floats or, as in a csv file, text: nine in ten values numbers, decimals among them."""
     if "string" not in _dtype(rows):
         return _dtype(rows).startswith("float")
     given = {value.strip() for value in rows.unique(LABEL) if value and value.strip()}
-    numbers = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-    return all(map(numbers.fullmatch, given)) and any(not value.lstrip("+-").isdigit() for value in given)
+    numbers = list(filter(re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?").fullmatch, given))
+    return len(numbers) >= NUMBERS_SHARE * len(given) and any(not value.lstrip("+-").isdigit() for value in numbers)
 
 
 def _dtype(rows: datasets.Dataset) -> str:

@@ -2,7 +2,7 @@
 
 draw_curves(log)          every panel of panels.py that was logged, in one picture, for a model card
 draw_report(report, log)  accuracies of report.json as bars, beside the curves that explain them
-draw_layers(axes, ...)    accuracy over depth, as finetune/run_probe.py and the page of a run measure it
+draw_layers(axes, ...)    scores over depth, as finetune/run_probe.py and the page of a run measure it
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .panels import Curve, Log, Panel, curves_of, logged_panels, series
+from .probe_metrics import METRICS, ProbeMetric
 
 
 # Ink and grid become the page's colours in an SVG; the others have a contrast of 3:1 or more on white and on black.
@@ -186,23 +187,26 @@ def _bars(axes: Axes, report: Mapping[str, Any]) -> None:
 # Layers
 
 
-def draw_layers(axes: Axes, scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    """Accuracy over depth; a source that has no layers is a level.
+def draw_layers(
+    axes: Axes, scores: Mapping[str, Mapping[str, Mapping[str, float]]], metric: ProbeMetric = METRICS["accuracy"]
+) -> None:
+    """Scores over depth; a source that has no layers is a level.
 
     Args:
-        scores: source -> layer (or "raw") -> kind of `KINDS` -> accuracy from 0 to 1.
+        scores: source -> layer (or "raw") -> kind of `KINDS` -> score, 1.0 at best.
     """
     for colour, (source, layers) in zip(COLOURS, scores.items(), strict=False):
         for kind, (called, line) in KINDS.items():
-            values = [100 * at[kind] for at in layers.values() if kind in at]
+            values = [metric.scale * at[kind] for at in layers.values() if kind in at]
             look: Any = {"color": colour, "linestyle": line, "label": f"{source}, {called}"}
             if values and "raw" in layers:
                 axes.axhline(values[0], linewidth=1, **look)
             elif values:
                 axes.plot(range(len(values)), values, marker="o", markersize=3.5, **look)
-    finish(axes, "Accuracy by layer, in %", "layer (0: input of the first block)")
+    unit = f", in {metric.unit}" if metric.unit else ""
+    finish(axes, f"{metric.called} by layer{unit}", "layer (0: input of the first block)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
+    axes.set_ylim(*metric.limits(*axes.get_ylim()))
     legend_below(axes, gap=0.2)
 
 

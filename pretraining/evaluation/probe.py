@@ -1,7 +1,7 @@
-"""What does a frozen encoder know? Features of labelled examples, and classifiers on them.
+"""What does a frozen encoder know? Features of labelled examples, and classifiers and regressions on them.
 
-Any `transformers` encoder will do. Its features are pooled over real tokens; each classifier is scikit-learn's, on
-features standardised with the training set's statistics. What is drawn at random follows from a seed.
+Any `transformers` encoder will do. Its features are pooled over real tokens; each classifier or regression is
+scikit-learn's, on features standardised with the training set's statistics. What is random follows from a seed.
 """
 
 import copy
@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit, train_test_split
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, ShuffleSplit, StratifiedShuffleSplit, train_test_split
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -35,6 +35,8 @@ Layer = int | Literal["last", "average", "all"] | None
 Features: TypeAlias = np.ndarray | sparse.csr_matrix
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # C of the linear probe, chosen on the validation split
+RIDGE_PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)  # alpha of the linear probe of numbers, chosen likewise
+FEWEST_NUMBERS = 10  # training examples of that probe: two in the fifth that chooses
 SVM_PENALTY = 0.012  # C of Point2Vec's own probe
 FEW_LABELS_PENALTY = 0.1  # with few labels there is nothing to choose it on
 VALIDATION_SHARE = 0.2
@@ -163,7 +165,7 @@ def untrained_encoder(config: Any, seed: int) -> PreTrainedModel:
     return encoder.eval()
 
 
-# Classifiers
+# Classifiers and regressions
 
 
 @dataclass(frozen=True)
@@ -188,10 +190,23 @@ def knn_accuracy(train_x: Features, train_y: np.ndarray, test_x: Features, test_
     Raises:
         ValueError: fewer than k training examples.
     """
+    return float(_nearest(KNeighborsClassifier, k, train_x, train_y).score(test_x, test_y))
+
+
+def knn_numbers(train_x: Features, train_y: np.ndarray, test_x: Features, k: int = 10) -> np.ndarray:
+    """Mean number of the k nearest training examples (cosine) of each test example, (examples,) float64.
+
+    Raises:
+        ValueError: fewer than k training examples.
+    """
+    found: np.ndarray = _nearest(KNeighborsRegressor, k, train_x, train_y).predict(test_x)
+    return found
+
+
+def _nearest(kind: type[Any], k: int, train_x: Features, train_y: np.ndarray) -> Pipeline:
     if not 1 <= k <= len(train_y):
         raise ValueError(f"k = {k} neighbours of {len(train_y)} training examples: use 1 to {len(train_y)}.")
-    classifier = make_pipeline(_scaler(train_x), KNeighborsClassifier(k, metric="cosine"))
-    return float(classifier.fit(train_x, train_y).score(test_x, test_y))
+    return make_pipeline(_scaler(train_x), kind(k, metric="cosine")).fit(train_x, train_y)
 
 
 def svm_accuracy(train_x: Features, train_y: np.ndarray, test_x: Features, test_y: np.ndarray) -> float:
@@ -226,6 +241,37 @@ def linear_probe(
     search = GridSearchCV(_logistic(train_x, 1.0), {"logisticregression__C": PENALTIES}, cv=validation)
     accuracy = float(search.fit(train_x, train_y).score(test_x, test_y))
     return LinearProbe(accuracy, float(search.best_score_), search.best_params_["logisticregression__C"])
+
+
+@dataclass(frozen=True)
+class RidgeProbe:
+    """What a linear probe of numbers predicts, and the penalty (scikit-learn's alpha) that was chosen."""
+
+    predictions: np.ndarray  # of the test examples, (examples,) or (examples, values) float64
+    validation_r2: float  # on the fifth of the training examples that chose the penalty, the mean over values
+    penalty: float
+
+
+def ridge_probe(train_x: Features, train_y: np.ndarray, test_x: Features, seed: int = 0) -> RidgeProbe:
+    """A ridge regression whose penalty was chosen on a fifth of the training examples, then fitted on all.
+
+    Args:
+        train_y: (examples,) or (examples, values) floats.
+
+    Raises:
+        ValueError: fewer than 10 training examples.
+    """
+    if len(train_y) < FEWEST_NUMBERS:
+        raise ValueError(
+            f"A linear probe chooses its penalty on a fifth of the training examples: {len(train_y)} examples are too "
+            f"few. Use {FEWEST_NUMBERS} or more."
+        )
+    centre = train_y.mean(0, dtype=np.float64)  # years, say, would lose digits in the fp32 of the features
+    validation = ShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=seed)
+    ridge = make_pipeline(_scaler(train_x), Ridge())
+    search = GridSearchCV(ridge, {"ridge__alpha": RIDGE_PENALTIES}, scoring="r2", cv=validation)
+    predictions = search.fit(train_x, train_y - centre).predict(test_x) + centre
+    return RidgeProbe(predictions, float(search.best_score_), search.best_params_["ridge__alpha"])
 
 
 def few_label_accuracy(

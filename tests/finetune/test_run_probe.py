@@ -1,6 +1,7 @@
 """run_probe.py in all modalities, both families and for an encoder of `transformers`, on data with a known answer."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import ShuffleSplit
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from data2vec.finetune.arguments import resolve
@@ -35,6 +42,20 @@ def images(folder, each, seed):
             pixels = np.clip(rng.normal(level, 40, size=(16, 16, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{number:02d}.png")
     return {"path": str(folder)}
+
+
+def brightness(folder, count, seed):
+    """A csv of noise images whose mean is in `level`, the first half from one camera."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    lines = ["image,level,camera,number,constant"]
+    for number in range(count):
+        level = round(rng.uniform(60, 200), 2)
+        pixels = np.clip(rng.normal(level, 60, size=(16, 16, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+        lines.append(f"{number:02d}.png,{level},{'a' if number < count // 2 else 'b'},{number % 7},2.5")
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"path": str(folder / "rows.csv"), "label_column": "level"}
 
 
 def sounds(folder, each, seed):
@@ -162,6 +183,130 @@ def test_group_columns_that_cannot_be_used(tmp_path, splits, capsys, overrides, 
     overrides = [word.replace("TONES", splits["audio"]["train"]["path"]) for word in overrides]
     assert main([recipe(tmp_path, encoder, data, probes=["mlp"]), *overrides]) == 2
     assert message in capsys.readouterr().err
+
+
+def read_features(folder):
+    """Pooled features by layer, and labels, of a split in one part."""
+    made_from = json.loads((folder / "manifest.json").read_text())
+    part = FeatureFolder(folder, made_from["format"], made_from).read(0)
+    layers = {
+        layer: np.stack([row if row.ndim == 1 else row.mean(0) for row in rows]) for layer, rows in part.layers.items()
+    }
+    return layers, part.labels
+
+
+def ridge_by_hand(x, y, test_x, fit, held_out):
+    """Predictions of scikit-learn's ridge regression, in fp64, at the best penalty on `held_out`."""
+
+    def fitted(chosen, alpha):
+        return make_pipeline(StandardScaler(), Ridge(alpha)).fit(x[chosen].astype(np.float64), y[chosen])
+
+    best = max((1, 10, 100, 1000, 10000), key=lambda alpha: fitted(fit, alpha).score(x[held_out], y[held_out]))
+    return fitted(np.arange(len(x)), best).predict(test_x)
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_numbers_are_predicted_from_every_layer(tmp_path, groups):
+    """From safetensors with a vector a step, or, with groups, from parquet."""
+    encoder = encoder_folder(tmp_path / "encoder", "vision", "v2")
+    data = {"train": brightness(tmp_path / "train", 60, 0), "test": brightness(tmp_path / "test", 25, 1)}
+    how = ["--per_step", "true", "--task.format", "safetensors"]
+    if groups:
+        how = ["--test", "null", "--group_column", "camera"]
+    path = recipe(tmp_path, encoder, data)
+    assert main([path, *how]) == 0
+    run = tmp_path / "run"
+    found = json.loads((run / "results.json").read_text())
+    assert found["metric"] == "r2" and found["classes"] == [] and "majority" not in found
+    for source in found["probed"].values():
+        assert "few_labels" not in source
+        kinds = {"knn", "linear"}
+        extra = {f"{kind}_{name}" for kind in kinds for name in ("pearson", "spearman")}
+        assert all(set(scores) == {*kinds, *extra, "validation"} for scores in source["layers"].values())
+    assert found["probed"]["pixels"]["layers"]["raw"]["linear"] > 0.8, "a mean of pixels is linear in them"
+    layers, y = read_features(run / "features/pretrained/train")
+    assert y.dtype == np.float64 and list(layers) == [f"layer_{i}" for i in range(4)]
+    parts = [(np.arange(30, 60), np.arange(30)), (np.arange(30), np.arange(30, 60))]
+    if not groups:
+        test_layers, test_y = read_features(run / "features/pretrained/test")
+        layers = {layer: np.concatenate((x, test_layers[layer])) for layer, x in layers.items()}
+        y, parts = np.concatenate((y, test_y)), [(np.arange(60), np.arange(60, 85))]
+    tested = np.concatenate([test for _, test in parts])
+    for layer, scores in found["probed"]["pretrained"]["layers"].items():
+        x, predicted, near = layers[layer], [], []
+        for train, test in parts:
+            ((fit, held_out),) = ShuffleSplit(1, test_size=0.2, random_state=42).split(train)
+            predicted.append(ridge_by_hand(x[train], y[train], x[test], fit, held_out))
+            knn = make_pipeline(StandardScaler(), KNeighborsRegressor(3, metric="cosine")).fit(x[train], y[train])
+            near.append(knn.predict(x[test]))
+        predicted, near = np.concatenate(predicted), np.concatenate(near)
+        assert scores["linear"] == pytest.approx(r2_score(y[tested], predicted), abs=1e-3)
+        assert scores["linear_pearson"] == pytest.approx(np.corrcoef(y[tested], predicted)[0, 1], abs=1e-3)
+        assert scores["knn"] == pytest.approx(r2_score(y[tested], near), abs=1e-6)
+    assert found["probed"]["pretrained"]["layers"]["layer_0"]["linear"] > 0.5
+    report = (run / "report.md").read_text()
+    assert "## R² over depth" in report and "always the mean: R² 0.000" in report and "ridge regression" in report
+    assert "with a number each" in report and "Spearman" in report and "Few labels" not in report
+    assert (run / "layers.png").stat().st_size > 5000 and not (run / "few_labels.png").exists()
+
+
+def test_a_probe_of_numbers_goes_on_unless_they_changed(tmp_path, capsys):
+    encoder = encoder_folder(tmp_path / "encoder", "vision", "v1")
+    data = {"train": brightness(tmp_path / "train", 30, 0), "test": brightness(tmp_path / "test", 10, 1)}
+    path = recipe(tmp_path, encoder, data, probes=["linear"], layer=1, untrained=0)
+    assert main([path]) == 0
+    run = tmp_path / "run"
+    before = (run / "results.json").read_text()
+    kept = run / "features/pretrained/train/00000.parquet"
+    written = kept.stat().st_mtime_ns
+    (run / "results.json").unlink()
+    (run / "features/pretrained/test/00000.parquet").unlink()
+    assert main([path]) == 0
+    assert (run / "results.json").read_text() == before and kept.stat().st_mtime_ns == written
+    (run / "results.json").unlink()
+    rows = Path(data["train"]["path"])
+    rows.write_text(rows.read_text().replace("00.png,", "00.png,1"))  # another brightness of the first image
+    assert main([path]) == 2
+    assert "features/pretrained/train holds features with another labels: '" in capsys.readouterr().err
+    assert main([path, "--data.train.label_column", "number"]) == 2
+    assert "holds a run with another data.train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "overrides", "message"),
+    [
+        ("", ["--probes", "[knn, few_labels]"], "task.probes = ['knn', 'few_labels'] is invalid: the labels are numb"),
+        ("", ["--probes", "[mlp]"], "use knn and linear, few_labels and mlp are for classes"),
+        ("", ["--test.label_column", "constant"], "data.test: all labels are 2.5, and R² needs numbers that differ"),
+        ("", ["--max_examples", "9"], "9 examples are too few. Use 10 or more"),
+        ("", ["--neighbours", "31"], "k = 31 neighbours of 30 training examples"),
+        ("train 07.png", [], "data.train, row 7: it has no label: add one, or remove the row"),
+        ("train 07.png nan", [], "data.train, row 7: it has no label"),
+        ("train 07.png inf", [], "data.train, row 7: its label 'inf' is not a number: correct it"),
+        ("train 07.png n/a", [], "data.train, row 7: its label 'n/a' is not a number: correct it"),
+        ("test 04.png bright", [], "data.test, row 4: its label 'bright' is not a number: correct it"),
+    ],
+)
+def test_numbers_that_cannot_be_probed(tmp_path, capsys, changed, overrides, message):
+    encoder = encoder_folder(tmp_path / "encoder", "vision", "v1")
+    data = {"train": brightness(tmp_path / "train", 30, 0), "test": brightness(tmp_path / "test", 10, 1)}
+    if changed:
+        split, row, *value = changed.split()
+        rows = Path(data[split]["path"])
+        rows.write_text(re.sub(f"{row},[^,]*", f"{row},{''.join(value)}", rows.read_text()))
+    path = recipe(tmp_path, encoder, data, layer="last", untrained=0, raw_features=False)
+    assert main([path, *overrides]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_whole_numbers_stay_classes(tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", "vision", "v1")
+    data = {"train": brightness(tmp_path / "train", 30, 0), "test": brightness(tmp_path / "test", 10, 1)}
+    words = ["--train.label_column", "number", "--test.label_column", "number", "--probes", "[knn]"]
+    assert main([recipe(tmp_path, encoder, data, layer="last", untrained=0, raw_features=False), *words]) == 0
+    found = json.loads((tmp_path / "run/results.json").read_text())
+    assert found["metric"] == "accuracy" and found["classes"] == list("0123456")
+    assert read_features(tmp_path / "run/features/pretrained/test")[1].dtype == np.int64
 
 
 def test_a_stopped_probe_goes_on(tmp_path, splits):

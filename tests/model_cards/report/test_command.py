@@ -199,14 +199,22 @@ def test_layers_are_probed_when_asked(runs, tmp_path):
     assert (pictures_folder(page) / "layers.png").is_file()
 
 
-def test_a_probe_run_in_the_folder_gives_the_layers(runs, tmp_path):
+@pytest.mark.parametrize(
+    ("metric", "head", "last"),
+    [({}, "Accuracy in %, by layer", "61.3 70.0"), ({"metric": "r2"}, "R², by layer", "0.613 0.700")],
+)
+def test_a_probe_run_in_the_folder_gives_the_layers(runs, tmp_path, metric, head, last):
     folder = shutil.copytree(runs / "text-1", tmp_path / "run")
     layers = {f"layer_{number}": {"knn": 0.5 + number / 10, "linear": 0.613} for number in range(3)}
-    results = {"model": "elsewhere", "probed": {"pretrained": {"layers": layers}, "pixels": {"layers": {"raw": {}}}}}
+    results = {
+        **metric,
+        "model": "elsewhere",
+        "probed": {"pretrained": {"layers": layers}, "pixels": {"layers": {"raw": {}}}},
+    }
     (folder / "probe").mkdir()
     (folder / "probe" / "results.json").write_text(json.dumps(results))
     found = words(section(write_page([folder]), "layers"))
-    assert "layer 2 61.3 70.0" in found and "pixels" not in found
+    assert head in found and f"layer 2 {last}" in found and "pixels" not in found
 
 
 def test_two_runs_stand_side_by_side(pages):

@@ -1,5 +1,8 @@
 """`data2vec show`: what is drawn is what the encoder gives, counted by other means."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +57,15 @@ def test_pictures_of_every_modality(modality, family, data, opened, tmp_path, ca
     else:
         with Image.open(tmp_path / "neighbours.png") as picture:
             assert picture.width == 880 and picture.height > 200
+
+
+def test_numbers_are_shown(opened, tmp_path, capsys):
+    encoder, source = opened("text", "v2", texts)
+    rows = [json.loads(line) for line in Path(source).read_text().splitlines()]
+    Path(source).write_text("\n".join(json.dumps({"text": row["text"], "label": i / 4}) for i, row in enumerate(rows)))
+    assert main(["show", encoder, source, "--num", "2", "--neighbours", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "[0] " in said and "[2.25] " in said and "Over all" not in said
 
 
 def test_wide_images_are_drawn_wide(opened, tmp_path):

@@ -96,6 +96,8 @@ def test_numbers():
         (["007", "12"], False),
         (["nan", "inf"], False),
         (["1.5", "null"], False),
+        ([*map(str, range(8)), "0.5", "nan", "nan"], True),  # and two rows without a label
+        ([*map(str, range(7)), "0.5", "n/a"], False),
         (["1.2.3", "1.5"], False),
         (["", None], False),
     ],

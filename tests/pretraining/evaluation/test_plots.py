@@ -5,11 +5,13 @@ import xml.etree.ElementTree as ElementTree
 from io import BytesIO
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from data2vec.model_cards.report.figures import png_of, svg_of
 from data2vec.pretraining.evaluation.panels import PANELS
-from data2vec.pretraining.evaluation.plots import INK, draw_curves, draw_panels
+from data2vec.pretraining.evaluation.plots import INK, draw_curves, draw_layers, draw_panels
+from data2vec.pretraining.evaluation.probe_metrics import METRICS
 
 
 LOG = [
@@ -62,6 +64,26 @@ def test_axes_do_not_exaggerate():
     assert axes["loss"].get_ylim()[0] == 0 and axes["spread"].get_ylim()[0] == 0
     low, high = axes["ema_decay"].get_ylim()
     assert low < 0.985 and 0.99 < high <= 1.0, "a constant is drawn flat, and no decay is above 1"
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "drawn", "bottom", "top"),
+    [
+        ("accuracy", [0.25, 1.0], [25, 100], (10, 25), (100, 101)),
+        ("r2", [-0.2, 1.0], [-0.2, 1.0], (-0.3, -0.2), (1.0, 1.01)),
+        ("r2", [0.1, -900.0], [0.1, -900.0], (-0.5, -0.5), (0.1, 1.01)),  # one bad layer does not flatten the others
+        ("r2", [-3.0, -4.0], [-3.0, -4.0], (-0.5, -0.5), (0.01, 0.01)),
+    ],
+)
+def test_layers_are_drawn_in_the_unit_of_their_metric(metric, scores, drawn, bottom, top):
+    axes = Figure().add_subplot()
+    layers = {f"layer_{number}": {"linear": score} for number, score in enumerate(scores)}
+    draw_layers(axes, {"pretrained": layers}, METRICS[metric])
+    (line,) = axes.get_lines()
+    assert list(line.get_ydata()) == drawn
+    assert axes.get_title(loc="left") == {"accuracy": "Accuracy by layer, in %", "r2": "R² by layer"}[metric]
+    for (low, high), found in zip((bottom, top), axes.get_ylim(), strict=True):
+        assert low <= found <= high
 
 
 def test_one_sheet_holds_every_panel_of_a_run():

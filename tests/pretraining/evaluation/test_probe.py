@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.metrics import r2_score
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from transformers import (
     Data2VecAudioConfig,
     Data2VecAudioModel,
@@ -307,6 +308,48 @@ def test_linear_probe_chooses_its_penalty_on_a_part_of_the_training_examples():
     expected = LogisticRegression(C=best, max_iter=1000).fit(x, train_y).score(final_x, test_y)
     assert probe.linear_probe(train_x, train_y, test_x, test_y, seed=5).accuracy == pytest.approx(expected)
     assert 0.6 < expected < 1
+
+
+def ridge_by_hand(x, y, new_x, alpha):
+    """Predictions of the closed form, the mean of `y` unpenalised; everything in fp64."""
+    mean, std = x.mean(0), x.std(0)
+    unit = (x - mean) / std
+    weights = np.linalg.solve(unit.T @ unit + alpha * np.eye(x.shape[1]), unit.T @ (y - y.mean(0)))
+    return (new_x - mean) / std @ weights + y.mean(0)
+
+
+@pytest.mark.parametrize("values", [None, 2])
+def test_numbers_are_predicted_by_a_ridge_regression_with_the_best_penalty(values):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(211, 37)) * rng.uniform(0.1, 9, size=37)
+    y = x @ rng.normal(size=(37, values or 1)) + 20 * rng.normal(size=(211, values or 1))
+    y = 1.7e9 + (y if values else y[:, 0])  # seconds since 1970: fp32 holds them in steps of 128
+    train_x, test_x, train_y = x[:150], x[150:], y[:150]
+    ((fit, held_out),) = ShuffleSplit(1, test_size=0.2, random_state=5).split(train_x)
+    scores = {
+        alpha: r2_score(train_y[held_out], ridge_by_hand(train_x[fit], train_y[fit], train_x[held_out], alpha))
+        for alpha in (1.0, 10.0, 100.0, 1000.0, 10000.0)
+    }
+    best = max(scores, key=scores.get)
+    found = probe.ridge_probe(train_x.astype(np.float32), train_y, test_x.astype(np.float32), seed=5)
+    assert found.penalty == best and 1 < best < 10_000 and found.validation_r2 == pytest.approx(scores[best], abs=1e-4)
+    np.testing.assert_allclose(found.predictions, ridge_by_hand(train_x, train_y, test_x, best), rtol=0, atol=0.1)
+    assert found.predictions.shape == y[150:].shape and 0.4 < r2_score(y[150:], found.predictions) < 0.9
+    with pytest.raises(ValueError, match="9 examples are too few. Use 10 or more"):
+        probe.ridge_probe(train_x[:9], train_y[:9], test_x)
+
+
+@pytest.mark.parametrize("as_features", [np.asarray, sparse.csr_matrix])
+def test_numbers_are_the_mean_of_the_nearest(as_features):
+    train_x, _, test_x, _ = clusters(3)
+    numbers = train_x[:, 0] + 100.0
+    x, final_x = standardized(train_x, test_x) if as_features is np.asarray else (train_x, test_x)
+    cosines = (final_x / np.linalg.norm(final_x, axis=1)[:, None]) @ (x / np.linalg.norm(x, axis=1)[:, None]).T
+    expected = [numbers[np.argsort(-row)[:4]].mean() for row in cosines]
+    found = probe.knn_numbers(as_features(train_x), numbers, as_features(test_x), k=4)
+    np.testing.assert_allclose(found, expected)
+    with pytest.raises(ValueError, match="k = 70 .* 69 training examples"):
+        probe.knn_numbers(train_x, numbers, test_x, k=70)
 
 
 def test_linear_probe_finds_a_planted_direction_and_nothing_in_noise():
