@@ -1,1 +1,1 @@
-"""Features of a frozen encoder, and classifiers on them."""
+"""Features of a frozen encoder, and probes of them."""
