@@ -70,10 +70,9 @@ def write_rows(folder: Path, split: str, rows: Sequence[Row]) -> None:
 
 def write_confusion(folder: Path, split: str, rows: Sequence[Row], names: Sequence[str]) -> None:
     """`SPLIT_confusion.csv` and, for a readable number of classes, `.png`: rows are labels, columns predictions."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from ..pretraining.evaluation.plots import png_of
 
     labels, predicted = ([row[key] for row in rows] for key in ("label", "prediction"))
     counts = confusion_matrix(labels, predicted, labels=list(names))  # (labels, predictions)
@@ -84,15 +83,15 @@ def write_confusion(folder: Path, split: str, rows: Sequence[Row], names: Sequen
     if len(names) > MOST_CLASSES_IN_PICTURE:
         return
     side = max(4.0, 0.35 * len(names))
-    figure, axes = pyplot.subplots(figsize=(side + 1, side), layout="constrained")
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     picture = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="prediction", ylabel="label", title=f"{split}: share of each label")
     figure.colorbar(picture)
-    figure.savefig(folder / f"{split}_confusion.png", dpi=100)
-    pyplot.close(figure)
+    (folder / f"{split}_confusion.png").write_bytes(png_of(figure, dpi=100))
 
 
 def _errors(split: str, rows: Sequence[Row]) -> str:

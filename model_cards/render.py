@@ -20,7 +20,7 @@ from data2vec.model_cards.command_line import render_parser
 from data2vec.model_cards.report.verdict import verdict
 from data2vec.pretraining.checkpoints.run_files import CARD, write_text
 from data2vec.pretraining.console.help import EXIT_REFUSED, end
-from data2vec.pretraining.evaluation.plots import draw_curves
+from data2vec.pretraining.evaluation.plots import draw_curves, png_of
 from data2vec.pretraining.evaluation.report_text import listed, markdown_table, percent, report_text, templates
 
 
@@ -51,7 +51,7 @@ def render(folder: str | Path, **given: Any) -> ModelCard:
     facts.words.write(facts.run.path)
     curves = draw_curves(facts.run.log, columns=3)
     if curves is not None:
-        curves.savefig(facts.run.path / CURVES, dpi=110)
+        (facts.run.path / CURVES).write_bytes(png_of(curves))
     card = compose(facts, curves=curves is not None)
     write_text(facts.run.path / CARD, f"{card}\n")
     return card

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ...pretraining.evaluation.plots import INK, KINDS, draw_few_labels, draw_layers, layer_name, legend_below
+from ...pretraining.evaluation.plots import INK, KINDS, draw_few_labels, draw_layers, layer_name, legend_below, png_of
 from ...pretraining.evaluation.probe_metrics import METRICS, ProbeMetric
 from ...pretraining.evaluation.report_text import markdown_table, percent, templates
 from .arguments import ProbeTask
@@ -37,11 +37,11 @@ def describe(folder: Path, results: Mapping[str, Any], task: ProbeTask) -> None:
         axes.axhline(metric.scale * baseline, color=INK, linewidth=1, linestyle=":", label=metric.baseline)
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         legend_below(axes, gap=0.15)
-        figure.savefig(folder / "layers.png", dpi=120)
+        (folder / "layers.png").write_bytes(png_of(figure, dpi=120))
     if curves:
         figure = Figure(figsize=(8.5, 4.8), layout="constrained")
         draw_few_labels(figure.add_subplot(), curves)
-        figure.savefig(folder / "few_labels.png", dpi=120)
+        (folder / "few_labels.png").write_bytes(png_of(figure, dpi=120))
     text = TEMPLATES.get_template("report.md.jinja").render(
         **{**results, "metric": metric},
         baseline=baseline,

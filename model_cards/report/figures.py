@@ -12,11 +12,11 @@ import matplotlib.image
 import numpy as np
 from markupsafe import Markup
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ...pretraining.evaluation.plots import GRID, INK, finish
+from ...pretraining.evaluation.plots import GRID, INK, finish, png_of
 from .inputs import Inputs, Masked
 
 
@@ -92,8 +92,10 @@ def svg_of(figure: Figure, label: str, salt: str) -> str:
         salt: makes the names inside differ from those of the page's other figures.
     """
     buffer = io.StringIO()
+    for part in (figure, *figure.axes):
+        part.patch.set_visible(False)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # `savefig` draws twice
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -104,17 +106,6 @@ def svg_of(figure: Figure, label: str, salt: str) -> str:
     text = text.replace(INK, "currentColor").replace(GRID, "var(--grid)")
     quoted = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return text.replace("<svg", f'<svg role="img" aria-label="{quoted}" style="max-width: {widest}px"', 1).strip()
-
-
-def png_of(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as a PNG on white. It keeps its layout, which takes as long to find as a figure takes to draw."""
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # once; `savefig` draws twice
-    figure.set_layout_engine("none")
-    buffer = io.BytesIO()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def passage(name: str, pieces: Sequence[Markup], drawn: Image.Image, caption: str, alt: str) -> ReportFigure:

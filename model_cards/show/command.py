@@ -14,11 +14,11 @@ import numpy as np
 from ...finetune.command_line import source_of
 from ...finetune.embed import Frozen, open_frozen
 from ...finetune.runner import command
+from ...pretraining.evaluation.plots import png_of
 from ...pretraining.modalities.image import ImageData
 from ...pretraining.modalities.text import TextData
 from ...pretraining.recipe import parse_yaml
 from ..command_line import show_parser
-from ..report.figures import png_of
 from .draw import FIGURES, agreement, nearest, neighbours_figure, title_of
 
 

@@ -5,14 +5,17 @@ draw_report(report, log)  accuracies of report.json as bars, beside the curves t
 draw_layers(axes, ...)    scores over depth, as finetune/run_probe.py and the page of a run measure it
 """
 
+import io
 from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from .panels import Curve, Log, Panel, curves_of, logged_panels, series
 from .probe_metrics import METRICS, ProbeMetric
@@ -28,6 +31,17 @@ ROW_COLOURS = {"student": "#1f5fa8", "teacher": "#7fb2e5", "untrained": "#9a9a9a
 RAW_COLOURS = ("#e08a1e", "#f2c078")
 # of layers: what a reader calls it, and its line
 KINDS = {"linear": ("linear probe", "-"), "knn": ("k-NN", "--"), "mlp": ("MLP on frames", "-.")}
+
+
+def png_of(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as a PNG on white. It keeps its layout, which takes as long to find as a figure takes to draw."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once; `savefig` draws twice
+    figure.set_layout_engine("none")
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 # Curves

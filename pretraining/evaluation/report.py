@@ -20,7 +20,7 @@ from ..data.arguments import CheckedArguments
 from ..modalities.build import modality_of
 from .fine_tuning import fine_tune_accuracy
 from .panels import series
-from .plots import draw_report
+from .plots import draw_report, png_of
 from .probe import (
     Collate,
     Example,
@@ -173,7 +173,7 @@ def write_report(
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "report.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (run_dir / "report.md").write_text(text, encoding="utf-8")
-    draw_report(results, log_history).savefig(run_dir / "report.png", dpi=110)
+    (run_dir / "report.png").write_bytes(png_of(draw_report(results, log_history)))
     print(text)
     return results
 

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data2vec.model_cards.report.figures import png_of, svg_of
+from data2vec.model_cards.report.figures import svg_of
 from data2vec.pretraining.evaluation.panels import PANELS
-from data2vec.pretraining.evaluation.plots import INK, draw_curves, draw_layers, draw_panels
+from data2vec.pretraining.evaluation.plots import INK, draw_curves, draw_layers, draw_panels, png_of
 from data2vec.pretraining.evaluation.probe_metrics import METRICS
 
 
