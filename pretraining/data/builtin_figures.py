@@ -75,12 +75,12 @@ def film(points: np.ndarray, rng: Rng, bones: Sequence[tuple[int, int]] = BONES,
     background = rng.normal(rng.uniform(60, 190, 3), 25, (SIDE, SIDE, 3))
     colour, width = tuple(int(level) for level in rng.integers(0, 256, 3)), int(rng.integers(1, 4))
     frames = []
-    for (joints,) in points:
+    for (joints,) in points.tolist():
         noise = rng.normal(scale=12, size=background.shape)
         image = Image.fromarray(np.clip(background + noise, 0, 255).astype(np.uint8))
         pen = ImageDraw.Draw(image)
         for first, second in bones:
-            pen.line([*map(float, joints[first]), *map(float, joints[second])], fill=colour, width=width)
+            pen.line(joints[first] + joints[second], fill=colour, width=width)
         x, y = joints[head]
         pen.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=colour)
         frames.append(np.asarray(image))
