@@ -167,6 +167,7 @@ def test_every_page_is_in_the_site(tmp_path):
     assert pages - inner | {"runs/README.md", "results/README.md"} == set(listed)
 
 
+@pytest.mark.slow  # .ci/run builds it as strictly, by `make docs`
 def test_the_site_is_built_without_a_warning(tmp_path):
     """Strictly: links, anchors, the navigation, and every module of the reference."""
     pytest.importorskip("mkdocs", reason="needs the extra `docs`")

@@ -28,6 +28,7 @@ def listen():
 
 
 @needs_onnx
+@pytest.mark.slow  # docs/tasks/phones.md exports and listens in the quick tests
 def test_each_window_is_classified_as_by_transformers(listen, tmp_path, capsys):
     """By the int8 file, too, whose ranges are those of the recording."""
     run = saved(tmp_path / "run", "audio", "v2", AutoModelForAudioClassification)

@@ -171,7 +171,8 @@ if __name__ == "__main__":
         importlib.import_module(library)
     gc.freeze()  # or every process copies the memory that they share when it collects garbage
     # What one process compiles of this package the next one reads, also where PYTHONDONTWRITEBYTECODE is set.
-    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(sys.argv[1]).parent / "bytecode")
+    # The servers of a session share it: conftest.py gives them one cache.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, os.path.join(os.environ["DATA2VEC_CACHE"], "bytecode")
     asked_for = serve(sys.argv[2])
     assert not any(name.startswith("data2vec") for name in sys.modules)
     end(work, asked_for)

@@ -7,6 +7,7 @@ from tests.model_cards.export.test_command import needs_onnx
 
 
 @needs_onnx
+@pytest.mark.slow  # the files themselves are tested in ../model_cards/export
 def test_every_file_is_timed() -> None:
     found = int8.measure("images, half the width", rounds=2)
     assert list(found) == [int8.PYTORCH, int8.FP32, int8.DYNAMIC, int8.STATIC]

@@ -31,7 +31,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "data2vec2" else pytest.mark.slow) for name in ARMS]
+)
 def test_an_arm_trains_and_is_probed(name: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = LIBRARY.get(name.split("_")[0])
     if library is not None and find_spec(library) is None:

@@ -116,7 +116,7 @@ def test_a_norm_in_front_of_the_classifier_is_folded_into_it(tmp_path, encoders,
                 assert score == pytest.approx(float(scores[config.label2id[name]]), abs=2e-3)
 
 
-@pytest.mark.parametrize("family", ["v1", "v2"])
+@pytest.mark.parametrize("family", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_several_labels_a_clip_with_pooled_frames(tmp_path, encoders, family):
     data = {"train": {"path": str(tagged_clips(tmp_path / "train.jsonl", 40, 0))}, "batch_seconds": 12}
     data["test"] = {"path": str(tagged_clips(tmp_path / "test.jsonl", 21, 1))}

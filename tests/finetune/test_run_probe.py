@@ -99,7 +99,14 @@ def splits(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize(("modality", "family"), [pair for pair in CONFIGS if pair[0] in DATA])
+@pytest.mark.parametrize(
+    ("modality", "family"),
+    [
+        pytest.param(*pair, marks=pytest.mark.slow if pair in (("vision", "v1"), ("text", "v1")) else [])
+        for pair in CONFIGS
+        if pair[0] in DATA
+    ],
+)
 def test_what_each_layer_knows(tmp_path, splits, modality, family):
     encoder = encoder_folder(tmp_path / "encoder", modality, family)
     path = recipe(tmp_path, encoder, splits[modality], untrained=2)

@@ -147,6 +147,7 @@ torch.distributed.barrier(); torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow  # quick: two processes in ../pretraining/test_run.py, freezing above
 def test_two_processes_freeze_an_encoder_whose_activations_are_recomputed(encoder, tmp_path):
     """DDP must look for parameters without a gradient, which `Trainer` forgoes when activations are recomputed."""
     (tmp_path / "program.py").write_text(f"import sys; sys.path.append({str(ROOT)!r})\n{PROGRAM}")

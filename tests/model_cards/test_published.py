@@ -19,6 +19,7 @@ from tests.model_cards.run_folders import HEADS, example, fine_tuned, pretrained
 ENCODERS = [(modality, family) for modality in ("audio", "vision", "text") for family in ("v1", "v2")]
 ENCODERS.append(("points", "v2"))
 FINE_TUNED = [("ctc", "v1"), *((head, "v2") for head in HEADS)]
+QUICK = [("audio", "v1"), ("vision", "v2"), ("points", "v2"), ("ctc", "v1"), ("texts", "v2")]
 
 ELSEWHERE = """
 import json, sys, warnings
@@ -67,18 +68,28 @@ json.dump(answers, open(sys.argv[2], "w"))
 """
 
 
+def each(names: str, models: list[tuple[str, str]]) -> pytest.MarkDecorator:
+    """For each of these models, those of `QUICK` in one process and the others, which are slow, in another."""
+    cases = [
+        pytest.param(*model, model in QUICK, marks=[] if model in QUICK else pytest.mark.slow, id="-".join(model))
+        for model in models
+    ]
+    return pytest.mark.parametrize(f"{names}, opened", cases, indirect=["opened"])
+
+
 @pytest.fixture(scope="module")
-def opened(module_hub, tmp_path_factory) -> dict[str, dict]:
-    """What a process without this package finds in every repository."""
+def opened(request, module_hub, tmp_path_factory) -> dict[str, dict]:
+    """What a process without this package finds in every repository of the quick models, or of the others."""
     here = tmp_path_factory.mktemp("published")
     jobs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(renderer, "draw_curves", lambda log, columns: None)  # drawn elsewhere
-        for modality, family in ENCODERS:
+        encoders, fine = ([pair for pair in of if (pair in QUICK) == request.param] for of in (ENCODERS, FINE_TUNED))
+        for modality, family in encoders:
             folder = pretrained(here / f"{modality}-{family}", modality, family)
             save_file(example(modality), here / f"{folder.name}.safetensors")
             jobs.append((folder, here / f"{folder.name}.safetensors", family, True))
-        for head, family in FINE_TUNED:
+        for head, family in fine:
             jobs.append((fine_tuned(here / f"{head}-{family}", head, family), None, family, False))
         for folder, _, _, whole in jobs:
             renderer.render(folder, license="mit")
@@ -96,7 +107,7 @@ def opened(module_hub, tmp_path_factory) -> dict[str, dict]:
     return {name.removeprefix("me/"): answer | {"folder": here} for name, answer in answers.items()}
 
 
-@pytest.mark.parametrize("modality, family", ENCODERS)
+@each("modality, family", ENCODERS)
 def test_an_encoder_gives_the_same_features(modality, family, opened):
     from safetensors.torch import load_file
 
@@ -115,15 +126,15 @@ def test_an_encoder_gives_the_same_features(modality, family, opened):
         assert len(heads) == 1 and "For" in heads[0]  # opened with a head by the page's second block
 
 
-@pytest.mark.parametrize("modality", ["audio", "vision", "text", "points"])
-def test_every_auto_class_opens_the_repository(modality, opened):
-    answer = opened[f"{modality}-v2"]
+@each("modality, family", [(modality, "v2") for modality in ("audio", "vision", "text", "points")])
+def test_every_auto_class_opens_the_repository(modality, family, opened):
+    answer = opened[f"{modality}-{family}"]
     config = json.loads((answer["folder"] / f"{modality}-v2" / "config.json").read_text())
     expected = sorted(place.split(".")[1] for name, place in config["auto_map"].items() if name != "AutoConfig")
     assert answer["classes"] == expected and len(expected) >= 3
     assert answer["whole"] == [next(name for name in expected if name.endswith("ForPreTraining")), 0]
 
 
-@pytest.mark.parametrize("head, family", FINE_TUNED)
+@each("head, family", FINE_TUNED)
 def test_the_pipeline_of_the_page_answers(head, family, opened):
     assert opened[f"{head}-{family}"]["page"] and re.search("Pipeline$", opened[f"{head}-{family}"]["page"][0])

@@ -235,8 +235,14 @@ def test_a_saved_model_is_the_same(model_class, tmp_path):
     assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "config.json").read_text()
 
 
-@EVERY
-@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize(
+    ("model_class", "reentrant"),
+    [pytest.param(c, False, id=c.__name__) for c in KINDS]
+    + [  # torch's older way
+        pytest.param(c, True, id=f"{c.__name__}-reentrant", marks=[] if c in PRETRAINING else pytest.mark.slow)
+        for c in KINDS
+    ],
+)
 def test_gradient_checkpointing_changes_nothing(model_class, reentrant):
     plain, checkpointed = build_moved(model_class).train(), build_moved(model_class).train()
     checkpointed.activation_checkpointing_enable({"use_reentrant": reentrant})

@@ -52,7 +52,8 @@ def step(model, batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-ALL = pytest.mark.parametrize(("family", "kind"), [(f, k) for f in ("1", "2.0") for k in ("audio", "text", "vision")])
+EVERY = [(family, kind) for family in ("1", "2.0") for kind in ("audio", "text", "vision")]
+ALL = pytest.mark.parametrize(("family", "kind"), EVERY)
 
 
 # Layouts
@@ -123,7 +124,9 @@ def test_a_frozen_front_end_gets_no_gradient():
 # Precision
 
 
-@ALL
+@pytest.mark.parametrize(
+    ("family", "kind"), [pytest.param(*case, marks=[] if case[1] == "text" else pytest.mark.slow) for case in EVERY]
+)
 def test_bf16_follows_fp32(family, kind):
     """Loss within 1 % of fp32's, at the start and over 30 updates."""
     curves = []

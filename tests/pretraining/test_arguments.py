@@ -160,7 +160,7 @@ def test_model_of_a_data2vec_2_recipe(name, tmp_path):
     assert encoder.num_parameters() / 1e6 == pytest.approx(millions, rel=3e-3)
 
     heads = run.config.num_attention_heads
-    narrow = ["--hidden_size", str(4 * heads), "--intermediate_size", "56", "--decoder.dim", "32"]
+    narrow = ["--hidden_size", str(4 * heads), "--intermediate_size", "56", "--decoder.dim", "32", "--views", "2"]
     narrow += ["--conv_dim", "[8, 8, 8, 8, 8, 8, 8]"] if kind == "audio" else []
     run = parse_arguments([*on_cpu, *narrow])
     model = run.model_class(run.config).train()

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def test_a_claim_is_trained_measured_drawn_and_written_once(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(experiment.run, "pretrain", never)
+    monkeypatch.setattr(reproduce, "get_context", lambda _: get_context("fork"))  # which imports nothing again
     for workers in ("1", "2"):  # processes of their own find the same runs
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the command sets for them; here it ends with the test
         run(monkeypatch, *words[:-1], workers)

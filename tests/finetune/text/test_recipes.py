@@ -69,6 +69,7 @@ def test_published_settings(name, rates, shared, over_seeds, encoders):
         assert run.data.skip_bad == (task == "qqp")
 
 
+@pytest.mark.slow  # a fine-tuning for each of eight tasks; run_glue's own tests make a row of four
 def test_glue_base_makes_the_whole_row(encoders, glue, tmp_path, capsys):
     arguments = ["glue_base.yaml", "--model_name_or_path", encoders["v1"], "--glue", glue, *HERE]
     arguments += ["--sweep.tasks", "all", "--sweep.learning_rates", "[1e-3]", "--sweep.seeds", "[0]"]
@@ -88,12 +89,10 @@ def test_glue_base_v2_makes_a_step(encoders, glue, tmp_path):
 
 def test_glue_small_makes_a_sweep(encoders, glue, tmp_path):
     arguments = ["glue_small.yaml", "--model_name_or_path", encoders["v1"], "--glue", glue, *HERE]
-    arguments += ["--sweep.tasks", "[mrpc, cola]", "--sweep.seeds", "[0]"]
+    arguments += ["--sweep.tasks", "[mrpc]", "--sweep.seeds", "[0]"]
     assert main([*arguments, "--output_dir", str(tmp_path / "run"), "--eval_steps", "1", "--save_steps", "1"]) == 0
     row = json.loads((tmp_path / "run" / "glue_row.json").read_text())
-    assert {task: list(found["scores"]) for task, found in row["tasks"].items()} == dict.fromkeys(
-        ("mrpc", "cola"), ["0.001", "0.003"]
-    )
+    assert {task: list(found["scores"]) for task, found in row["tasks"].items()} == {"mrpc": ["0.001", "0.003"]}
 
 
 def test_imdb_small_makes_a_step(encoders, glue, tmp_path):

@@ -8,7 +8,9 @@ from data2vec.modeling import Point2VecForPointCloudClassification, Point2VecMod
 from tests.modeling.tiny_point2vec import points_config
 
 
-@pytest.mark.parametrize("model_class", [Point2VecModel, Point2VecForPointCloudClassification])
+@pytest.mark.parametrize(
+    "model_class", [pytest.param(Point2VecModel, marks=pytest.mark.slow), Point2VecForPointCloudClassification]
+)
 def test_a_graph_takes_clouds_of_any_size(model_class):
     model = exportable(model_class(points_config()).eval())
     graph = trace(model).module()

@@ -78,17 +78,30 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pages(runs):
-    """The page of every system, and one of two runs. Curves, and pictures put together, are drawn of vision alone."""
+def curves(runs):
+    return page_facts.curves({"vision-1": open_folder(runs / "vision-1")})
+
+
+@pytest.fixture
+def drawn_once(curves, monkeypatch):
+    draw_once(monkeypatch, curves)
+
+
+def draw_once(patch, curves):
+    """The same curves on every page, and one picture for those put together: they take longest to draw."""
+    patch.setattr(page_facts, "curves", lambda folders: curves)
+    patch.setattr(command, "contact_sheet", lambda groups: groups[0].figures[0].png)
+
+
+@pytest.fixture(scope="module")
+def pages(runs, curves):
+    """The page of every system, and one of two runs, which is drawn in full."""
     shown = {system: [runs / system] for system in MODELS} | {"two": [runs / "vision-1", runs / "vision-2"]}
     found = {name: runs / "pages" / f"{name}.html" for name in shown}
-    for name in ("vision-1", "two"):
-        write_page(shown[name], found[name])
-    curves = page_facts.curves({"vision-1": open_folder(runs / "vision-1")})
+    write_page(shown["two"], found["two"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page_facts, "curves", lambda folders: curves)
-        patch.setattr(command, "contact_sheet", lambda groups: groups[0].figures[0].png)
-        for name in shown.keys() - {"vision-1", "two"}:
+        draw_once(patch, curves)
+        for name in MODELS:
             write_page(shown[name], found[name])
     return found
 
@@ -189,7 +202,7 @@ def test_hidden_tokens_are_marked(pages):
     assert re.sub(r"<[^>]*>", "", whole) == re.sub(r"<[^>]*>", "", hidden), "what is hidden can still be read"
 
 
-def test_layers_are_probed_when_asked(runs, tmp_path):
+def test_layers_are_probed_when_asked(runs, drawn_once, tmp_path):
     page = write_page([runs / "audio-2"], tmp_path / "page.html", compute_layers=True)
     fragment = section(page, "layers")
     rows = re.findall(r"<tr><th scope=\"row\">(layer \d)</th>((?:<td.*?</td>)+)", fragment)
@@ -203,7 +216,7 @@ def test_layers_are_probed_when_asked(runs, tmp_path):
     ("metric", "head", "last"),
     [({}, "Accuracy in %, by layer", "61.3 70.0"), ({"metric": "r2"}, "R², by layer", "0.613 0.700")],
 )
-def test_a_probe_run_in_the_folder_gives_the_layers(runs, tmp_path, metric, head, last):
+def test_a_probe_run_in_the_folder_gives_the_layers(runs, drawn_once, tmp_path, metric, head, last):
     folder = shutil.copytree(runs / "text-1", tmp_path / "run")
     layers = {f"layer_{number}": {"knn": 0.5 + number / 10, "linear": 0.613} for number in range(3)}
     results = {
@@ -270,7 +283,7 @@ def test_a_single_file_is_enough_for_a_page(runs, tmp_path, kept):
     assert "Not shown" in section(page, "masks")
 
 
-def test_data_out_of_reach_is_said_and_the_rest_shown(runs, tmp_path):
+def test_data_out_of_reach_is_said_and_the_rest_shown(runs, drawn_once, tmp_path):
     folder = shutil.copytree(runs / "audio-1", tmp_path / "moved")
     written = yaml.safe_load((folder / "recipe.yaml").read_text())
     written["data"]["sources"] = [{"path": "./gone/clips"}]

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -32,6 +31,7 @@ from data2vec.tests.modeling.fairseq_cases import (
     wrapped,
 )
 from data2vec.tests.reference import EAT_CASES, GOLDEN, cases, folder_of
+from tests.warm import warm_python
 
 
 CASES = ["v1_audio_a", "v1_text_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a", *EAT_CASES]
@@ -116,7 +116,7 @@ def test_encoder_only_answers_as_the_original(case, tmp_path):
 
 def test_command_runs_without_a_package_beside(tmp_path):
     source = folder_of("v2_text_a") / "checkpoint.pt"
-    command = [sys.executable, "-P", "-m", "data2vec.modeling.convert_fairseq", str(source), str(tmp_path / "out")]
+    command = [warm_python(), "-P", "-m", "data2vec.modeling.convert_fairseq", str(source), str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
 

@@ -242,7 +242,13 @@ def damaged(content: dict, dice: random.Random) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", ["v1_audio_a", "v1_text_c", "v1_vision_a", "v2_audio_a", "v2_image_a", "v2_text_a"])
+@pytest.mark.parametrize(
+    "case",
+    ["v1_text_c", "v2_image_a"]
+    + [
+        pytest.param(case, marks=pytest.mark.slow) for case in ("v1_audio_a", "v1_vision_a", "v2_audio_a", "v2_text_a")
+    ],
+)
 def test_damaged_content_is_converted_or_refused(case, tmp_path, capsys):
     dice, whole = random.Random(case), checkpoint_of(case)
     source, codes = tmp_path / "checkpoint.pt", set()

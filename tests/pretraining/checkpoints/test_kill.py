@@ -91,6 +91,7 @@ def test_masks_that_depend_on_weights_are_chosen_alike(tmp_path, sources, way, m
     assert not differences(one.with_suffix(""), other.with_suffix(""))
 
 
+@pytest.mark.slow  # quick: two processes, below and above; a joint run, as the second of ../test_stages.py
 def test_a_joint_run_on_two_processes_is_killed(tmp_path, sources):
     """In the midst of a pass, with losses of several modalities that no log has told of yet."""
     launch, fields = how("2 processes, accumulation 2")

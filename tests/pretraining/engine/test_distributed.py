@@ -214,6 +214,7 @@ def sharded(tmp_path_factory):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow  # quick: one of them, in test_distributed_runs.py
 @pytest.mark.parametrize("case", fsdp_runs.CASES)
 def test_fsdp2_does_what_one_process_does(sharded, case):
     """Student and teacher, sharded block by block, three updates of several micro-batches."""
