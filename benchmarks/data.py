@@ -2,6 +2,7 @@
 
     python benchmarks/data.py                                          # made-up clips, photographs and documents
     python benchmarks/data.py --audio my_clips --images my_photos --text my_documents.txt --workers 1 4
+    python benchmarks/data.py --modality audio --files 1000000         # only how long a start takes with so many files
 
 For each modality, with the published data2vec 2.0 base recipe: examples per second and core (read, decoded, cropped,
 augmented, normalised), masks per second, what is padded, batches per second of a loader with so many workers, and the
@@ -9,6 +10,8 @@ share of a step that training would wait at some step rates. The step is slept, 
 """
 
 import argparse
+import os
+import resource
 import sys
 import tempfile
 import time
@@ -39,7 +42,7 @@ UNITS = {"audio": "clips", "vision": "images", "text": "rows"}
 def make_clips(folder: Path, count: int, seconds: float = 15.0) -> str:
     """FLAC files of 16 kHz whose lengths spread about `seconds`; coloured noise, which compresses like speech."""
     rng = np.random.default_rng(1)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number in range(count):
         wave = np.convolve(rng.standard_normal(int(rng.uniform(0.3, 1.3) * seconds * 16_000)), np.ones(8) / 40)
         soundfile.write(folder / f"{number}.flac", wave, 16_000)
@@ -49,13 +52,25 @@ def make_clips(folder: Path, count: int, seconds: float = 15.0) -> str:
 def make_photos(folder: Path, count: int, size: tuple[int, int]) -> str:
     """JPEG files of quality 90, as large as photographs of that (width, height) are: smooth, with noise."""
     rng = np.random.default_rng(1)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number in range(count):
         small = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize(
             size, Image.Resampling.BICUBIC
         )
         noisy = np.asarray(small) + rng.normal(0, 6, (size[1], size[0], 3))
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
+    return str(folder)
+
+
+def make_tree(folder: Path, originals: str, count: int) -> str:
+    """So many files in folders of a thousand: links to the originals, which need no room."""
+    files = sorted(Path(originals).iterdir())
+    for number in range(count):
+        if number % 1000 == 0:
+            below = folder / f"{number // 1000:04d}"
+            below.mkdir(parents=True)
+        original = files[number % len(files)]
+        os.link(original, below / f"{number:07d}{original.suffix}")
     return str(folder)
 
 
@@ -229,6 +244,25 @@ def report(modality: str, title: str, source: str, args: argparse.Namespace) -> 
     sys.stdout.flush()
 
 
+def report_start(modality: str, folder: Path, count: int, tiny: bool) -> None:
+    """Processor seconds from a recipe to its first batch, twice: the second start finds what the first one kept."""
+    originals = 50 + count // 50_000  # a file system allows some 65,000 links to a file
+    if modality == "audio":
+        source = make_tree(folder / "tree", make_clips(folder / "few", originals, 4.0), count)
+    else:
+        source = make_tree(folder / "tree", make_photos(folder / "few", originals, (256, 256)), count)
+    for start in ("first", "second"):
+        began = time.process_time()
+        run, data = open_data(modality, source, tiny)
+        opened = time.process_time() - began
+        Batches(run, data, workers=0).next()
+        took, peak = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"| {count:,} {UNITS[modality]}, {start} start | {opened:.1f} s | {took:.1f} s | {peak:.0f} MB |",
+            flush=True,
+        )
+
+
 def steps_around(rate: float) -> Sequence[float]:
     """Step rates from half to twice what a loader delivers."""
     return [rate * factor for factor in (0.5, 0.8, 1.2, 2.0)]
@@ -241,6 +275,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", help="a source as in a recipe (default: made up)")
     parser.add_argument("--workers", nargs="*", type=int, default=[1])
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument(
+        "--files", type=int, help="of speech and images: only time the start with so many made-up files"
+    )
     parser.add_argument("--tiny", action="store_true", help="few made-up examples, for tests")
     args = parser.parse_args()
     disable_progress_bar()
@@ -249,6 +286,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         datasets.config.HF_DATASETS_CACHE = folder / "cache"  # text is tokenised again every time
+        if args.files:
+            print("| files | opened, processor | with the first batch | peak memory |\n| --- | --- | --- | --- |")
+            for modality in ("audio", "vision"):
+                if modality in args.modality:
+                    report_start(modality, folder / modality, args.files, args.tiny)
+            return
         if "audio" in args.modality:
             source = args.audio or make_clips(folder / "clips", count)
             report("audio", f"Speech: {args.audio or 'made-up clips of about 12 s'}", source, args)

@@ -32,14 +32,20 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Point2Vec": ("points_base.yaml", "16 clouds of 1024 points", SMALL),
     "AV-data2vec": ("av_base.yaml", "1 clip of 4 s, lips and sound", STREAMS),
     "SV-data2vec": ("sv_base.yaml", "1 clip of 40 frames, video and skeleton", STREAMS),
+    "joint": ("joint_base.yaml", "1 clip of 10 s, 8 views", SMALL),
+    "MedCoSS": ("medcoss_base.yaml", "1 CT volume of 16 x 192 x 192", SMALL),
 }
 
 
-def inputs_of(method: str, config: Any, tiny: bool) -> dict[str, torch.Tensor]:
+def inputs_of(method: str, config: Any, tiny: bool) -> dict[str, Any]:
     if method == "EAT":
         return {"input_values": torch.randn(1, 128 if tiny else 1024, config.num_mel_bins)}
     if method == "Point2Vec":
         return {"point_values": torch.randn(2 if tiny else 16, 1024, 3)}
+    if method == "joint":
+        return {"modality": "audio", "input_values": torch.randn(1, 16_000 if tiny else 160_000)}
+    if method == "MedCoSS":
+        return {"modality": "ct", "voxel_values": torch.randn(1, 1, *config.of("ct").image_size)}
     side = config.image_size
     if method == "AV-data2vec":
         frames = 5 if tiny else 100
@@ -50,9 +56,10 @@ def inputs_of(method: str, config: Any, tiny: bool) -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.randn(1, frames, config.num_channels, side, side), "keypoint_values": skeletons}
 
 
-def build(method: str, tiny: bool) -> tuple[Any, dict[str, torch.Tensor]]:
+def build(method: str, tiny: bool) -> tuple[Any, dict[str, Any]]:
     """The pretraining model of the recipe, which leaves nothing out, and inputs of a step."""
     recipe = read_recipe(Path(METHODS[method][0]))
+    recipe.pop("stages", None)
     recipe["model"] |= METHODS[method][2] if tiny else {}
     recipe["training"] |= {"bf16": False, "use_cpu": True}
     config = resolve(recipe).config
@@ -68,7 +75,7 @@ def build(method: str, tiny: bool) -> tuple[Any, dict[str, torch.Tensor]]:
     return model, inputs_of(method, run.config, tiny)
 
 
-def operations(model: Any, inputs: dict[str, torch.Tensor]) -> float:
+def operations(model: Any, inputs: dict[str, Any]) -> float:
     """Of a step's matrix products and convolutions; the teacher has no backward pass."""
 
     def counter() -> FlopCounterMode:
@@ -82,8 +89,9 @@ def operations(model: Any, inputs: dict[str, torch.Tensor]) -> float:
             },
         )
 
-    name = next(name for name in ("run_teacher", "_add_targets") if hasattr(model, name))
-    teacher, run_teacher = [], getattr(model, name)
+    part = model.parts[inputs.get("modality", "")]
+    name = next(name for name in ("run_teacher", "_add_targets") if hasattr(part, name))
+    teacher, run_teacher = [], getattr(part, name)
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         with counter() as inside:
@@ -91,12 +99,12 @@ def operations(model: Any, inputs: dict[str, torch.Tensor]) -> float:
         teacher.append(inside.get_total_flops())
         return found
 
-    setattr(model, name, counted)
+    setattr(part, name, counted)
     try:
         with counter() as whole:
             model(**inputs)
     finally:
-        delattr(model, name)
+        delattr(part, name)
     return 3 * whole.get_total_flops() - 2 * sum(teacher)
 
 

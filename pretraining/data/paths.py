@@ -8,16 +8,20 @@ is listed, and links in it are followed: that is how corpora are put together.
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
 import huggingface_hub.constants
+import pyarrow as pa
+from datasets.fingerprint import Hasher
 
 from .arguments import Source
 from .bad_examples import BadExample
+from .tables import stamp
 
 
 FILES = datasets.Audio | datasets.Image | datasets.Video  # features of columns that hold files
@@ -105,16 +109,31 @@ def _resolve_files(row: dict[str, Any], column: str, roots: list[str], told: str
 def _absolute(dataset: datasets.Dataset, column: str, roots: list[str], told: str) -> bool:
     """Checks all paths, without reading the bytes, which are most of such a table; whether none is relative."""
     absolute = True
-    for table in dataset.select_columns([column]).with_format("arrow").iter(batch_size=10_000):
-        values = table[column].combine_chunks()
-        if not hasattr(values, "field"):  # empty
-            continue
-        paths = values.field("path")
-        if "bytes" in values.type.names:
-            paths = paths.filter(values.field("bytes").is_null())
-        for path in paths.drop_null().to_pylist():
-            absolute &= inside(path, roots, told) == path
+    for path in _paths(dataset, column):
+        absolute &= inside(path, roots, told) == path
     return absolute
+
+
+def state_of(dataset: datasets.Dataset, column: str) -> str:
+    """Names the rows and the state of the files that `column` names: another one as soon as one of them changes."""
+    hasher = Hasher()
+    hasher.update(dataset._fingerprint)
+    paths = _paths(dataset, column)
+    while some := list(islice(paths, 10_000)):
+        hasher.update(repr([stamp(path) for path in some]))
+    return hasher.hexdigest()
+
+
+def _paths(dataset: datasets.Dataset, column: str) -> Iterator[str]:
+    """The files that a column names, a few chosen rows or not; those in the table as bytes are not even read."""
+    for values in dataset.data.column(column).chunks:
+        if pa.types.is_struct(values.type):
+            paths = values.field("path")
+            values = paths.filter(values.field("bytes").is_null()) if "bytes" in values.type.names else paths
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            continue
+        for first in range(0, len(values), 10_000):
+            yield from values[first : first + 10_000].drop_null().to_pylist()
 
 
 @lru_cache(maxsize=100_000)

@@ -148,9 +148,10 @@ def _open(reading: _Reading) -> AnyDataset:
     if local.is_dir():
         below = local / split if split and (local / split).is_dir() else local
         there = files_below(below)
-        files = [name for name in there if extension(name) in kind.extensions]
+        endings = [extension(name) for name in there]
+        files = [name for name, ending in zip(there, endings, strict=True) if ending in kind.extensions]
         known = {ending for part in kind.parts for ending in part.extensions}
-        others = Counter(extension(name) or "no ending" for name in there if extension(name) not in known)
+        others = Counter(ending or "no ending" for ending in endings if ending not in known)
         if not files and not any(ending in LOADED for ending in others):
             raise ValueError(
                 f"Nothing in it can be read as {kind.column}, its files end in {listed(others) or 'nothing at all'}: "
@@ -164,10 +165,10 @@ def _open(reading: _Reading) -> AnyDataset:
             )
         if others:
             logger.warning("data source %r: %d files are read, others are not: %s", path, len(files), listed(others))
-        return _open_files(files, reading, None)
+        return _open_files(files, set(endings) & set(kind.extensions), reading, None)
     files = files_named(path)
     if files:
-        return _open_files(files, reading, split)
+        return _open_files(files, {extension(name) for name in files}, reading, split)
     require_data(path)
     return _open_dataset(path, reading)
 
@@ -225,9 +226,9 @@ def _checked(dataset: AnyDataset, reading: _Reading) -> AnyDataset:
     return dataset
 
 
-def _open_files(files: list[str], reading: _Reading, split: str | None) -> AnyDataset:
+def _open_files(files: list[str], endings: set[str], reading: _Reading, split: str | None) -> AnyDataset:
     """Media files become a column of paths, tables and texts rows; `split` is that of a table, which has one."""
-    kind, endings = reading.kind, {extension(name) for name in files}
+    kind = reading.kind
     if endings <= set(kind.extensions) and not kind.is_text:
         columns: dict[str, Any] = {kind.column: files} | {
             part.column: _partners(files, kind, part) for part in kind.beside

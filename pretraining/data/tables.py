@@ -58,13 +58,13 @@ def rows_of_tables(files: list[str], features: datasets.Features, stamps: str = 
             yield {column: _converted(row.get(column), feature) for column, feature in features.items()}
 
 
-def stamp(name: str) -> tuple[int, int]:
-    """Size and time of a file, by which a changed one is known."""
+def stamp(name: str) -> tuple[int, ...]:
+    """Size and times of a file, by which a changed one is known, whatever time of writing it was given."""
     try:
         stat = os.stat(name)
     except OSError:
-        return (0, 0)
-    return stat.st_size, stat.st_mtime_ns
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _is_csv(name: str) -> bool:

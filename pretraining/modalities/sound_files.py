@@ -2,6 +2,7 @@
 
 import io
 import math
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import datasets
@@ -12,6 +13,7 @@ import soxr
 from ..data.bad_examples import BadExample
 from ..data.file_types import AUDIO_TYPES, content_of, missing_bytes, size_of, unopened
 from ..data.modality import Rows
+from ..data.paths import state_of
 from ..data.sources import MediaKind
 
 
@@ -132,8 +134,12 @@ def file_of(value: Any) -> Any:
 
 
 def read_headers(rows: Rows, num_proc: int) -> dict[str, np.ndarray]:
-    """Frames and rate of every file, (rows,) int64 each, from the headers alone; rate 0: cannot be used."""
+    """Frames and rate of every file, (rows,) int64 each, from the headers alone; rate 0: cannot be used.
+
+    They are kept in `datasets`' cache, and read again as soon as a file changes.
+    """
     assert isinstance(rows, datasets.Dataset)
+    state = state_of(rows, AUDIO.column)
     table = rows.map(
         headers_of,
         batched=True,
@@ -142,19 +148,23 @@ def read_headers(rows: Rows, num_proc: int) -> dict[str, np.ndarray]:
         remove_columns=rows.column_names,
         num_proc=num_proc if num_proc > 1 and len(rows) > num_proc else None,
         desc="Reading durations",
+        new_fingerprint=state,
+        cache_file_name=str(Path(datasets.config.HF_DATASETS_CACHE, "sound_headers", f"{state}.arrow")),
     ).with_format("numpy")
-    return {name: np.asarray(table[name][:], dtype=np.int64) for name in ("frames", "rate")}
+    found = {name: np.array(table[name][:], dtype=np.int64) for name in ("frames", "rate")}
+    for i in np.flatnonzero(found["rate"] == 0).tolist():  # what was wrong may be no part of the file, such as a right
+        (found["frames"][i],), (found["rate"][i],) = headers_of([rows[i][AUDIO.column]]).values()
+    return found
 
 
 def headers_of(values: list[Any]) -> dict[str, list[int]]:
     frames, rates = [], []
     for value in values:
         try:
-            info = soundfile.info(file_of(value))
-            usable = info.frames > 0 and RATES[0] <= info.samplerate <= RATES[1]
-            frames.append(min(info.frames, MOST_FRAMES))
-            rates.append(info.samplerate if usable else 0)
+            with soundfile.SoundFile(file_of(value)) as sound:  # soundfile.info asks for more, and takes longer
+                length, rate = sound.frames, sound.samplerate
         except (soundfile.LibsndfileError, OSError, TypeError):
-            frames.append(0)
-            rates.append(0)
+            length = rate = 0
+        frames.append(min(length, MOST_FRAMES))
+        rates.append(rate if length > 0 and RATES[0] <= rate <= RATES[1] else 0)
     return {"frames": frames, "rate": rates}

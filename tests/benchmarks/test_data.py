@@ -45,3 +45,12 @@ def test_every_modality_is_reported(script: Any) -> None:
         assert len(re.findall(rf"\| .*{said}.* \| [1-9]\d* \|", ended.stdout)) >= 1
     assert ended.stdout.count("waiting at steps/s") == 4
     assert ended.stdout.count("masks per second") == 4
+
+
+def test_data_times_a_start_with_many_files(script):
+    ended = script("data.py", "--files", "120", "--tiny")
+    assert ended.returncode == 0, ended.stderr
+    rows = [line for line in ended.stdout.splitlines() if line.startswith("| 120 ")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        f"120 {what}, {start} start" for what in ("clips", "images") for start in ("first", "second")
+    ]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import zipfile
 
 import datasets
@@ -132,3 +133,16 @@ def test_tables_of_other_columns_are_not_joined(tmp_path):
         (tmp_path / f"{name}.csv").write_text(f"text,{column}\nx,1\n")
     with pytest.raises(ValueError, match=r"b.csv' has the columns text, m, the first file text, n"):
         load(tmp_path / "*.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"), [("a.csv", "text\nold\n", "text\nnew\n"), ("a.txt", "old\n", "new\n")]
+)
+def test_a_file_is_read_again_when_it_was_replaced_by_one_of_the_same_size_and_time_of_writing(
+    tmp_path, name, before, after
+):
+    path = tmp_path / name
+    for content in (before, after):
+        path.write_text(content)
+        os.utime(path, (1e9, 1e9))
+        assert load(path)["text"][:] == [content.split()[-1]]

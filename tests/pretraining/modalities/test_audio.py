@@ -1,9 +1,12 @@
 """Audio: files of every format become normalised 16 kHz mono crops; bad files are named, or left out and counted."""
 
 import io
+import json
 import logging
+import os
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -13,7 +16,9 @@ from transformers import AutoFeatureExtractor, Data2VecAudioConfig
 from data2vec.pretraining.data.arguments import Source
 from data2vec.pretraining.data.examples import PretrainingDataset
 from data2vec.pretraining.data.sources import load_source
+from data2vec.pretraining.modalities import sound_files
 from data2vec.pretraining.modalities.audio import AudioData, AudioDataArguments
+from data2vec.pretraining.modalities.sound_files import AUDIO
 from data2vec.tests.reference import SAMPLES
 
 
@@ -103,6 +108,65 @@ def test_length_filters_leave_clips_out_and_say_how_many(tmp_path, caplog):
     assert "2 of 5 examples are left out: shorter than min_seconds = 1" in caplog.text
     assert "1 of 5 examples are left out: longer than skip_above_seconds = 5" in caplog.text
     assert len(examples_of(tmp_path, audio(min_seconds=1.0), filtered=False)) == 5  # a labelled set keeps all
+
+
+def swap(path: Path) -> None:
+    """Half the sampling rate, and so twice the length, in a file of the same size and time of writing."""
+    wave, rate = soundfile.read(path)
+    before = path.stat()
+    soundfile.write(path.with_name("other.wav"), wave, rate // 2)
+    os.replace(path.with_name("other.wav"), path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+
+
+@pytest.mark.parametrize("source", ["folder", "table.jsonl", "saved"])
+def test_lengths_are_read_once_and_again_when_a_file_changes(tmp_path, monkeypatch, source):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for tenths in (5, 6, 7):
+        write_tone(clips / f"{tenths}.wav", 440.0, tenths / 10, 16000)
+    named = [{"audio": f"clips/{tenths}.wav"} for tenths in (5, 6, 7)]
+    (tmp_path / "table.jsonl").write_text("\n".join(map(json.dumps, named)))
+    datasets.Dataset.from_list(named).save_to_disk(tmp_path / "saved")
+    read, file_of = [], sound_files.file_of
+    monkeypatch.setattr(sound_files, "file_of", lambda value: read.append(value) or file_of(value))
+
+    def lengths(**how) -> list[int]:
+        read.clear()
+        rows = load_source(
+            Source(path=str(clips if source == "folder" else tmp_path / source), root=str(tmp_path)), AUDIO
+        )
+        return PretrainingDataset([rows], audio(), seed=7, **how).lengths.tolist()
+
+    assert (lengths(), len(read)) == ([8000, 9600, 11200], 3)
+    assert (lengths(), len(read)) == ([8000, 9600, 11200], 0)
+    swap(clips / "6.wav")
+    assert lengths() == [8000, 19200, 11200]
+    write_tone(clips / "7.wav", 440.0, 0.9, 16000)
+    assert lengths() == [8000, 19200, 14400]
+    (clips / "5.wav").unlink()
+    assert lengths(max_bad_share=1.0) == [19200, 14400]
+    write_tone(clips / "5.wav", 440.0, 0.3, 16000)
+    assert lengths() == [4800, 19200, 14400]
+    assert (lengths(), len(read)) == ([4800, 19200, 14400], 0)
+
+
+def test_a_file_that_could_not_be_opened_for_a_while_is_used_at_the_next_start(tmp_path, monkeypatch):
+    for name in "abc":
+        write_tone(tmp_path / f"{name}.wav", 440.0, 0.5, 16000)
+    with monkeypatch.context() as patch:
+        refused = f"{tmp_path}/b.wav"
+
+        def open_other(file, *rest, **how):
+            if file == refused:
+                raise PermissionError(13, "Permission denied", file)
+            return opened(file, *rest, **how)
+
+        opened = soundfile.SoundFile
+        patch.setattr(soundfile, "SoundFile", open_other)
+        assert len(examples_of(tmp_path, audio(), max_bad_share=1.0)) == 2
+    assert len(examples_of(tmp_path, audio())) == 3
 
 
 def write_bad(folder: Path) -> dict[str, str]:
