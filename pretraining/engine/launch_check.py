@@ -1,5 +1,6 @@
 """Refuses what would train otherwise than it was asked to, without a word: the launchers' traps."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import DistributedType
+from transformers import Trainer
 
 
 MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # how many processes an MPI launcher started
@@ -25,6 +27,7 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None, config
         ValueError: names the setting, what would happen and the fix.
     """
     said = os.environ if environment is None else environment
+    _check_optimizer(args)
     deepspeed = uses_deepspeed(args, said)
     fsdp = _is_true(said, "ACCELERATE_USE_FSDP") or bool(args.fsdp)
     processes = int(said.get("WORLD_SIZE", 1))
@@ -75,6 +78,16 @@ def check_launch(args: Any, environment: Mapping[str, str] | None = None, config
             f"fsdp_version = {version} is invalid: it flattens parameters of teacher and student into one. "
             "Use 2, as pretraining/launch/fsdp2.yaml does."
         )
+
+
+def _check_optimizer(args: Any) -> None:
+    """Whether the library of `training.optim` is there."""
+    try:
+        with contextlib.suppress(ValueError):  # of one that asks for the model, which is not here yet
+            Trainer.get_optimizer_cls_and_kwargs(args)
+    except ImportError as error:
+        name = getattr(args.optim, "value", args.optim)
+        raise ValueError(f"training.optim = {name!r} needs a library that is not installed. {error}") from error
 
 
 def _check_rescue(args: Any, sharded: str | None) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers.trainer_optimizer
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
@@ -53,6 +54,12 @@ def arguments(kind=DistributedType.NO, world_size=1, **values):
         "ddp_backend": None,
         "activation_checkpointing": False,
         "activation_checkpointing_kwargs": None,
+        "optim": "adamw_torch_fused",
+        "optim_args": None,
+        "learning_rate": 1e-3,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-6,
     } | values
     return SimpleNamespace(world_size=world_size, distributed_state=SimpleNamespace(distributed_type=kind), **given)
 
@@ -83,6 +90,15 @@ class TestRefusals:
             check_launch(arguments(use_cpu=False), said)
         with pytest.raises(ValueError, match="would not exchange gradients"):
             check_launch(arguments(world_size=2, use_cpu=False, ddp_backend="gloo"), {"WORLD_SIZE": "2"})
+
+    @pytest.mark.parametrize(
+        ("optimizer", "library"), [("adamw_torch_8bit", "torchao"), ("adamw_8bit", "bitsandbytes"), ("lomo", "lomo")]
+    )
+    def test_an_optimizer_whose_library_is_not_installed(self, monkeypatch, optimizer, library):
+        for name in ("torchao", "bitsandbytes", "lomo"):
+            monkeypatch.setattr(transformers.trainer_optimizer, f"is_{name}_available", lambda: False)
+        with pytest.raises(ValueError, match=rf"training.optim = '{optimizer}' needs a library.*{library}"):
+            check_launch(arguments(optim=optimizer), {})
 
     def test_deepspeed_that_would_be_ddp(self):
         said = {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}
