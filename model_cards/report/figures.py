@@ -92,8 +92,8 @@ def svg_of(figure: Figure, label: str, salt: str) -> str:
         salt: makes the names inside differ from those of the page's other figures.
     """
     buffer = io.StringIO()
-    for part in (figure, *figure.axes):
-        part.patch.set_visible(False)
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_visible(False)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif"}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # `savefig` draws twice
     text = buffer.getvalue()
